@@ -1,0 +1,1 @@
+"""Palate: a self-hosted feed engine."""

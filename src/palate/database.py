@@ -1,0 +1,313 @@
+"""SQLite or PostgreSQL: the engine, the tables, the migrations, and the two ways to use a connection.
+
+`reading(engine)` sees one consistent state; `writing(engine)` is one transaction that is either wholly durable or not there.
+SQL stays in the open: SQLAlchemy Core, no ORM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+from palate.errors import DatabaseError, DatabaseTooNew, DataFolderError, NotDurable
+
+Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows itself only for INTEGER
+Json = sa.JSON()
+
+metadata = MetaData()
+
+REVISION = "0001"
+"""The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
+
+meta = Table(  # facts about this installation, such as its signing secret
+    "meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),  # feed, folder, api, archive, sample …
+    Column("address", Text, nullable=False),
+    Column("title", Text),
+    Column("site", Text),
+    Column("language", Text),
+    Column("options", Json, nullable=False),  # the owner's choices for this source, such as full_text
+    Column("state", Json, nullable=False),  # what its next reading needs
+    Column("status", Text, nullable=False),  # active, paused
+    Column("created", BigInteger, nullable=False),
+    Column("next_fetch", BigInteger),  # None: is not fetched, but pushed
+    Column("last_fetch", BigInteger),
+    Column("last_success", BigInteger),
+    Column("last_error", Text),
+    Column("failures", Integer, nullable=False),  # in a row
+    sa.UniqueConstraint("kind", "address"),
+    sqlite_autoincrement=True,
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("state", Text, nullable=False),  # stub (named by an event only), live, deleted
+    Column("source", BigInteger),
+    Column("url", Text),
+    Column("canonical_url", Text, unique=True),
+    Column("title", Text),
+    Column("text", Text),
+    Column("author", Text),
+    Column("published", BigInteger),
+    Column("received", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("language", Text),
+    Column("kind", Text, nullable=False),
+    Column("duration", Float),
+    Column("media", Json, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("license", Text),
+    Column("category", Text),
+    Column("story", BigInteger),
+    Index("items_updated", "updated"),
+    Index("items_source", "source"),
+    sqlite_autoincrement=True,
+)
+
+item_origins = Table(  # every source that gave an item, under the source's own id for it
+    "item_origins",
+    metadata,
+    Column("source", BigInteger, primary_key=True),
+    Column("guid", Text, primary_key=True),
+    Column("item", BigInteger, nullable=False),
+    Index("item_origins_item", "item"),
+)
+
+users = Table(  # an id that somebody is known by; ids of one person share `person`
+    "users",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("person", BigInteger),  # None: this row's own key
+    Column("labels", Json, nullable=False),
+    Column("choices", Json, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Index("users_person", "person"),
+    sqlite_autoincrement=True,
+)
+
+source_choices = Table(
+    "source_choices",
+    metadata,
+    Column("person", BigInteger, primary_key=True),
+    Column("source", BigInteger, primary_key=True),
+    Column("choice", Text, nullable=False),  # hidden, followed
+    Column("time", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),  # the part of the key that may be shown
+    Column("hash", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # read, write, admin; blank-separated
+    Column("note", Text),
+    Column("created", BigInteger, nullable=False),
+    Column("revoked", BigInteger),
+)
+
+logins = Table(  # links that log a browser in, each good once
+    "logins",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("person", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+)
+
+events = Table(  # the hot tail of the log; older days lie sealed in Parquet
+    "events",
+    metadata,
+    Column("seq", Key, primary_key=True, autoincrement=True),
+    Column("id", Text),
+    Column("user", BigInteger, nullable=False),
+    Column("item", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("value", Float(53)),
+    Column("time", BigInteger, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    Column("request", Text),
+    Column("surface", Text),
+    Column("position", Integer),
+    Column("snapshot", Text),
+    Column("variant", Text),
+    Column("probability", Float(53)),
+    Column("features", Text),
+    Index("events_user", "user", "seq"),
+    sqlite_autoincrement=True,
+)
+
+event_ids = Table(  # client ids of the last seven days, for exactly-once
+    "event_ids",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("received", BigInteger, nullable=False),
+    Index("event_ids_received", "received"),
+    sqlite_with_rowid=False,
+)
+
+sealed = Table(  # the Parquet files that belong to the log
+    "sealed",
+    metadata,
+    Column("path", Text, primary_key=True),  # relative to the data folder's events/
+    Column("day", Text, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+)
+
+cycles = Table(  # what the training loop did
+    "cycles",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),  # full, incremental
+    Column("reason", Text, nullable=False),  # why it ran, and for a refused one why it was refused
+    Column("started", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("seq", BigInteger, nullable=False),  # the last event it had read
+    Column("examples", BigInteger, nullable=False),
+    Column("version", Text),  # of the snapshot; None when it was refused
+    Column("loss", Float),  # on the newest held-out events
+    Column("prior_loss", Float),  # of the prior, on the same events
+    Column("losses", LargeBinary, nullable=False),  # float32, one a mini-batch
+    Column("warm", SmallInteger, nullable=False),  # 1 when it went on from the last model
+    sqlite_autoincrement=True,
+)
+
+
+def connect(url: str | None, data: Path) -> sa.Engine:
+    """An engine for `url`, or for `palate.sqlite` in the data folder when `url` is None.
+
+    Raises DatabaseError for an address that isn't one, DataFolderError when the folder can't be made.
+    """
+    if url is None:
+        return _sqlite_engine(data / "palate.sqlite")
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise DatabaseError("The database address isn't a URL such as postgresql://user@host/name.") from error
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(Path(parsed.database or "palate.sqlite"))
+    if parsed.get_backend_name() != "postgresql":
+        raise DatabaseError(f"Palate runs on SQLite and PostgreSQL, not on {parsed.get_backend_name()}.")
+    try:
+        return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    except ImportError as error:
+        raise DatabaseError("PostgreSQL needs its driver: pip install 'palate[postgres]'.") from error
+
+
+def _sqlite_engine(path: Path) -> sa.Engine:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataFolderError(f"The data folder {path.parent} can't be made: {error.strerror}.") from error
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 15})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin in _begin_sqlite, not by the driver's guess
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-8000", "journal_size_limit=67108864"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("palate_write", False)
+    # A transaction that turns from reading to writing midway can fail at once with "database is locked".
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection that sees one consistent state throughout. Raises DatabaseError when the database can't be reached."""
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+    except sa.exc.OperationalError as error:
+        raise DatabaseError(f"The database can't be read: {_cause(error)}.") from error
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction, durable when the block has ended without an error. Raises NotDurable when it can't be made so."""
+    try:
+        with engine.connect() as connection:
+            connection = connection.execution_options(palate_write=True)
+            with connection.begin():
+                yield connection
+    except (sa.exc.OperationalError, sa.exc.InternalError) as error:
+        raise NotDurable(f"The database can't be written: {_cause(error)}.") from error
+
+
+def _cause(error: sa.exc.DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0].rstrip(".")
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Bring the tables to this program's state in one transaction; processes that start together take turns.
+
+    Raises DatabaseTooNew when a newer Palate has already migrated this database.
+    """
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7073617)"))  # until the commit
+        found = _revision(connection)
+        if found != REVISION:
+            _run_steps(connection, found)
+
+
+def _run_steps(connection: sa.Connection, found: str | None) -> None:
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "palate:migrations")
+    config.set_main_option("path_separator", "os")
+    script = ScriptDirectory.from_config(config)
+    if found is not None and found not in {step.revision for step in script.walk_revisions()}:
+        raise DatabaseTooNew(
+            "This database was made by a newer Palate: update the program, or point it at another data folder."
+        )
+    with EnvironmentContext(config, script, fn=lambda at, _: script._upgrade_revs(REVISION, at)) as steps:
+        steps.configure(connection=connection, target_metadata=metadata)
+        steps.run_migrations()
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,0 +1,128 @@
+"""Every exception that Palate raises on purpose.
+
+    PalateError
+    ├── SettingsError            a settings file or a PALATE_* variable is wrong
+    ├── DataFolderError          the data folder can't be made, read or written
+    │   └── AlreadyRunning       another process has this role on this data folder
+    ├── DatabaseError            the database can't be used
+    │   ├── DatabaseTooNew       it was made by a newer Palate
+    │   └── NotDurable           a write could not be made durable: nothing of it was kept
+    ├── InvalidInput             something from outside breaks a rule
+    │   ├── InvalidEvent         … an event, with its place in the request
+    │   ├── InvalidItem          … an item, with its place in the request
+    │   └── InvalidCursor        … a cursor of the feed
+    ├── NotFound                 an item, a person, a source that isn't there
+    ├── SourceError              a source could not be read this time
+    │   ├── FetchRefused         an address that we won't ask: private, or closed by robots.txt
+    │   ├── FetchFailed          no answer, or an answer that is an error
+    │   ├── AnswerTooLarge       more bytes, before or after decompression, than the limit
+    │   └── NotAFeed             an answer, but not a feed
+    ├── ArchiveError             a file of items or events that can't be read or written
+    └── SnapshotError            a published model that can't be used
+        ├── SnapshotBroken       cut short, changed, or of another shape than its header says
+        └── SnapshotTooNew       written by a newer Palate
+
+Each message is one sentence that says what to do. Our own mistakes are asserts, not exceptions.
+"""
+
+from __future__ import annotations
+
+
+class PalateError(Exception):
+    """Base of everything that Palate raises on purpose; its text is fit to be shown."""
+
+
+class SettingsError(PalateError):
+    """A settings file, variable or option is wrong; the text names the field."""
+
+
+class DataFolderError(PalateError):
+    """The data folder can't be made, read or written."""
+
+
+class AlreadyRunning(DataFolderError):
+    """Another process already has this role on this data folder."""
+
+
+class DatabaseError(PalateError):
+    """The database can't be used."""
+
+
+class DatabaseTooNew(DatabaseError):
+    """The database was migrated by a newer Palate than this one."""
+
+
+class NotDurable(DatabaseError):
+    """A write could not be made durable (full disk, read-only folder, lost server): nothing of it was kept."""
+
+
+class InvalidInput(PalateError):
+    """Something from outside breaks a rule.
+
+    `index` is its place in the request, None where there is only one thing; `reason` is the rule it broke.
+    """
+
+    def __init__(self, reason: str, index: int | None = None) -> None:
+        super().__init__(reason if index is None else f"at index {index}: {reason}")
+        self.reason = reason
+        self.index = index
+
+
+class InvalidEvent(InvalidInput):
+    """An event that can't be taken; the whole request it came in is refused."""
+
+
+class InvalidItem(InvalidInput):
+    """An item that can't be taken; the whole request it came in is refused."""
+
+
+class InvalidCursor(InvalidInput):
+    """A cursor that was tampered with, is another person's, or has expired."""
+
+
+class NotFound(PalateError):
+    """The item, person or source that was asked for isn't there."""
+
+
+class SourceError(PalateError):
+    """A source could not be read this time. `retry_after` is the wait it asked for, in seconds, None if none."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class FetchRefused(SourceError):
+    """An address that we won't ask: private, loopback or link-local, or closed by robots.txt."""
+
+
+class FetchFailed(SourceError):
+    """No answer, or an answer that is an error; `status` is the HTTP status, None if there was no answer."""
+
+    def __init__(self, reason: str, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(reason, retry_after)
+        self.status = status
+
+
+class AnswerTooLarge(SourceError):
+    """More bytes than the limit, before or after decompression."""
+
+
+class NotAFeed(SourceError):
+    """An answer came, but it is no feed."""
+
+
+class ArchiveError(PalateError):
+    """A file of items or events can't be read or written; the text names the line or the column."""
+
+
+class SnapshotError(PalateError):
+    """A published model can't be used."""
+
+
+class SnapshotBroken(SnapshotError):
+    """A snapshot was cut short or changed, or its arrays have another shape than its header says."""
+
+
+class SnapshotTooNew(SnapshotError):
+    """A snapshot was written by a newer Palate than this one."""

@@ -1,0 +1,116 @@
+"""Public ids and the 64-bit keys that the database gives them.
+
+Users and items get their row, and so their key, when something first names them: an event may come before its item. Several
+ids of one person (a cookie, a chat, an id of the API) keep rows and keys of their own and share `person`, so that joining them
+rewrites no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from palate import database
+from palate.domain import MAX_ID_LENGTH, to_milliseconds
+from palate.errors import InvalidInput
+
+T = TypeVar("T")
+
+CHUNK = 500
+"""Ids in one statement: SQLite and PostgreSQL both limit its parameters."""
+
+
+def check_id(id: str, what: str) -> str:
+    """The id as it is, when it is one: 1 to 200 characters, any but NUL and lone surrogates. Raises InvalidInput."""
+    if not 0 < len(id) <= MAX_ID_LENGTH:
+        raise InvalidInput(f"{what} must have 1 to {MAX_ID_LENGTH} characters, this has {len(id)}")
+    if "\x00" in id or any("\ud800" <= character <= "\udfff" for character in id):
+        raise InvalidInput(f"{what} holds a character that no text may hold")
+    return id
+
+
+def user_keys(connection: sa.Connection, ids: Iterable[str], now: datetime | None) -> dict[str, int]:
+    """Key of each user id. Unknown ones get a row when `now` is given, and are left out when it is None."""
+    if now is None:
+        return _keys(connection, database.users, ids, None)
+    return _keys(connection, database.users, ids, {"labels": {}, "choices": {}, "created": to_milliseconds(now)})
+
+
+def item_keys(connection: sa.Connection, ids: Iterable[str], now: datetime | None) -> dict[str, int]:
+    """Key of each item id. Unknown ones get a stub row when `now` is given, and are left out when it is None."""
+    if now is None:
+        return _keys(connection, database.items, ids, None)
+    time = to_milliseconds(now)
+    fresh = {"state": "stub", "received": time, "updated": time, "kind": "post", "media": [], "labels": []}
+    return _keys(connection, database.items, ids, fresh)
+
+
+def persons(connection: sa.Connection, keys: Iterable[int]) -> dict[int, int]:
+    """The person behind each user key: the key itself unless it was joined to another."""
+    users, found = database.users, {}
+    for chunk in chunks(keys):
+        query = sa.select(users.c.key, users.c.person).where(users.c.key.in_(chunk))
+        found.update({row.key: row.person or row.key for row in connection.execute(query)})
+    return found
+
+
+def aliases(connection: sa.Connection, person: int) -> list[int]:
+    """All user keys of one person, their own included, in order."""
+    users = database.users
+    query = sa.select(users.c.key).where((users.c.key == person) | (users.c.person == person))
+    return sorted(connection.scalars(query))
+
+
+def joined(connection: sa.Connection) -> dict[int, int]:
+    """Person of every user key that was joined to another; all others are their own person."""
+    users = database.users
+    query = sa.select(users.c.key, users.c.person).where(users.c.person.is_not(None))
+    return {row.key: row.person for row in connection.execute(query) if row.key != row.person}
+
+
+def join(connection: sa.Connection, alias: int, person: int) -> None:
+    """Make the user key `alias`, and all that were joined to it, ids of `person`."""
+    users = database.users
+    alias, person = (persons(connection, [key])[key] for key in (alias, person))
+    if alias != person:
+        moved = (users.c.key == alias) | (users.c.person == alias)
+        connection.execute(sa.update(users).where(moved).values(person=person))
+
+
+def insert_new(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT for which `on_conflict_do_nothing` and `on_conflict_do_update` exist, whichever database it is."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """The values in lists of at most `size`."""
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _keys(
+    connection: sa.Connection, table: sa.Table, ids: Iterable[str], fresh: dict[str, object] | None
+) -> dict[str, int]:
+    wanted = sorted(set(ids))  # sorted: two writers that insert the same ids in one order can't deadlock
+    found = _find(connection, table, wanted)
+    missing = [id for id in wanted if id not in found]
+    if not missing or fresh is None:
+        return found
+    for chunk in chunks(missing):
+        rows = [{"id": id, **fresh} for id in chunk]
+        connection.execute(insert_new(connection, table).on_conflict_do_nothing(index_elements=["id"]), rows)
+    return found | _find(connection, table, missing)
+
+
+def _find(connection: sa.Connection, table: sa.Table, ids: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for chunk in chunks(ids):
+        query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(chunk))
+        found.update({row.id: row.key for row in connection.execute(query)})
+    return found
