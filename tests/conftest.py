@@ -7,10 +7,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
 from palate.database import connect, migrate
+
+hypothesis.settings.register_profile("palate", deadline=None, max_examples=50)  # a busy machine is no failure
+hypothesis.settings.load_profile("palate")
 
 
 @pytest.fixture
