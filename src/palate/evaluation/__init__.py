@@ -1,0 +1,1 @@
+"""How good a model is, measured: on recorded people and on simulated ones."""
