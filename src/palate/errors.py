@@ -6,7 +6,8 @@
     │   └── AlreadyRunning       another process has this role on this data folder
     ├── DatabaseError            the database can't be used
     │   ├── DatabaseTooNew       it was made by a newer Palate
-    │   └── NotDurable           a write could not be made durable: nothing of it was kept
+    │   ├── NotDurable           a write could not be made durable: nothing of it was kept
+    │   └── Overloaded           more events wait to be written than may wait
     ├── InvalidInput             something from outside breaks a rule
     │   ├── InvalidEvent         … an event, with its place in the request
     │   ├── InvalidItem          … an item, with its place in the request
@@ -54,6 +55,10 @@ class DatabaseTooNew(DatabaseError):
 
 class NotDurable(DatabaseError):
     """A write could not be made durable (full disk, read-only folder, lost server): nothing of it was kept."""
+
+
+class Overloaded(DatabaseError):
+    """More events wait to be written than may wait: nothing of this write was kept, try again shortly."""
 
 
 class InvalidInput(PalateError):

@@ -1,0 +1,113 @@
+"""Events as columns: made from rows, filtered, and joined into one log in the order of `seq`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.domain import EventColumns
+
+MAX_TYPES = 2**16 - 1
+"""Names of types told apart in columns; all further ones are read as one."""
+
+
+def from_rows(rows: Sequence[Sequence[Any]]) -> EventColumns:
+    """Columns of rows (seq, user, item, type, value, time)."""
+    seq, user, item, names, value, time = zip(*rows, strict=True) if rows else ((),) * 6
+    types = tuple(dict.fromkeys(names))
+    code = {name: number for number, name in enumerate(types)}
+    return EventColumns(
+        seq=np.array(seq, np.int64),
+        user=np.array(user, np.int64),
+        item=np.array(item, np.int64),
+        type=np.fromiter((code[name] for name in names), np.uint16, len(names)),
+        value=np.array(value, np.float64).astype(np.float32),  # None becomes NaN
+        time=np.array(time, np.int64),
+        types=types,
+    )
+
+
+def select(columns: EventColumns, earliest: int | None, types: Collection[str] | None) -> EventColumns:
+    """The events from the millisecond `earliest` on whose type is one of `types`; None keeps all."""
+    if earliest is None and types is None:
+        return columns
+    wanted = np.ones(len(columns), bool)
+    if earliest is not None:
+        wanted &= columns.time >= earliest
+    if types is not None:
+        wanted &= np.array([type in types for type in columns.types], bool)[columns.type]
+    return EventColumns(
+        seq=columns.seq[wanted],
+        user=columns.user[wanted],
+        item=columns.item[wanted],
+        type=columns.type[wanted],
+        value=columns.value[wanted],
+        time=columns.time[wanted],
+        types=columns.types,
+    )
+
+
+class Log:
+    """EventColumns that grow batch by batch in the order of the log, within room for `room` events."""
+
+    def __init__(self, room: int, persons: Mapping[int, int]) -> None:
+        self._columns: dict[str, NDArray[Any]] = {  # room that nobody writes to takes no memory
+            name: np.empty(room, dtype)
+            for name, dtype in (
+                ("seq", np.int64),
+                ("user", np.int64),
+                ("item", np.int64),
+                ("type", np.uint16),
+                ("value", np.float32),
+                ("time", np.int64),
+            )
+        }
+        self._size = 0
+        self._types: dict[str, int] = {}
+        self._aliases = np.array(sorted(persons), np.int64)
+        self._persons = np.array([persons[alias] for alias in sorted(persons)], np.int64)
+
+    def add(self, batch: EventColumns) -> None:
+        """Add events that are in order among themselves, and that mostly follow those before."""
+        if not len(batch):
+            return
+        start, self._size = self._size, self._size + len(batch)
+        for name, column in self._columns.items():
+            column[start : self._size] = getattr(batch, name)
+        codes = np.array([self._code(name) for name in batch.types], np.uint16)
+        self._columns["type"][start : self._size] = codes[batch.type]
+        self._columns["user"][start : self._size] = self._person(batch.user)
+        self._put_in_order(start)
+
+    def columns(self) -> EventColumns:
+        """All that was added; the types in alphabetical order, however the log is stored."""
+        filled = {name: column[: self._size] for name, column in self._columns.items()}
+        types = sorted(self._types)
+        place = np.zeros(len(types), np.uint16)
+        place[[self._types[type] for type in types]] = range(len(types))
+        filled["type"] = place[filled["type"]] if types else filled["type"]
+        return EventColumns(**filled, types=tuple(types))
+
+    def _code(self, type: str) -> int:
+        if type not in self._types and len(self._types) >= MAX_TYPES:
+            type = "…"
+        return self._types.setdefault(type, len(self._types))
+
+    def _person(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        if not len(self._aliases):
+            return users
+        at = np.searchsorted(self._aliases, users).clip(max=len(self._aliases) - 1)
+        return np.where(self._aliases[at] == users, self._persons[at], users)
+
+    def _put_in_order(self, start: int) -> None:
+        """Days overlap a little in `seq`: writers that commit around midnight saw the clock before and after it."""
+        seq = self._columns["seq"]
+        if start == 0 or seq[start - 1] < seq[start]:
+            return
+        first = int(np.searchsorted(seq[:start], seq[start]))
+        order = np.argsort(seq[first : self._size], kind="stable")
+        for column in self._columns.values():
+            column[first : self._size] = column[first : self._size][order]

@@ -1,0 +1,603 @@
+"""The durable event log: what was shown, and what people did.
+
+New events enter a table, the hot tail of the log (`append`, many callers in one commit through `GroupCommit`); complete days
+are sealed into Parquet files (`seal`). Whoever reads sees both as one log in the order of `seq`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+
+from palate import columns, database, identities, sealing
+from palate.database import reading, writing
+from palate.domain import Event, EventColumns, from_milliseconds, to_milliseconds
+from palate.errors import DataFolderError, InvalidEvent, InvalidInput, NotDurable, Overloaded
+
+EXACTLY_ONCE = timedelta(days=7)
+"""How long a client's event id is remembered."""
+
+CLOCK_SKEW = timedelta(days=1)
+"""How far ahead of ours a client's clock may be."""
+
+PART = 250_000
+"""Rows in one sealed file at most, and so in one transaction of sealing."""
+
+PAGE = 20_000
+"""Rows of the hot tail fetched at a time."""
+
+TYPE = re.compile(r"(retract:)?[a-z][a-z0-9_.-]{0,63}")
+MAX_FEATURES = 20_000
+MAX_VALUE = float(np.finfo(np.float32).max)
+DAY = 86_400_000
+
+
+class EventParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How events are written, sealed and kept."""
+
+    max_waiting: Annotated[int, msgspec.Meta(ge=1)] = 100_000
+    """Events that may wait for their commit in one process; more are refused for the moment."""
+    max_commit: Annotated[int, msgspec.Meta(ge=1)] = 5_000
+    """Events in one commit, unless a single request brings more."""
+    hot_days: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """Complete days that stay in the database before they are sealed into Parquet files."""
+    keep_days: Annotated[int, msgspec.Meta(ge=1)] | None = 730
+    """Days for which sealed events are kept; None keeps them for ever."""
+
+
+def check(event: Event, index: int | None, now: datetime) -> Event:
+    """The event as it is, when it may enter the log. `index` is its place in the request.
+
+    Raises InvalidEvent with the first rule that it breaks.
+    """
+    try:
+        identities.check_id(event.user, "the user id")
+        identities.check_id(event.item, "the item id")
+        for name in ("id", "request", "surface", "snapshot", "variant"):
+            if getattr(event, name) is not None:
+                identities.check_id(getattr(event, name), f"{name}, where given,")
+        _check_measures(event, now)
+    except InvalidInput as error:
+        raise InvalidEvent(error.reason, index) from None
+    return event
+
+
+def _check_measures(event: Event, now: datetime) -> None:
+    if not TYPE.fullmatch(event.type):
+        raise InvalidInput(
+            "the type must be a letter and up to 63 of a-z, 0-9, '_', '.', '-', or that after 'retract:'"
+        )
+    if event.value is not None and not _is_number(event.value, -MAX_VALUE, MAX_VALUE):
+        raise InvalidInput("the value must be a finite number")
+    latest = to_milliseconds(now + CLOCK_SKEW)
+    if event.time is not None and not (isinstance(event.time, int) and _is_number(event.time, 0, latest)):
+        raise InvalidInput("the time must be milliseconds since 1970, at most a day ahead of now")
+    if event.position is not None and not (
+        isinstance(event.position, int) and _is_number(event.position, 0, 2**31 - 1)
+    ):
+        raise InvalidInput("the position must be a whole number from 0")
+    if event.probability is not None and not (_is_number(event.probability, 0, 1) and event.probability > 0):
+        raise InvalidInput("the probability must be above 0 and at most 1")
+    if event.features is not None:
+        _check_features(event.features)
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high  # NaN is not
+
+
+def _check_features(features: str) -> None:
+    if len(features) > MAX_FEATURES:
+        raise InvalidInput(f"the features must have at most {MAX_FEATURES} characters")
+    try:
+        msgspec.json.decode(features)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise InvalidInput("the features must be JSON") from None
+
+
+def append(connection: sa.Connection, events: Sequence[Event], now: datetime) -> int:
+    """Add checked events to the log, in their order; they are durable when the caller's transaction is.
+
+    Users and items that nobody named before get their rows. An event whose client id came within the last seven days, or
+    earlier in this call, is not added again. Returns how many of the events the log then holds: all, repeats included.
+    """
+    return _append(connection, [(event, to_milliseconds(now)) for event in events], now)
+
+
+Received = tuple[Event, int]
+"""An event and the milliseconds at which it came."""
+
+
+def _append(connection: sa.Connection, arrived: Sequence[Received], now: datetime) -> int:
+    if connection.dialect.name == "postgresql":
+        # Numbers are drawn under this lock, so that they become visible in their order and followers skip none.
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7073618)"))
+    fresh = _first_seen(connection, arrived, to_milliseconds(now))
+    users = identities.user_keys(connection, {event.user for event, _ in fresh}, now)
+    items = identities.item_keys(connection, {event.item for event, _ in fresh}, now)
+    _insert(connection, [_row(event, users[event.user], items[event.item], received) for event, received in fresh])
+    return len(arrived)
+
+
+def _first_seen(connection: sa.Connection, arrived: Sequence[Received], now: int) -> Sequence[Received]:
+    """What came without those whose client id is known; remembers the ids of the others."""
+    ids = {event.id for event, _ in arrived if event.id is not None}
+    if not ids:
+        return arrived
+    limit = now - EXACTLY_ONCE // timedelta(milliseconds=1)
+    known = database.event_ids
+    insert = identities.insert_new(connection, known)
+    insert = insert.on_conflict_do_update(
+        index_elements=["id"], set_={"received": insert.excluded.received}, where=known.c.received < limit
+    )
+    rows = [{"id": id, "received": now} for id in sorted(ids)]
+    unseen = set(connection.scalars(insert.returning(known.c.id), rows))
+    _forget_old_ids(connection, limit, 2 * len(ids))
+    return [(event, received) for event, received in arrived if event.id is None or _take(unseen, event.id)]
+
+
+def _take(unseen: set[str], id: str) -> bool:
+    if id in unseen:
+        unseen.remove(id)
+        return True
+    return False
+
+
+def _forget_old_ids(connection: sa.Connection, limit: int, count: int) -> None:
+    """Forget at most `count` ids that are past their time: every append clears more than it adds."""
+    known = database.event_ids
+    old = sa.select(known.c.id).where(known.c.received < limit).order_by(known.c.received).limit(count)
+    connection.execute(sa.delete(known).where(known.c.id.in_(old)))
+
+
+Row = tuple[Any, ...]
+
+
+def _row(event: Event, user: int, item: int, received: int) -> Row:
+    return (
+        event.id,
+        user,
+        item,
+        event.type,
+        None if event.value is None else float(event.value),
+        received if event.time is None else event.time,
+        received,
+        event.request,
+        event.surface,
+        event.position,
+        event.snapshot,
+        event.variant,
+        event.probability,
+        event.features,
+    )
+
+
+_NAMES = [column.name for column in database.events.c if column.name != "seq"]
+_LISTED = ", ".join(f'"{name}"' for name in _NAMES)
+_INSERT_SQLITE = f"INSERT INTO events ({_LISTED}) VALUES ({', '.join('?' * len(_NAMES))})"
+_ARRAY_OF = {sa.Text: "text[]", sa.Float: "float8[]", sa.BigInteger: "int8[]", sa.Integer: "int4[]"}
+_ARRAYS = ", ".join(f"%s::{_ARRAY_OF[type(database.events.c[name].type)]}" for name in _NAMES)
+_INSERT_POSTGRESQL = (  # one statement: executemany sends a message a row
+    f"INSERT INTO events ({_LISTED}) SELECT {_LISTED} "
+    f"FROM unnest({_ARRAYS}) WITH ORDINALITY AS given ({_LISTED}, place) ORDER BY place"
+)
+
+
+def _insert(connection: sa.Connection, rows: list[Row]) -> None:
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list(column) for column in zip(*rows, strict=True)))
+    else:
+        connection.exec_driver_sql(_INSERT_SQLITE, rows)
+
+
+@dataclass(frozen=True)
+class _Submission:
+    events: Sequence[Event]
+    now: datetime
+    future: Future[int]
+
+
+class GroupCommit:
+    """Makes the events of many callers durable together: one thread writes all that waits in one transaction.
+
+    A commit to disk costs the same for one event and for hundreds, so callers that wait at the same time share it.
+    """
+
+    def __init__(self, engine: sa.Engine, params: EventParams | None = None) -> None:
+        self._engine = engine
+        self._params = params or EventParams()
+        self._waiting: deque[_Submission] = deque()
+        self._rows = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="palate-events", daemon=True)
+        self._thread.start()
+
+    def submit(self, events: Sequence[Event], now: datetime) -> Future[int]:
+        """Hand over checked events; the future gives their number once they are durable.
+
+        The future raises NotDurable when they could not be written. Raises Overloaded at once when too many wait,
+        NotDurable after `close`.
+        """
+        future: Future[int] = Future()
+        with self._changed:
+            if self._closed:
+                raise NotDurable("The event log is closed: this process is stopping.")
+            if self._rows and self._rows + len(events) > self._params.max_waiting:
+                raise Overloaded(f"{self._rows} events wait to be written already: try again in a second.")
+            self._waiting.append(_Submission(events, now, future))
+            self._rows += len(events)
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Write what waits, then stop. Later submissions are refused."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while batch := self._take_batch():
+                self._commit(batch)
+        finally:
+            with self._changed:
+                self._closed = True
+                left, self._rows = list(self._waiting), 0
+                self._waiting.clear()
+            _fail(left, NotDurable("The writer of the event log has stopped: restart this process."))
+
+    def _take_batch(self) -> list[_Submission]:
+        """Wait for submissions and take as many as one commit holds; none when closed and drained."""
+        batch: list[_Submission] = []
+        rows = 0
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            while self._waiting and (not batch or rows + len(self._waiting[0].events) <= self._params.max_commit):
+                batch.append(self._waiting.popleft())
+                rows += len(batch[-1].events)
+            self._rows -= rows
+        return batch
+
+    def _commit(self, batch: list[_Submission]) -> None:
+        # A future that its caller gave up before now is not written; from here on it can't be given up.
+        batch = [submission for submission in batch if submission.future.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        try:
+            self._write(batch)
+        except NotDurable as error:
+            _fail(batch, error)
+        except BaseException as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+            else:
+                self._commit_each(batch)
+        else:
+            for submission in batch:
+                submission.future.set_result(len(submission.events))
+
+    def _commit_each(self, batch: list[_Submission]) -> None:
+        """One of the batch can't be written whatever comes with it: find out which, and keep the others."""
+        for submission in batch:
+            try:
+                self._write([submission])
+            except BaseException as error:
+                _fail([submission], error)
+            else:
+                submission.future.set_result(len(submission.events))
+
+    def _write(self, batch: list[_Submission]) -> None:
+        with writing(self._engine) as connection:
+            arrived = [(event, to_milliseconds(one.now)) for one in batch for event in one.events]
+            _append(connection, arrived, max(one.now for one in batch))
+
+
+def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:
+    for submission in submissions:
+        submission.future.set_exception(error)
+
+
+def last_seq(connection: sa.Connection) -> int:
+    """Number of the newest event, 0 in an empty log. Falls when the newest events are forgotten."""
+    hot = connection.scalar(sa.select(sa.func.max(database.events.c.seq)))
+    return hot or connection.scalar(sa.select(sa.func.max(database.sealed.c.last_seq))) or 0
+
+
+def of_user(connection: sa.Connection, user_keys: Collection[int], after_seq: int) -> EventColumns:
+    """The unsealed events of these users with a greater seq than `after_seq`."""
+    table = database.events
+    rows: list[Row] = []
+    for keys in identities.chunks(user_keys):
+        query = sa.select(*_HOT).where(table.c.user.in_(keys), table.c.seq > after_seq)
+        rows += map(tuple, connection.execute(query))
+    log = columns.Log(len(rows), identities.persons(connection, user_keys))
+    log.add(columns.from_rows(sorted(rows)))
+    return log.columns()
+
+
+def counts_of_item(connection: sa.Connection, item_key: int) -> dict[str, int]:
+    """How many unsealed events of each type an item has."""
+    table = database.events
+    query = (
+        sa.select(table.c.type, sa.func.count().label("rows")).where(table.c.item == item_key).group_by(table.c.type)
+    )
+    return {row.type: row.rows for row in connection.execute(query)}
+
+
+def read_columns(
+    engine: sa.Engine,
+    folder: Path,
+    *,
+    after_seq: int = 0,
+    since: datetime | None = None,
+    types: Collection[str] | None = None,
+) -> EventColumns:
+    """The log as columns, sealed and unsealed events in one consistent view, aliases resolved to persons.
+
+    `after_seq` leaves out what was read before, `since` what happened earlier (by the event's own time), `types` all other
+    types (name a type's `retract:` too if you want it). Raises DataFolderError when a sealed file is missing or broken.
+    """
+    earliest = None if since is None else to_milliseconds(since)
+    return _retried(lambda: _read_columns(engine, folder, after_seq, earliest, types))
+
+
+def _read_columns(
+    engine: sa.Engine, folder: Path, after_seq: int, earliest: int | None, types: Collection[str] | None
+) -> EventColumns:
+    with reading(engine) as connection:
+        parts = _parts(connection, after_seq)
+        hot = [columns.select(page, earliest, types) for page in _hot_pages(connection, after_seq)]
+        joined = identities.joined(connection)
+    log = columns.Log(sum(part.rows for part in parts) + sum(map(len, hot)), joined)
+    for part in parts:
+        for batch in sealing.read_columns(folder / part.path, after_seq):
+            log.add(columns.select(batch, earliest, types))
+    for page in hot:
+        log.add(page)
+    return log.columns()
+
+
+def _parts(connection: sa.Connection, after_seq: int = 0) -> list[sa.Row[Any]]:
+    """The sealed files with a row of a greater seq, by their first."""
+    table = database.sealed
+    query = sa.select(table).where(table.c.last_seq > after_seq).order_by(table.c.first_seq)
+    return list(connection.execute(query))
+
+
+_HOT = [database.events.c[name] for name in ("seq", "user", "item", "type", "value", "time")]
+
+
+def _hot_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
+    table = database.events
+    while True:
+        query = sa.select(*_HOT).where(table.c.seq > after_seq).order_by(table.c.seq).limit(PAGE)
+        rows = connection.execute(query).all()
+        if rows:
+            yield columns.from_rows(rows)
+        if len(rows) < PAGE:
+            return
+        after_seq = rows[-1].seq
+
+
+def stream(engine: sa.Engine, folder: Path) -> Iterator[list[Event]]:
+    """Every event that is durable at the start, once, in the order of the log, in lists that fit into memory.
+
+    `user` is the id that the event came with, also when that was joined to another since. Raises DataFolderError when a
+    sealed file is missing or broken.
+    """
+    with reading(engine) as connection:
+        end = last_seq(connection)
+    after = 0
+    while after < end:
+        rows, after = _retried(lambda after=after: _next_rows(engine, folder, after, end))  # type: ignore[misc]
+        if rows:
+            yield [_event(row) for row in rows]
+
+
+def _next_rows(engine: sa.Engine, folder: Path, after: int, end: int) -> tuple[list[Row], int]:
+    """The next few rows (sealing.COLUMNS) of the log up to `end`, and the seq up to which they reach."""
+    with reading(engine) as connection:
+        parts = _parts(connection, after)
+        first = min([part.first_seq for part in parts] + [_next_seq(connection, after) or end])
+        start = max(after + 1, first)
+        stop = min(start + sealing.BATCH, end + 1)
+        rows = _hot_rows(connection, database.events.c.seq.between(start, stop - 1), PAGE)
+    if len(rows) == PAGE:
+        stop = rows[-1][_SEQ] + 1
+    for part in parts:
+        if part.first_seq < stop:
+            rows += sealing.read_rows(folder / part.path, after, stop)
+    rows.sort(key=lambda row: row[_SEQ])
+    return [row for row in rows if row[0] is not None and row[1] is not None], stop - 1
+
+
+def _next_seq(connection: sa.Connection, after: int) -> int | None:
+    table = database.events
+    found: int | None = connection.scalar(sa.select(sa.func.min(table.c.seq)).where(table.c.seq > after))
+    return found
+
+
+_SEQ, _TYPE, _ITEM_KEY = (list(sealing.COLUMNS).index(name) for name in ("seq", "type", "item_key"))
+
+
+def _hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:
+    """Unsealed rows as sealing.COLUMNS, by seq. The public ids are None where the user or item was deleted meanwhile."""
+    table, users, items = database.events, database.users, database.items
+    by_name = {
+        **{column.name: column for column in table.c},
+        "user": users.c.id,
+        "item": items.c.id,
+        "user_key": table.c.user,
+        "item_key": table.c.item,
+    }
+    tables = table.outerjoin(users, users.c.key == table.c.user).outerjoin(items, items.c.key == table.c.item)
+    query = sa.select(*(by_name[name].label(name) for name in sealing.COLUMNS)).select_from(tables)
+    return [tuple(row) for row in connection.execute(query.where(which).order_by(table.c.seq).limit(limit))]
+
+
+def _event(row: Row) -> Event:
+    return Event(**{name: field for name, field in zip(sealing.COLUMNS, row, strict=True) if name in _EVENT_FIELDS})
+
+
+_EVENT_FIELDS = frozenset(Event.__struct_fields__)
+
+T = TypeVar("T")
+
+
+def _retried(attempt: Callable[[], T]) -> T:
+    """What `attempt` gives; tried again when a file that it had listed was replaced before it was read."""
+    for _ in range(5):
+        try:
+            return attempt()
+        except FileNotFoundError as error:
+            missing = error
+    raise DataFolderError(f"Sealed events are missing: {missing}. Restore the file from a backup.")
+
+
+def seal(engine: sa.Engine, folder: Path, before: datetime, up_to_seq: int) -> list[Path]:
+    """Move the events of complete days (UTC, by `received`) that end by `before` from the table into Parquet files.
+
+    Only events with a seq up to `up_to_seq`: those that every follower has read. Returns the new files,
+    `folder/day=YYYY-MM-DD/….parquet`. A crash at any moment loses and repeats nothing. Raises DataFolderError or
+    NotDurable when it can't be written; what was sealed until then stays so.
+    """
+    end = to_milliseconds(before) // DAY * DAY
+    files = []
+    with sealing.locked(folder):
+        _clean(engine, folder)
+        while (span := _sealable(engine, end, up_to_seq)) is not None:
+            path = _seal_part(engine, folder, span)
+            if path is not None:
+                files.append(folder / path)
+    return files
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Unsealed rows of one day that become one file."""
+
+    start: int
+    """First millisecond of the day."""
+    first_seq: int
+    last_seq: int
+    rows: int
+
+    def where(self) -> sa.ColumnElement[bool]:
+        table = database.events
+        in_day = table.c.received.between(self.start, self.start + DAY - 1)
+        return table.c.seq.between(self.first_seq, self.last_seq) & in_day
+
+
+def _sealable(engine: sa.Engine, end: int, up_to_seq: int) -> _Span | None:
+    """The next rows to seal, all received before `end` on one day; None when there are none."""
+    table = database.events
+    known = table.c.seq <= up_to_seq
+    with reading(engine) as connection:
+        oldest = sa.select(table.c.received).where(known, table.c.received < end).order_by(table.c.seq).limit(1)
+        received = connection.scalar(oldest)
+        if received is None:
+            return None
+        start = received // DAY * DAY
+        in_day = table.c.received.between(start, start + DAY - 1)
+        part = sa.select(table.c.seq).where(known, in_day).order_by(table.c.seq).limit(PART).subquery()
+        query = sa.select(sa.func.min(part.c.seq), sa.func.max(part.c.seq), sa.func.count())
+        return _Span(start, *connection.execute(query.select_from(part)).one())
+
+
+def _seal_part(engine: sa.Engine, folder: Path, span: _Span) -> str | None:
+    """Write one file, then record it and delete its rows in one transaction. None when all was of deleted people."""
+    day = from_milliseconds(span.start).date().isoformat()
+    path = sealing.new_path(day, span.first_seq)
+    rows = sealing.write(folder, path, _pages(engine, span))
+    with writing(engine) as connection:
+        if rows:
+            row = {"path": path, "day": day, "first_seq": span.first_seq, "last_seq": span.last_seq, "rows": rows}
+            connection.execute(sa.insert(database.sealed).values(row))
+        deleted = connection.execute(sa.delete(database.events).where(span.where())).rowcount
+        assert deleted == span.rows, "Rows of the log changed while they were sealed, against the folder's lock."
+    return path if rows else None
+
+
+def _pages(engine: sa.Engine, span: _Span) -> Iterator[list[Row]]:
+    after = 0
+    with reading(engine) as connection:
+        while page := _hot_rows(connection, span.where() & (database.events.c.seq > after), PAGE):
+            after = page[-1][_SEQ]
+            yield [row for row in page if row[0] is not None and row[1] is not None]
+
+
+def _clean(engine: sa.Engine, folder: Path) -> None:
+    """Remove what a crash left in the folder."""
+    with reading(engine) as connection:
+        known = {part.path for part in _parts(connection)}
+    sealing.remove_strangers(folder, known)
+
+
+def expire(engine: sa.Engine, folder: Path, before: datetime) -> int:
+    """Drop the sealed files of days that ended by `before`. Returns how many events that were."""
+    first_kept = before.astimezone(UTC).date().isoformat()
+    table = database.sealed
+    with sealing.locked(folder):
+        _clean(engine, folder)
+        with writing(engine) as connection:
+            old = list(connection.execute(sa.select(table).where(table.c.day < first_kept)))
+            connection.execute(sa.delete(table).where(table.c.day < first_kept))
+        for part in old:
+            sealing.remove(folder, part.path)
+    return sum(part.rows for part in old)
+
+
+def forget(engine: sa.Engine, folder: Path, user_keys: Collection[int]) -> int:
+    """Remove every event of these users, from the table and from the sealed files. Returns how many events that were.
+
+    Each file is replaced atomically; after a crash, call it again. Raises DataFolderError or NotDurable when it can't be
+    written; what was removed until then stays so.
+    """
+    with sealing.locked(folder):
+        _clean(engine, folder)
+        with writing(engine) as connection:
+            removed = sum(_forget_hot(connection, keys) for keys in identities.chunks(user_keys))
+            parts = _parts(connection)
+        for part in parts:
+            if sealing.holds(folder / part.path, user_keys):
+                removed += _forget_sealed(engine, folder, part, user_keys)
+    return removed
+
+
+def _forget_hot(connection: sa.Connection, user_keys: list[int]) -> int:
+    table, known = database.events, database.event_ids
+    theirs = table.c.user.in_(user_keys)
+    ids = sa.select(table.c.id).where(theirs, table.c.id.is_not(None))
+    connection.execute(sa.delete(known).where(known.c.id.in_(ids)))
+    return connection.execute(sa.delete(table).where(theirs)).rowcount
+
+
+def _forget_sealed(engine: sa.Engine, folder: Path, part: sa.Row[Any], user_keys: Collection[int]) -> int:
+    table, known = database.sealed, database.event_ids
+    new = sealing.rewrite(folder, part.path, user_keys)
+    with writing(engine) as connection:
+        for ids in identities.chunks(new.ids):
+            connection.execute(sa.delete(known).where(known.c.id.in_(ids)))
+        this = table.c.path == part.path
+        if new.path is None:
+            connection.execute(sa.delete(table).where(this))
+        else:
+            connection.execute(sa.update(table).where(this).values(path=new.path, rows=new.rows))
+    sealing.remove(folder, part.path)
+    return new.removed
