@@ -1,0 +1,1 @@
+"""What people and programs meet: the HTTP API and the web pages."""

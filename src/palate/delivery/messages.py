@@ -1,0 +1,274 @@
+"""The bodies that the HTTP API takes and gives. Unknown fields of a request are refused, so that a typo is seen."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from palate.domain import (
+    MAX_ID_LENGTH,
+    Event,
+    Item,
+    Kind,
+    Media,
+    RankedItem,
+    Reason,
+    from_milliseconds,
+    to_milliseconds,
+)
+from palate.errors import InvalidItem
+
+# Neither database may store NUL in a text.
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\u0000]+$")]
+Short = Annotated[str, Meta(max_length=MAX_ID_LENGTH, pattern=r"^[^\u0000]*$")]
+Text = Annotated[str, Meta(pattern=r"^[^\u0000]*$")]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Milliseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]  # to the end of the year 9999
+EventType = Annotated[str, Meta(pattern=r"^(retract:)?[a-z][a-z0-9_.-]{0,63}$")]
+LabelValue = bool | int | float | Annotated[str, Meta(max_length=1000)] | list[Annotated[str, Meta(max_length=1000)]]
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every body."""
+
+
+class PostedEvent(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that happened between a user and an item. `time` is in milliseconds since 1970, now when left out; an event
+    whose `id` was taken within seven days counts once. `features` is JSON in a string."""
+
+    user: Id
+    item: Id
+    type: EventType
+    time: Milliseconds | None = None
+    id: Id | None = None
+    request: Id | None = None
+    surface: Id | None = None
+    position: Count | None = None
+    snapshot: Id | None = None
+    variant: Id | None = None
+    probability: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+
+class PostedMedia(Media, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A picture, sound or film of an item, by reference."""
+
+    url: Text
+    poster: Text | None = None
+    width: Count | None = None
+    height: Count | None = None
+
+
+class PostedItem(Wire, frozen=True, kw_only=True):
+    """An item to store. `text` is plain text or HTML and is sanitised; `published` is in milliseconds since 1970 or in the form
+    2026-01-31T12:00:00Z; `duration` is in seconds."""
+
+    id: Id
+    title: Text | None = None
+    text: Text | None = None
+    url: Text | None = None
+    source: Id | None = None
+    author: Text | None = None
+    published: Milliseconds | Annotated[datetime, Meta(tz=True)] | None = None
+    language: Short | None = None
+    kind: Kind = "post"
+    duration: Annotated[float, Meta(ge=0)] | None = None
+    media: Annotated[tuple[PostedMedia, ...], Meta(max_length=100)] = ()
+    labels: Annotated[tuple[Short, ...], Meta(max_length=100)] = ()
+    license: Text | None = None
+
+    def to_item(self, index: int) -> Item:
+        """The item as the rest of Palate knows it. Raises InvalidItem with its place in the request."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Item(**(values | {"published": self._published(index)}))
+
+    def _published(self, index: int) -> datetime | None:
+        if not isinstance(self.published, datetime):
+            return None if self.published is None else from_milliseconds(self.published)
+        try:
+            return from_milliseconds(to_milliseconds(self.published))
+        except OverflowError:
+            raise InvalidItem("`published` lies outside the years 1 to 9999", index) from None
+
+
+class Accepted(Wire, frozen=True, kw_only=True):
+    """How many events are durable now; repeats of known ids count."""
+
+    accepted: int
+
+
+class StoredOutcome(Wire, frozen=True, kw_only=True):
+    """What became of one item: `merged` means that its address was known already, under the `id` given here."""
+
+    id: str
+    outcome: Literal["new", "updated", "unchanged", "merged"]
+
+
+class AcceptedItems(Wire, frozen=True, kw_only=True):
+    """The outcome of each item, in the order of the request."""
+
+    accepted: int
+    items: list[StoredOutcome]
+
+
+class ItemAnswer(Wire, frozen=True, kw_only=True):
+    """A stored item, with the number of events of each type that name it."""
+
+    id: str
+    title: str | None
+    text: str | None
+    url: str | None
+    source: str | None
+    author: str | None
+    published: int | None
+    language: str | None
+    kind: str
+    duration: float | None
+    media: tuple[Media, ...]
+    labels: tuple[str, ...]
+    license: str | None
+    events: dict[str, int]
+
+    @classmethod
+    def of(cls, item: Item, events: dict[str, int]) -> ItemAnswer:
+        """The answer for an item."""
+        values = {name: getattr(item, name) for name in item.__struct_fields__}
+        return cls(**(values | {"published": _milliseconds(item.published), "events": events}))
+
+
+class RankQuestion(Wire, frozen=True, kw_only=True):
+    """Items to put into this user's order."""
+
+    user: Id
+    items: list[Id]
+
+
+class Score(Wire, frozen=True, kw_only=True):
+    """The estimated probability (0..1) that the user likes the item."""
+
+    item: str
+    score: float
+
+
+class RankAnswer(Wire, frozen=True, kw_only=True):
+    """The items, best first. `model` is the version of the snapshot that scored; null before the first."""
+
+    items: list[Score]
+    model: str | None
+
+
+class FeedQuestion(Wire, frozen=True, kw_only=True):
+    """Which feed. `log=false` neither logs what is shown nor uses it up; `window_days` leaves out what is older."""
+
+    user: Id
+    limit: Annotated[int, Meta(ge=1, le=200)] = 20
+    cursor: Annotated[str, Meta(max_length=4000)] | None = None
+    log: bool = True
+    surface: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.-]{0,31}$")] = "api"
+    window_days: Annotated[float, Meta(gt=0, le=36_500)] | None = None
+    exclude: Annotated[list[Id], Meta(max_length=1000)] = []
+
+
+class FeedPlace(Wire, frozen=True, kw_only=True):
+    """One place of a feed. `probability` is that with which the item was chosen for it."""
+
+    item: str
+    score: float
+    position: int
+    probability: float
+    reasons: tuple[Reason, ...]
+    story: str | None
+    title: str | None
+    url: str | None
+    source: str | None
+    source_title: str | None
+    author: str | None
+    published: int | None
+    language: str | None
+    kind: str
+    duration: float | None
+    media: tuple[Media, ...]
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, ranked: RankedItem) -> FeedPlace:
+        """The answer for one ranked item."""
+        item = ranked.item
+        return cls(
+            item=item.id,
+            score=ranked.score,
+            position=ranked.position,
+            probability=ranked.probability,
+            reasons=ranked.reasons,
+            story=ranked.story,
+            title=item.title,
+            url=item.url,
+            source=item.source,
+            source_title=ranked.source_title,
+            author=item.author,
+            published=_milliseconds(item.published),
+            language=item.language,
+            kind=item.kind,
+            duration=item.duration,
+            media=item.media,
+            labels=item.labels,
+        )
+
+
+class FeedAnswer(Wire, frozen=True, kw_only=True):
+    """A feed. `cursor` continues it; `request` ties later events to it; `model` is the version of the snapshot."""
+
+    request: str
+    items: list[FeedPlace]
+    cursor: str
+    model: str | None
+
+
+class PostedUser(Wire, frozen=True, kw_only=True):
+    """A user with labels (language, age, place … any) and choices; what is left out stays as it is."""
+
+    id: Id
+    labels: dict[Short, LabelValue] | None = None
+    choices: dict[Short, LabelValue] | None = None
+
+
+class UserAnswer(Wire, frozen=True, kw_only=True):
+    """A user. `created` is in milliseconds since 1970."""
+
+    id: str
+    labels: dict[str, Any]
+    choices: dict[str, Any]
+    created: int
+
+
+class Deleted(Wire, frozen=True, kw_only=True):
+    """What was deleted."""
+
+    deleted: str
+
+
+class Status(Wire, frozen=True, kw_only=True):
+    """The server is well."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Fault(Wire, frozen=True, kw_only=True, omit_defaults=True):
+    """What was wrong: a short `code` for programs, a sentence for people, and the place in a list."""
+
+    code: str
+    message: str
+    index: int | None = None
+
+
+class FaultAnswer(Wire, frozen=True, kw_only=True):
+    """Every answer that is not a success. `request` is the id of the request in the server's log."""
+
+    error: Fault
+    request: str
+
+
+def _milliseconds(time: datetime | None) -> int | None:
+    return None if time is None else to_milliseconds(time)
