@@ -334,10 +334,8 @@ def of_user(connection: sa.Connection, user_keys: Collection[int], after_seq: in
 def counts_of_item(connection: sa.Connection, item_key: int) -> dict[str, int]:
     """How many unsealed events of each type an item has."""
     table = database.events
-    query = (
-        sa.select(table.c.type, sa.func.count().label("rows")).where(table.c.item == item_key).group_by(table.c.type)
-    )
-    return {row.type: row.rows for row in connection.execute(query)}
+    query = sa.select(table.c.type, sa.func.count()).where(table.c.item == item_key).group_by(table.c.type)
+    return dict(connection.execute(query).tuples().all())
 
 
 def read_columns(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -29,7 +30,7 @@ def check_id(id: str, what: str) -> str:
     """The id as it is, when it is one: 1 to 200 characters, any but NUL and lone surrogates. Raises InvalidInput."""
     if not 0 < len(id) <= MAX_ID_LENGTH:
         raise InvalidInput(f"{what} must have 1 to {MAX_ID_LENGTH} characters, this has {len(id)}")
-    if "\x00" in id or any("\ud800" <= character <= "\udfff" for character in id):
+    if "\x00" in id or not (id.isascii() or _is_unicode(id)):
         raise InvalidInput(f"{what} holds a character that no text may hold")
     return id
 
@@ -94,6 +95,14 @@ def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield chunk
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
 def _keys(
     connection: sa.Connection, table: sa.Table, ids: Iterable[str], fresh: dict[str, object] | None
 ) -> dict[str, int]:
@@ -109,8 +118,12 @@ def _keys(
 
 
 def _find(connection: sa.Connection, table: sa.Table, ids: list[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for chunk in chunks(ids):
-        query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(chunk))
-        found.update({row.id: row.key for row in connection.execute(query)})
-    return found
+    query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(_each(connection, ids)))
+    return dict(connection.execute(query).tuples().all())
+
+
+def _each(connection: sa.Connection, ids: list[str]) -> sa.Select[Any]:
+    """The ids as a query with one parameter: half the time of a parameter for each."""
+    if connection.dialect.name == "postgresql":
+        return sa.select(sa.func.unnest(sa.literal(ids, sa.ARRAY(sa.Text))))
+    return sa.select(sa.column("value", sa.Text)).select_from(sa.func.json_each(msgspec.json.encode(ids).decode()))
