@@ -335,7 +335,7 @@ def counts_of_item(connection: sa.Connection, item_key: int) -> dict[str, int]:
     """How many unsealed events of each type an item has."""
     table = database.events
     query = sa.select(table.c.type, sa.func.count()).where(table.c.item == item_key).group_by(table.c.type)
-    return dict(connection.execute(query).tuples().all())
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def read_columns(

@@ -119,7 +119,7 @@ def _keys(
 
 def _find(connection: sa.Connection, table: sa.Table, ids: list[str]) -> dict[str, int]:
     query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(_each(connection, ids)))
-    return dict(connection.execute(query).tuples().all())
+    return {row.id: row.key for row in connection.execute(query).all()}
 
 
 def _each(connection: sa.Connection, ids: list[str]) -> sa.Select[Any]:
