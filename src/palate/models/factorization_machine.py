@@ -1,0 +1,511 @@
+"""The factorization machine in its two-field form: user bias + item bias + ⟨user, item⟩, learned by gradient steps.
+
+Rendle, "Factorization Machines" (ICDM 2010) with the fields user and item; with squared loss that is the biased matrix
+factorisation of Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems" (2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from palate.domain import Interactions
+from palate.vocabulary import Vocabulary, moved
+
+Loss = Literal["squared", "logistic"]
+
+BATCH = 512
+"""Examples whose mean loss makes one entry of the loss curve."""
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Counts = NDArray[np.int32]
+
+
+class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the factorization machine learns."""
+
+    loss: Loss = "squared"
+    """`squared` for labels that are grades or votes, `logistic` for labels that are yes or no: the score is a probability."""
+    factors: Annotated[int, msgspec.Meta(ge=0, le=512)] = 13
+    """Length of each vector; 0 leaves the biases alone."""
+    epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
+    """Passes over all examples in a full fit."""
+    partial_epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    """Passes over the new examples and the sample of old ones in `partial_fit`."""
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.15
+    """Length of the first steps of a full fit; it falls in a straight line to a fiftieth in the last epoch."""
+    partial_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.05
+    """The same for `partial_fit`, shorter because old rows are where they should be."""
+    l2_user_bias: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    """How strongly a user's bias is held at zero, in examples: as if that many of theirs said "like everybody"."""
+    l2_item_bias: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    """The same for the bias of an item."""
+    l2_users: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    """The same for the vector of a user."""
+    l2_items: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    """The same for the vector of an item."""
+    initial_scale: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.03
+    """Standard deviation of the numbers that vectors start with."""
+    noise: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.05
+    """Around the mean of its source where a new item starts, in standard deviations of the items' vectors."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemSources:
+    """The source of each item, as two arrays of keys with equal length."""
+
+    items: NDArray[np.int64]
+    sources: NDArray[np.int64]
+
+    def of(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Key of the source of each item; −1 where it is not known."""
+        order = np.argsort(self.items, kind="stable")
+        rows = Vocabulary(self.items[order]).rows(items)
+        if not len(self.items):
+            return rows
+        return np.where(rows < 0, -1, self.sources[order][rows])
+
+
+NO_SOURCES = ItemSources(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class FactorizationMachine:
+    """A learned model; no function changes its arrays. U users, I items, S sources, F factors."""
+
+    loss: Loss
+    base: float
+    """The score of nobody for nothing, before the link: the mean label, or its logit."""
+    users: Vocabulary
+    user_bias: Floats
+    """(U,)"""
+    user_vectors: Floats
+    """(U, F)"""
+    user_examples: Counts
+    """(U,): how many examples shaped the row; 0 for a user at the prior"""
+    items: Vocabulary
+    item_bias: Floats
+    """(I,)"""
+    item_vectors: Floats
+    """(I, F)"""
+    item_examples: Counts
+    """(I,)"""
+    sources: Vocabulary
+    source_bias: Floats
+    """(S,): mean of the source's learned items, where its new items start."""
+    source_vectors: Floats
+    """(S, F)"""
+
+
+def fit(
+    interactions: Interactions, item_sources: ItemSources, params: FactorizationMachineParams, seed: int
+) -> tuple[FactorizationMachine, Floats]:
+    """Learn from all examples; also return the mean loss of each mini-batch, in order.
+
+    Labels are 0..1; those that are NaN are no examples, but their users and items are in the model all the same: users at
+    the prior, items at the mean of their source. The same interactions, parameters and seed give the same bytes.
+    """
+    random = np.random.default_rng(seed)
+    model = _with_rows(_blank(_base(interactions, params), params), interactions)
+    examples = _examples(model, interactions)
+    learned, unlearned = _split(len(model.items), examples.items)
+    _scatter(model, np.unique(examples.users), learned, params, random)
+    losses = _learn(model, examples, params, _falling(params.learning_rate, params.epochs), random)
+    model = _with_sources(model, learned, item_sources)
+    _start_items(model, unlearned, item_sources, params, random)
+    return model, losses
+
+
+def partial_fit(
+    model: FactorizationMachine,
+    interactions: Interactions,
+    item_sources: ItemSources,
+    params: FactorizationMachineParams,
+    seed: int,
+) -> tuple[FactorizationMachine, Floats]:
+    """A model that has learned these as well, and the mean loss of each mini-batch; `model` stays as it is.
+
+    `interactions` are the new ones with a sample of old ones (`mix`), so that what was learned is kept; rows of which they
+    are a small part take short steps. New users start at the prior, new items at the mean of their source with a little
+    noise. Loss and number of factors are the model's own.
+    """
+    random = np.random.default_rng(seed)
+    grown = _with_rows(model, interactions)
+    fresh = _split(len(grown.items), grown.items.rows(model.items.keys))[1]
+    _start_items(grown, fresh, item_sources, params, random)
+    examples = _examples(grown, interactions)
+    losses = _learn(grown, examples, params, _falling(params.partial_learning_rate, params.partial_epochs), random)
+    return _with_sources(grown, np.flatnonzero(grown.item_examples), item_sources), losses
+
+
+def score(model: FactorizationMachine, users: ArrayLike, items: ArrayLike) -> Floats:
+    """Expected label (0..1) of each pair of keys: two arrays of one length, or that broadcast. Unknown keys are at the prior.
+
+    Nothing in the model changes.
+    """
+    wanted = np.broadcast_arrays(np.asarray(users, np.int64), np.asarray(items, np.int64))
+    rows_of_users, rows_of_items = model.users.rows(wanted[0]), model.items.rows(wanted[1])
+    result = np.full(wanted[0].shape, model.base, np.float32)
+    known = rows_of_users >= 0
+    result[known] += model.user_bias[rows_of_users[known]]
+    known = rows_of_items >= 0
+    result[known] += model.item_bias[rows_of_items[known]]
+    known &= rows_of_users >= 0
+    vectors = model.user_vectors[rows_of_users[known]], model.item_vectors[rows_of_items[known]]
+    result[known] += np.einsum("nf,nf->n", *vectors)
+    return link(result, model.loss)
+
+
+def link(raw: Floats, loss: Loss) -> Floats:
+    """From the sum that the model makes to the expected label, 0..1."""
+    if loss == "squared":
+        return np.clip(raw, 0, 1)
+    return np.exp(-np.logaddexp(0, -raw, dtype=np.float32))
+
+
+def mix(
+    new: Interactions, old: Interactions, random: np.random.Generator, *, per_new: int = 30, at_least: int = 4 * BATCH
+) -> Interactions:
+    """New interactions with a sample of old examples, for `partial_fit`, sorted by user and item with each pair once.
+
+    For n new ones max(`per_new` · n, `at_least` − n) old ones, or all there are; a pair that is among the new ones is not
+    taken from the old.
+    """
+    candidates = np.flatnonzero(~np.isnan(old.label) & ~_among(old, new))
+    wanted = min(len(candidates), max(per_new * len(new), at_least - len(new)))
+    taken = random.choice(candidates, wanted, replace=False)
+    parts = {name: np.concatenate((getattr(new, name), getattr(old, name)[taken])) for name in old.__dataclass_fields__}
+    order = np.lexsort((parts["item"], parts["user"]))
+    return Interactions(**{name: values[order] for name, values in parts.items()})
+
+
+def to_arrays(model: FactorizationMachine) -> dict[str, NDArray[Any]]:
+    """The arrays of a snapshot: vectors in half precision, since 13 factors of 1,000,000 items have to fit a small server."""
+    return {
+        "users": model.users.keys,
+        "user_bias": model.user_bias,
+        "user_vectors": model.user_vectors.astype(np.float16),
+        "user_examples": model.user_examples,
+        "items": model.items.keys,
+        "item_bias": model.item_bias,
+        "item_vectors": model.item_vectors.astype(np.float16),
+        "item_examples": model.item_examples,
+        "sources": model.sources.keys,
+        "source_bias": model.source_bias,
+        "source_vectors": model.source_vectors.astype(np.float16),
+    }
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]], loss: Loss, base: float) -> FactorizationMachine:
+    """The model that a snapshot holds, in arrays of its own, to be learned further."""
+    own = {name: np.array(array, np.float32) for name, array in arrays.items() if name.endswith(("_bias", "_vectors"))}
+    return FactorizationMachine(
+        loss=loss,
+        base=base,
+        users=Vocabulary(np.array(arrays["users"])),
+        user_bias=own["user_bias"],
+        user_vectors=own["user_vectors"],
+        user_examples=np.array(arrays["user_examples"]),
+        items=Vocabulary(np.array(arrays["items"])),
+        item_bias=own["item_bias"],
+        item_vectors=own["item_vectors"],
+        item_examples=np.array(arrays["item_examples"]),
+        sources=Vocabulary(np.array(arrays["sources"])),
+        source_bias=own["source_bias"],
+        source_vectors=own["source_vectors"],
+    )
+
+
+def _among(old: Interactions, new: Interactions) -> NDArray[np.bool_]:
+    """Which of the old interactions are of a user and item that the new ones have too."""
+    users, items = Vocabulary(np.unique(new.user)), Vocabulary(np.unique(new.item))
+    pairs = [users.rows(part.user) * len(items) + items.rows(part.item) for part in (old, new)]
+    known = (users.rows(old.user) >= 0) & (items.rows(old.item) >= 0)
+    return known & np.isin(pairs[0], pairs[1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """Rows and labels of N examples, and how each row takes them."""
+
+    users: Rows
+    items: Rows
+    labels: Floats
+    user_pace: Floats
+    """(U,): the length of a row's steps, 1 when all its examples are here, less when most were learned before"""
+    item_pace: Floats
+    user_share: Floats
+    """(U,): the part of a row's regularisation that one of its examples carries out"""
+    item_share: Floats
+
+
+def _examples(model: FactorizationMachine, interactions: Interactions) -> _Examples:
+    """The examples among the interactions; what they add to the number that shaped each row is noted in the model."""
+    known = ~np.isnan(interactions.label)
+    users, items = model.users.rows(interactions.user[known]), model.items.rows(interactions.item[known])
+    user_pace, user_share = _paces(users, model.user_examples)
+    item_pace, item_share = _paces(items, model.item_examples)
+    labels = interactions.label[known].astype(np.float32)
+    return _Examples(users, items, labels, user_pace, item_pace, user_share, item_share)
+
+
+def _paces(rows: Rows, shaped: Counts) -> tuple[Floats, Floats]:
+    """Pace and share of each row; the square was measured: it keeps rows still that a small sample would carry away."""
+    here = np.bincount(rows, minlength=len(shaped)).astype(np.int32)
+    np.maximum(shaped, here, out=shaped)
+    share = (1 / np.maximum(shaped, 1)).astype(np.float32)
+    return np.square(here * share, dtype=np.float32), share
+
+
+def _base(interactions: Interactions, params: FactorizationMachineParams) -> float:
+    labels = interactions.label[~np.isnan(interactions.label)]
+    # half an example of each kind: all labels alike must not give an infinite logit, nor none at all a NaN
+    mean = (labels.sum(dtype=np.float64) + 0.5) / (len(labels) + 1)
+    return float(np.log(mean / (1 - mean))) if params.loss == "logistic" else float(mean)
+
+
+def _blank(base: float, params: FactorizationMachineParams) -> FactorizationMachine:
+    nobody, bias = Vocabulary(np.empty(0, np.int64)), np.empty(0, np.float32)
+    vectors, counts = np.empty((0, params.factors), np.float32), np.empty(0, np.int32)
+    rows = (nobody, bias, vectors)
+    return FactorizationMachine(params.loss, base, *rows, counts, *rows, counts, *rows)
+
+
+def _with_rows(model: FactorizationMachine, interactions: Interactions) -> FactorizationMachine:
+    """A copy with a row, zero if it is new, for every user and item."""
+    users, items = model.users.extended(interactions.user), model.items.extended(interactions.item)
+    return replace(
+        model,
+        users=users,
+        user_bias=moved(model.user_bias, model.users, users),
+        user_vectors=moved(model.user_vectors, model.users, users),
+        user_examples=moved(model.user_examples, model.users, users),
+        items=items,
+        item_bias=moved(model.item_bias, model.items, items),
+        item_vectors=moved(model.item_vectors, model.items, items),
+        item_examples=moved(model.item_examples, model.items, items),
+    )
+
+
+def _split(rows: int, chosen: Rows) -> tuple[Rows, Rows]:
+    """The chosen of 0 … rows − 1, each once, and the others."""
+    is_chosen = np.zeros(rows, bool)
+    is_chosen[chosen] = True
+    return np.flatnonzero(is_chosen), np.flatnonzero(~is_chosen)
+
+
+def _scatter(
+    model: FactorizationMachine,
+    users: Rows,
+    items: Rows,
+    params: FactorizationMachineParams,
+    random: np.random.Generator,
+) -> None:
+    """Give these rows a small random vector: from zero no factor could learn to differ from another."""
+    scale = np.float32(params.initial_scale)
+    for vectors, rows in ((model.user_vectors, users), (model.item_vectors, items)):
+        vectors[rows] = scale * random.standard_normal((len(rows), params.factors), np.float32)
+
+
+def _start_items(
+    model: FactorizationMachine,
+    rows: Rows,
+    item_sources: ItemSources,
+    params: FactorizationMachineParams,
+    random: np.random.Generator,
+) -> None:
+    """Put items that nobody has judged where their source is, or at the prior, with a little noise."""
+    others = _split(len(model.items), rows)[1]
+    spread = np.std(model.item_vectors[others]) if len(others) else params.initial_scale
+    noise = random.standard_normal((len(rows), model.item_vectors.shape[1]), np.float32)
+    model.item_vectors[rows] = np.float32(params.noise * spread) * noise
+    sources = model.sources.rows(item_sources.of(model.items.keys[rows]))
+    rows, sources = rows[sources >= 0], sources[sources >= 0]
+    model.item_bias[rows] = model.source_bias[sources]
+    model.item_vectors[rows] += model.source_vectors[sources]
+
+
+def _with_sources(model: FactorizationMachine, rows: Rows, item_sources: ItemSources) -> FactorizationMachine:
+    """The model with the means of these rows of items by source; sources that have none of them stay as they were."""
+    keys = item_sources.of(model.items.keys[rows])
+    rows, keys = rows[keys >= 0], keys[keys >= 0]
+    sources = model.sources.extended(keys)
+    places = sources.rows(keys)
+    counts = np.bincount(places, minlength=len(sources))
+    bias, vectors = (moved(old, model.sources, sources) for old in (model.source_bias, model.source_vectors))
+    for means, values in ((bias, model.item_bias), *zip(vectors.T, model.item_vectors.T, strict=True)):
+        sums = np.bincount(places, values[rows], minlength=len(sources))
+        means[counts > 0] = (sums / np.maximum(counts, 1))[counts > 0]
+    return replace(model, sources=sources, source_bias=bias, source_vectors=vectors)
+
+
+def _falling(first: float, epochs: int) -> Floats:
+    """A learning rate for each epoch."""
+    return np.linspace(first, first / 50, epochs, dtype=np.float32)
+
+
+def _learn(
+    model: FactorizationMachine,
+    examples: _Examples,
+    params: FactorizationMachineParams,
+    rates: Floats,
+    random: np.random.Generator,
+) -> Floats:
+    """Change the model's arrays by one pass per rate over all examples in random order; return the losses."""
+    count = len(examples.labels)
+    losses = np.empty((len(rates), -(-count // BATCH)), np.float32)
+    for rate, row in zip(rates, losses, strict=True):
+        _sweep(model, examples, params, rate, random.permutation(count), row, _compiled)
+    return losses.reshape(-1)
+
+
+Kernel = Callable[..., None]
+
+
+def _sweep(
+    model: FactorizationMachine,
+    examples: _Examples,
+    params: FactorizationMachineParams,
+    rate: np.float32,
+    order: Rows,
+    losses: Floats,
+    kernel: Kernel,
+) -> None:
+    """Hand one pass to a kernel: `_compiled`, or its twin `_readable`, which does the same in NumPy, a step at a time."""
+    l2 = np.array([params.l2_user_bias, params.l2_item_bias, params.l2_users, params.l2_items], np.float32)
+    kernel(
+        order,
+        examples.users,
+        examples.items,
+        examples.labels,
+        np.float32(model.base),
+        model.user_bias,
+        model.item_bias,
+        model.user_vectors,
+        model.item_vectors,
+        examples.user_pace,
+        examples.item_pace,
+        examples.user_share,
+        examples.item_share,
+        l2,
+        rate,
+        model.loss == "logistic",
+        losses,
+    )
+
+
+def _readable(
+    order: Rows,
+    users: Rows,
+    items: Rows,
+    labels: Floats,
+    base: np.float32,
+    user_bias: Floats,
+    item_bias: Floats,
+    user_vectors: Floats,
+    item_vectors: Floats,
+    user_pace: Floats,
+    item_pace: Floats,
+    user_share: Floats,
+    item_share: Floats,
+    l2: Floats,
+    rate: np.float32,
+    logistic: bool,
+    losses: Floats,
+) -> None:
+    """One pass of stochastic gradient descent, as it is meant.
+
+    The step along the error is explicit, the step of the regularisation implicit (divide, don't subtract): so it can't
+    overshoot for whatever l2 and rate.
+    """
+    entries = np.empty(len(order), np.float32)
+    for place, n in enumerate(order):
+        u, i, y = users[n], items[n], labels[n]
+        raw = base + user_bias[u] + item_bias[i] + user_vectors[u] @ item_vectors[i]
+        expected = 1 / (1 + np.exp(-raw)) if logistic else raw
+        error = y - expected
+        entries[place] = np.logaddexp(0, raw) - y * raw if logistic else error * error
+        user, item = user_vectors[u].copy(), item_vectors[i].copy()
+        user_rate, item_rate = rate * user_pace[u], rate * item_pace[i]
+        user_bias[u] = (user_bias[u] + user_rate * error) / (1 + user_rate * l2[0] * user_share[u])
+        item_bias[i] = (item_bias[i] + item_rate * error) / (1 + item_rate * l2[1] * item_share[i])
+        user_vectors[u] = (user + user_rate * error * item) / (1 + user_rate * l2[2] * user_share[u])
+        item_vectors[i] = (item + item_rate * error * user) / (1 + item_rate * l2[3] * item_share[i])
+    for batch in range(len(losses)):
+        losses[batch] = entries[batch * BATCH : (batch + 1) * BATCH].mean()
+
+
+def _loops(
+    order: Rows,
+    users: Rows,
+    items: Rows,
+    labels: Floats,
+    base: np.float32,
+    user_bias: Floats,
+    item_bias: Floats,
+    user_vectors: Floats,
+    item_vectors: Floats,
+    user_pace: Floats,
+    item_pace: Floats,
+    user_share: Floats,
+    item_share: Floats,
+    l2: Floats,
+    rate: np.float32,
+    logistic: bool,
+    losses: Floats,
+) -> None:
+    """What `_compiled` compiles: `_readable` without temporaries."""
+    one = np.float32(1)
+    factors = user_vectors.shape[1]
+    for batch in range(len(losses)):
+        total = 0.0
+        first, last = batch * BATCH, min((batch + 1) * BATCH, len(order))
+        for n in order[first:last]:
+            u, i, y = users[n], items[n], labels[n]
+            raw = base + user_bias[u] + item_bias[i]
+            for f in range(factors):
+                raw += user_vectors[u, f] * item_vectors[i, f]
+            if logistic:
+                tail = np.exp(-abs(raw))
+                error = y - (one if raw >= 0 else tail) / (one + tail)
+                total += max(raw, np.float32(0)) + np.log(one + tail) - y * raw
+            else:
+                error = y - raw
+                total += error * error
+            user_rate, item_rate = rate * user_pace[u], rate * item_pace[i]
+            user_step, item_step = user_rate * error, item_rate * error
+            user_rate *= user_share[u]
+            item_rate *= item_share[i]
+            user_bias[u] = (user_bias[u] + user_step) / (one + user_rate * l2[0])
+            item_bias[i] = (item_bias[i] + item_step) / (one + item_rate * l2[1])
+            user_shrink, item_shrink = one / (one + user_rate * l2[2]), one / (one + item_rate * l2[3])
+            for f in range(factors):
+                user, item = user_vectors[u, f], item_vectors[i, f]
+                user_vectors[u, f] = (user + user_step * item) * user_shrink
+                item_vectors[i, f] = (item + item_step * user) * item_shrink
+        losses[batch] = total / (last - first)
+
+
+def _compiled(*arguments: Any) -> None:
+    """`_loops` in machine code, kept on disk between processes where there is a folder for it."""
+    try:
+        _machine_code(True)(*arguments)
+    except OSError:  # the folder of the compiled code can't be written; nothing has run yet
+        _machine_code(False)(*arguments)
+
+
+@cache
+def _machine_code(keep: bool) -> Kernel:
+    from numba import njit  # here: most processes only score, and numba takes half a second and 60 MB
+
+    try:
+        return cast(Kernel, njit(_loops, cache=keep, nogil=True, fastmath={"reassoc", "contract", "nsz"}))
+    except RuntimeError:  # numba found no folder at all that it may write
+        return _machine_code(False)

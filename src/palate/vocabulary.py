@@ -1,0 +1,54 @@
+"""Which row of an array belongs to which 64-bit key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+T = TypeVar("T", np.float32, np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Row r belongs to `keys[r]`; the keys are sorted, so that one array is all there is to keep and to look up in."""
+
+    keys: NDArray[np.int64]
+    """(n,), ascending, each once."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, keys: ArrayLike) -> NDArray[np.int64]:
+        """Row of each key, −1 for those that aren't in it.
+
+        >>> vocabulary([7, 3, 7]).rows([3, 5, 7]).tolist()
+        [0, -1, 1]
+        """
+        wanted = np.asarray(keys, np.int64)
+        if not len(self.keys):
+            return np.full(wanted.shape, -1, np.int64)
+        places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[places] == wanted, places, -1)
+
+    def extended(self, keys: ArrayLike) -> Vocabulary:
+        """With these keys as well; itself when it has them all. Keys that aren't the largest move rows: see `moved`."""
+        if not (self.rows(keys) < 0).any():
+            return self
+        return Vocabulary(np.union1d(self.keys, np.asarray(keys, np.int64)))
+
+
+def vocabulary(keys: ArrayLike) -> Vocabulary:
+    """The vocabulary of these keys, in whatever order and however often they come."""
+    return Vocabulary(np.unique(np.asarray(keys, np.int64)))
+
+
+def moved(values: NDArray[T], old: Vocabulary, new: Vocabulary) -> NDArray[T]:
+    """A copy of `values` (a row for each of `old`) with a row for each of `new`: every key keeps its row, others are zero."""
+    result = np.zeros((len(new), *values.shape[1:]), values.dtype)
+    rows = new.rows(old.keys)
+    kept = rows >= 0
+    result[rows[kept]] = values[kept]
+    return result
