@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.domain import EventColumns, Interactions
-from palate.interactions import DAY, EventType, InteractionParams, merge, rating_range
+from palate.interactions import DAY, EventType, InteractionParams, deciding_types, merge, rating_range
 
 Row = tuple[int, int, str] | tuple[int, int, str, float | None] | tuple[int, int, str, float | None, int]
 Merged = dict[tuple[int, int], tuple[float | None, float, int]]
@@ -239,6 +239,12 @@ def test_robots_and_hyperactive_accounts_are_left_out() -> None:
     params = InteractionParams(max_events_per_day=2)
     events = log(*[(1, item, "like") for item in (5, 6, 7)], (2, 5, "like"), (3, 5, "like"), *[(3, 5, "shown")] * 4)
     assert set(labels(merge(events, params, leave_out={2}))) == {(3, 5)}
+
+
+@pytest.mark.parametrize("params", [VOTES, VIEWS])
+def test_the_deciding_types_are_those_that_give_a_label_alone(params: InteractionParams) -> None:
+    giving = [name for name in params.types if labels(merge(log((1, 5, name, 3.0)), params))[1, 5] is not None]
+    assert deciding_types(params) == giving
 
 
 def test_an_empty_log_has_no_interactions() -> None:

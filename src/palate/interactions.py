@@ -75,7 +75,7 @@ class InteractionParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         for name in self.types:
             if not TYPE_NAME.fullmatch(name) or name == "retract":
                 raise ValueError(f"{name!r} is no name for a type of event: small letters, digits, dots, - and _ only")
-        if self.rating_range is not None and not self.rating_range[0] < self.rating_range[1]:
+        if self.rating_range is not None and not self.rating_range[0] <= self.rating_range[1]:
             raise ValueError("rating_range must be two numbers, the lower first")
         msgspec.structs.force_setattr(self, "types", BUILT_IN_TYPES | self.types)
 
@@ -101,6 +101,13 @@ def merge(events: EventColumns, params: InteractionParams, leave_out: Collection
         weight=_weights(meaning, events.type, len(first)),
         time=events.time[np.where(decided >= 0, decided, newest)],
     )
+
+
+def deciding_types(params: InteractionParams) -> list[str]:
+    """Types of events that can make a pair an example under the rule, or change its label."""
+    if params.rule == "votes":
+        return [name for name, type in params.types.items() if type.label is not None]
+    return [name for name, type in params.types.items() if type.positive is not None or type.viewed]
 
 
 def rating_range(events: EventColumns, params: InteractionParams) -> tuple[float, float] | None:
