@@ -340,7 +340,10 @@ def _remove_unnamed(path: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process at a time changes or deletes what is published."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "wb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "wb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise DataFolderError(f"the snapshots in {folder} could not be changed: {error.strerror or error}") from error

@@ -1,0 +1,87 @@
+"""A vector for somebody or something new while the other side is fixed: NumPy alone, for one request in microseconds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Values = NDArray[np.float64]
+
+NEWTON_STEPS = 8
+HALVINGS = 8
+
+
+def solve(
+    features: ArrayLike,
+    labels: ArrayLike,
+    offsets: ArrayLike,
+    l2: ArrayLike,
+    loss: Literal["squared", "logistic"],
+    weights: ArrayLike | None = None,
+) -> NDArray[np.float32]:
+    """The weights (d,) of the features that explain the labels best.
+
+    `features` (n, d): for a user a column of ones (the bias), the vectors of the items, any further columns. `labels` (n,)
+    0..1. `offsets` (n,): what the score is without the weights, before the link (base and item bias). `l2` (d,), above 0 and
+    possibly infinite, as in the factorization machine: squared loss minimises Σ w (y − offset − x·β)² + Σ l2 β², logistic
+    loss Σ w · cross-entropy + ½ Σ l2 β². `weights` (n,) ≥ 0, None means 1. Without events the result is zero.
+
+    With squared loss and one column of ones beside the items' vectors this is a user's half-step of alternating least
+    squares (Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008).
+    """
+    x, y, offset = (np.asarray(values, np.float64) for values in (features, labels, offsets))
+    penalty = np.asarray(l2, np.float64)
+    assert (penalty > 0).all(), "Without l2 few events don't determine the weights."
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    scale = 1 / np.sqrt(penalty)
+    scaled = x * scale  # in these columns the penalty of each is 1
+    found = _ridge(scaled, y - offset, w) if loss == "squared" else _logistic(scaled, y, offset, w)
+    return (scale * found).astype(np.float32)
+
+
+def _ridge(x: Values, residual: Values, w: Values) -> Values:
+    root = np.sqrt(w)
+    x = x * root[:, None]
+    return _inverse(x, x.T @ (root * residual))
+
+
+def _logistic(x: Values, y: Values, offset: Values, w: Values) -> Values:
+    """Newton's method; a step that makes things worse is halved."""
+    beta = np.zeros(x.shape[1])
+    value = _objective(x, y, offset, w, beta)
+    for _ in range(NEWTON_STEPS):
+        expected = np.exp(-np.logaddexp(0, -(offset + x @ beta)))
+        curvature = np.sqrt(w * expected * (1 - expected))
+        step = _inverse(x * curvature[:, None], x.T @ (w * (y - expected)) - beta)
+        for _ in range(HALVINGS):
+            better = _objective(x, y, offset, w, beta + step)
+            if better <= value:
+                break
+            step = step / 2
+        else:
+            return beta
+        beta, gained, value = beta + step, value - better, better
+        if gained <= 1e-9 * value:
+            break
+    return beta
+
+
+def _objective(x: Values, y: Values, offset: Values, w: Values, beta: Values) -> float:
+    raw = offset + x @ beta
+    return float(w @ (np.logaddexp(0, raw) - y * raw) + beta @ beta / 2)
+
+
+def _inverse(x: Values, right: Values) -> Values:
+    """(xᵀx + 1)⁻¹ right, by the smaller of its two forms."""
+    n, d = x.shape
+    if n < d:
+        return right - x.T @ _solved(x @ x.T, n, x @ right)
+    return _solved(x.T @ x, d, right)
+
+
+def _solved(matrix: Values, size: int, right: Values) -> Values:
+    """(matrix + 1)⁻¹ right"""
+    matrix.ravel()[:: size + 1] += 1
+    return np.asarray(np.linalg.solve(matrix, right), np.float64)
