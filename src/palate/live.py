@@ -1,0 +1,286 @@
+"""What serving knows: the published snapshot, the items that may be served, and what a person did since.
+
+`Live` swaps whole frozen values, so that a request works on one state from its beginning to its end while others refresh.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from palate import catalog, events, identities, people, snapshots
+from palate.database import items as items_table
+from palate.database import reading, writing
+from palate.domain import EventColumns, to_milliseconds
+from palate.interactions import InteractionParams, merge
+from palate.pool import Pool, empty_pool, with_changes, with_snapshot
+from palate.snapshots import Snapshot
+from palate.vocabulary import Vocabulary
+
+OVERLAP = timedelta(seconds=60)
+"""How far before the last look we look again: a transaction becomes visible later than the times it wrote."""
+
+Keys = NDArray[np.int64]
+
+
+def _no_keys() -> Keys:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Items that a person has met, each once, and the label of each: 0..1, NaN for one that was only seen. Oldest first."""
+
+    items: Keys = field(default_factory=_no_keys)
+    labels: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def of_items(self, kept: NDArray[np.bool_]) -> History:
+        """The part that `kept` marks."""
+        return History(self.items[kept], self.labels[kept])
+
+    @property
+    def voted(self) -> NDArray[np.bool_]:
+        """Which of the items have a label."""
+        return ~np.isnan(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """What is known of the one who asks, at the moment they ask."""
+
+    key: int | None = None
+    """None for somebody we have never heard of."""
+    keys: tuple[int, ...] = ()
+    """Of all ids they are known by."""
+    history: History = field(default_factory=History)
+    """All that was shown to them or that they acted on."""
+    vector: NDArray[np.float32] | None = None
+    """Of the snapshot, None if they aren't in it."""
+    bias: float = 0.0
+    hidden: tuple[int, ...] = ()
+    """Keys of sources they don't want."""
+    followed: tuple[int, ...] = ()
+    """Keys of sources they asked for."""
+    topics: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    """Empty: any."""
+    window: timedelta | None = None
+    """None: the installation's."""
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """One consistent state: the pool, and the snapshot that its model columns come from."""
+
+    snapshot: Snapshot | None
+    pool: Pool
+
+
+class Live:
+    """The state that serving reads; one for a process, shared by its threads.
+
+    `interactions` says what a person's newest events mean, as it does in training.
+    """
+
+    def __init__(self, engine: sa.Engine, data: Path, interactions: InteractionParams | None = None) -> None:
+        self.engine = engine
+        self.state = State(None, empty_pool())
+        self._folder = data / "snapshots"
+        # Whoever is too busy to teach others still gets a feed of their own.
+        self._interactions = msgspec.structs.replace(interactions or InteractionParams(), max_events_per_day=None)
+        self._refreshing = threading.Lock()
+        self._since = 0
+        self._known: tuple[int, ...] | None = None
+        self._secret: bytes | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The published model that is served; None before the first."""
+        return self.state.snapshot
+
+    @property
+    def pool(self) -> Pool:
+        """The items that may be served."""
+        return self.state.pool
+
+    @property
+    def secret(self) -> bytes:
+        """This installation's secret, which signs cursors."""
+        if self._secret is None:
+            with writing(self.engine) as connection:
+                self._secret = people.secret(connection)
+        return self._secret
+
+    def refresh(self, now: datetime) -> None:
+        """Take up a new snapshot and what changed in the catalog; cheap when nothing did. A broken snapshot is not used."""
+        with self._refreshing:
+            snapshot = self._newest_snapshot()
+            pool = self.state.pool
+            if snapshot is not None and snapshot is not self.state.snapshot:
+                pool = with_snapshot(pool, snapshot)
+            self.state = State(snapshot, self._with_changes(pool, snapshot, now))
+
+    def _newest_snapshot(self) -> Snapshot | None:
+        served = self.state.snapshot
+        if served is not None and snapshots.is_current(self._folder, served):
+            return served
+        if snapshots.current(self._folder) is None:
+            return served
+        found = snapshots.load_newest_good(self._folder)
+        same = found is None or (served is not None and (found.version, found.stamp) == (served.version, served.stamp))
+        return served if same else found
+
+    def _with_changes(self, pool: Pool, snapshot: Snapshot | None, now: datetime) -> Pool:
+        with reading(self.engine) as connection:
+            if self._known is not None and self._known == _fingerprint(connection, self._since):
+                return pool
+            pool = with_changes(pool, catalog.changed_since(connection, self._since), snapshot)
+            self._since = max(self._since, to_milliseconds(now - OVERLAP))
+            self._known = _fingerprint(connection, self._since)
+        return pool
+
+    def person(self, connection: sa.Connection, user_id: str, snapshot: Snapshot | None) -> Person:
+        """All that serving needs to know about a user; an empty Person for an id that nobody has used.
+
+        `snapshot` is that of the state the request works on.
+        """
+        key = identities.user_keys(connection, [user_id], None).get(user_id)
+        if key is None:
+            return Person()
+        key = identities.persons(connection, [key])[key]
+        keys = tuple(identities.aliases(connection, key))
+        vector, bias = _learned(snapshot, (key, *keys))
+        choices, by_source = people.choices(connection, key), people.source_choices(connection, key)
+        return Person(
+            key=key,
+            keys=keys,
+            history=self._history(connection, keys, snapshot),
+            vector=vector,
+            bias=bias,
+            hidden=tuple(source for source, choice in by_source.items() if choice == "hidden"),
+            followed=tuple(source for source, choice in by_source.items() if choice == "followed"),
+            topics=choices.topics,
+            languages=choices.languages,
+            window=None if choices.window_days is None else timedelta(days=choices.window_days),
+        )
+
+    def unanswered(self, connection: sa.Connection, person: Person, before: datetime) -> Keys:
+        """Items last shown before this time, to which nothing else ever happened, that shown longest ago first.
+
+        Only the unsealed part of the log is looked at: what was shown days ago has had its chance.
+        """
+        hot = events.of_user(connection, person.keys, 0)
+        shown = np.array([name == "shown" for name in hot.types], bool)[hot.type]
+        order = np.lexsort((hot.time, hot.item))
+        newest = order[np.append(hot.item[order][1:] != hot.item[order][:-1], True)] if len(hot) else order
+        answered = np.union1d(hot.item[~shown], person.history.items[person.history.voted])
+        newest = newest[(hot.time[newest] < to_milliseconds(before)) & ~np.isin(hot.item[newest], answered)]
+        return hot.item[newest[np.argsort(hot.time[newest], kind="stable")]]
+
+    def _history(self, connection: sa.Connection, keys: tuple[int, ...], snapshot: Snapshot | None) -> History:
+        """What the snapshot knows, with the events since taken in by the rules that training follows."""
+        old = _learned_history(snapshot, keys)
+        recent = events.of_user(connection, keys, _seq(snapshot))
+        if np.isin(recent.item, old.items[old.voted]).any():
+            # What was voted on before is touched again: only all its events together tell what holds now.
+            recent = events.of_user(connection, keys, 0)
+        return _continued(old, recent, self._params(snapshot))
+
+    def _params(self, snapshot: Snapshot | None) -> InteractionParams:
+        """One person's ratings don't show the whole scale: it is the one that training found."""
+        scale = None if snapshot is None else snapshot.header.get("rating_range")
+        if scale is None:
+            return self._interactions
+        return msgspec.structs.replace(self._interactions, rating_range=(float(scale[0]), float(scale[1])))
+
+
+def _fingerprint(connection: sa.Connection, since: int) -> tuple[int, ...]:
+    """Differs when an item with a change since then was added or changed again; read from the index alone."""
+    updated = items_table.c.updated
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(updated - since), 0)).where(updated >= since)
+    return tuple(int(number) for number in connection.execute(query).one())
+
+
+def _seq(snapshot: Snapshot | None) -> int:
+    return 0 if snapshot is None else int(snapshot.header["seq"])
+
+
+def _learned(snapshot: Snapshot | None, keys: tuple[int, ...]) -> tuple[NDArray[np.float32] | None, float]:
+    """Vector and bias of the first of the keys that the model knows."""
+    rows = _user_rows(snapshot, keys)
+    if snapshot is None or not len(rows):
+        return None, 0.0
+    arrays = snapshot.arrays
+    return np.asarray(arrays["user_vectors"][rows[0]], np.float32), float(arrays["user_bias"][rows[0]])
+
+
+def _user_rows(snapshot: Snapshot | None, keys: tuple[int, ...]) -> Keys:
+    if snapshot is None:
+        return _no_keys()
+    rows = Vocabulary(np.asarray(snapshot.arrays["users"])).rows(np.array(keys, np.int64))
+    return rows[rows >= 0]
+
+
+def _learned_history(snapshot: Snapshot | None, keys: tuple[int, ...]) -> History:
+    """History of all the keys together: ids that were joined after the training still have one each."""
+    items, labels = [_no_keys()], [np.zeros(0, np.float32)]
+    for row in _user_rows(snapshot, keys):
+        assert snapshot is not None, "Without a snapshot nobody has a row."
+        arrays = snapshot.arrays
+        part = slice(*arrays["history_offsets"][row : row + 2])
+        items.append(arrays["items"][arrays["history_items"][part]])
+        labels.append(arrays["history_labels"][part].astype(np.float32))
+    return _once(History(np.concatenate(items), np.concatenate(labels)))
+
+
+def _once(history: History) -> History:
+    """Each item at its last place; a label counts before none."""
+    rank = np.lexsort((np.arange(len(history)), history.voted, history.items))
+    last = np.append(history.items[rank][1:] != history.items[rank][:-1], True) if len(history) else rank.astype(bool)
+    kept = np.zeros(len(history), bool)
+    kept[rank[last]] = True
+    return history.of_items(kept)
+
+
+def _continued(old: History, recent: EventColumns, params: InteractionParams) -> History:
+    """The old history with these events after it."""
+    if not len(recent):
+        return old
+    merged = merge(recent, params)
+    order = np.argsort(merged.time, kind="stable")
+    items, labels = merged.item[order], merged.label[order]
+    labels = np.where(np.isin(items, _decided(recent, params)), labels, _labels_of(old, items, labels))
+    untouched = old.of_items(~np.isin(old.items, items))
+    return History(np.concatenate((untouched.items, items)), np.concatenate((untouched.labels, labels)))
+
+
+def _decided(recent: EventColumns, params: InteractionParams) -> Keys:
+    """Items whose label these events settle whatever came before them: those with a vote, an action or a retraction."""
+    decides = np.array([_decides(name, params) for name in recent.types], bool)
+    items: Keys = recent.item[decides[recent.type]]
+    return items
+
+
+def _decides(name: str, params: InteractionParams) -> bool:
+    meaning = params.types.get(name)
+    if meaning is None:
+        return name.startswith("retract")
+    return (meaning.label if params.rule == "votes" else meaning.positive) is not None
+
+
+def _labels_of(old: History, items: Keys, missing: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The old label of each item, `missing` where it had none."""
+    old = old.of_items(old.voted)
+    order = np.argsort(old.items)
+    places = Vocabulary(old.items[order]).rows(items)
+    return np.where(places >= 0, np.append(old.labels[order], np.nan)[places], missing).astype(np.float32)

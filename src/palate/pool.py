@@ -1,0 +1,315 @@
+"""The items that may be served, as frozen columns with what the model knows of each, so that scoring all is one product."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.snapshots import Snapshot
+from palate.vocabulary import Vocabulary
+
+Value = TypeVar("Value", bound=Hashable)
+
+NO_DATE = int(np.iinfo(np.int64).max)
+"""Stands for `published` where an item has none: it never goes stale."""
+
+POOL_LIMIT = 1_000_000
+"""Items kept for serving; beyond it those that came first are left out."""
+
+LABELS_PER_ITEM = 16
+"""Labels of one item that count."""
+
+
+class CatalogRow(Protocol):
+    """What the catalog says of an item; times in milliseconds since 1970."""
+
+    @property
+    def key(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def source(self) -> int | None: ...
+    @property
+    def published(self) -> int | None: ...
+    @property
+    def received(self) -> int: ...
+    @property
+    def language(self) -> str | None: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+
+class Numbering(Generic[Value]):
+    """Numbers from 0 for values in the order in which they first came. It only grows, so that old numbers stay true."""
+
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+        self._numbers: dict[Value, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def number(self, value: Value) -> int:
+        """The value's number, a new one if it has none."""
+        found = self._numbers.get(value)
+        if found is None:
+            self.values.append(value)  # first, so that whoever sees the number finds the value
+            found = self._numbers[value] = len(self.values) - 1
+        return found
+
+    def find(self, values: Iterable[Value]) -> NDArray[np.int32]:
+        """Numbers of those values that have one."""
+        return np.array([self._numbers[value] for value in values if value in self._numbers], np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a snapshot says beside its arrays; by default what holds before the first one."""
+
+    version: str | None = None
+    loss: Literal["squared", "logistic"] = "squared"
+    base: float = 0.5
+    factors: int = 0
+    scale: float = 1.0
+    """Mean squared length of the item vectors."""
+    prior: float = 0.5
+    """Probability that somebody likes an item that nobody has judged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Servable items as columns of equal length n, sorted by key. None of its arrays is ever written to."""
+
+    model: Model
+    keys: NDArray[np.int64]
+    published: NDArray[np.int64]
+    """Milliseconds since 1970, NO_DATE where it is not known."""
+    received: NDArray[np.int64]
+    source: NDArray[np.int32]
+    """Number of the source in `sources`, −1 for none."""
+    language: NDArray[np.int16]
+    """Number of the language in `languages`, −1 where it is not known."""
+    label_offsets: NDArray[np.int64]
+    """(n + 1,); the labels of row i are `labels[label_offsets[i]:label_offsets[i + 1]]`."""
+    labels: NDArray[np.int32]
+    """Numbers in `label_names`."""
+    vectors: NDArray[np.float32]
+    """(n, factors): of the snapshot, else the mean of the item's source, else zero; likewise `bias`."""
+    bias: NDArray[np.float32]
+    """In the model's own unit."""
+    popularity: NDArray[np.float32]
+    """Probability that somebody unknown likes the item."""
+    evidence: NDArray[np.float32]
+    """Decayed number of examples behind `popularity`."""
+    sources: Numbering[int]
+    """Keys of sources."""
+    languages: Numbering[str]
+    label_names: Numbering[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row of each key, −1 for those that aren't in the pool."""
+        return Vocabulary(self.keys).rows(keys)
+
+    def labels_of(self, row: int) -> NDArray[np.int32]:
+        """Numbers of one item's labels."""
+        return self.labels[self.label_offsets[row] : self.label_offsets[row + 1]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
+
+_PLAIN = ("keys", "published", "received", "source", "language", "vectors", "bias", "popularity", "evidence")
+
+
+def empty_pool() -> Pool:
+    """A pool without items and without a model."""
+    whole, short = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    return Pool(
+        model=Model(),
+        keys=whole,
+        published=whole,
+        received=whole,
+        source=np.zeros(0, np.int32),
+        language=np.zeros(0, np.int16),
+        label_offsets=np.zeros(1, np.int64),
+        labels=np.zeros(0, np.int32),
+        vectors=np.zeros((0, 0), np.float32),
+        bias=short,
+        popularity=short,
+        evidence=short,
+        sources=Numbering(),
+        languages=Numbering(),
+        label_names=Numbering(),
+    )
+
+
+def with_snapshot(pool: Pool, snapshot: Snapshot) -> Pool:
+    """The same items as the model of this snapshot knows them."""
+    model = _model(snapshot)
+    return replace(pool, model=model, **_known(pool.keys, pool.source, pool.sources, model, snapshot))
+
+
+def with_changes(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None) -> Pool:
+    """The pool after these rows of the catalog: live ones are in it as they are now, all others are not."""
+    if not rows:
+        return pool
+    changed = np.array([row.key for row in rows], np.int64)
+    fresh = _piece(pool, [row for row in rows if row.state == "live"], snapshot)
+    if len(pool) and (len(fresh) < len(rows) or fresh.keys[0] <= pool.keys[-1]):
+        kept = np.ones(len(pool), bool)
+        places = pool.rows(changed)
+        kept[places[places >= 0]] = False
+        pool = take(pool, np.flatnonzero(kept))
+    return _limited(_joined(pool, fresh))
+
+
+def of_keys(pool: Pool, keys: NDArray[np.int64], snapshot: Snapshot | None) -> Pool:
+    """These items, in this order and as often as they are named. Of those outside the pool only the model's part is known."""
+    rows = pool.rows(keys)
+    inside, outside = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+    found = take(pool, rows[inside])
+    if not len(outside):
+        return found
+    both = _appended(found, _bare(pool, keys[outside], snapshot))
+    return take(both, np.argsort(np.concatenate((inside, outside))))
+
+
+def take(pool: Pool, rows: NDArray[np.int64]) -> Pool:
+    """The items of these rows, in this order."""
+    starts, counts = pool.label_offsets[rows], np.diff(pool.label_offsets)[rows]
+    offsets = _offsets(counts)
+    places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+    plain: dict[str, Any] = {name: getattr(pool, name)[rows] for name in _PLAIN}
+    return replace(pool, label_offsets=offsets, labels=pool.labels[places], **plain)
+
+
+def _appended(pool: Pool, fresh: Pool) -> Pool:
+    plain: dict[str, Any] = {name: np.concatenate((getattr(pool, name), getattr(fresh, name))) for name in _PLAIN}
+    return replace(
+        pool,
+        label_offsets=np.concatenate((pool.label_offsets, pool.label_offsets[-1] + fresh.label_offsets[1:])),
+        labels=np.concatenate((pool.labels, fresh.labels)),
+        **plain,
+    )
+
+
+def _joined(pool: Pool, fresh: Pool) -> Pool:
+    joined = _appended(pool, fresh)
+    if not len(pool) or not len(fresh) or pool.keys[-1] < fresh.keys[0]:
+        return joined
+    return take(joined, np.argsort(joined.keys, kind="stable"))
+
+
+def _limited(pool: Pool) -> Pool:
+    if len(pool) <= POOL_LIMIT:
+        return pool
+    return take(pool, np.arange(len(pool) - POOL_LIMIT, len(pool)))
+
+
+def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None) -> Pool:
+    """A pool of these rows alone, with the numbers and the model of `pool`."""
+    rows = sorted(rows, key=lambda row: row.key)
+    number, speak, name = pool.sources.number, pool.languages.number, pool.label_names.number
+    labels = [dict.fromkeys(row.labels[:LABELS_PER_ITEM]) for row in rows]
+    keys = np.array([row.key for row in rows], np.int64)
+    source = np.array([-1 if row.source is None else number(row.source) for row in rows], np.int32)
+    return replace(
+        pool,
+        keys=keys,
+        published=np.array([NO_DATE if row.published is None else row.published for row in rows], np.int64),
+        received=np.array([row.received for row in rows], np.int64),
+        source=source,
+        language=np.array([-1 if row.language is None else speak(row.language) for row in rows], np.int16),
+        label_offsets=_offsets(np.array([len(own) for own in labels], np.int64)),
+        labels=np.array([name(label) for own in labels for label in own], np.int32),
+        **_known(keys, source, pool.sources, pool.model, snapshot),
+    )
+
+
+def _bare(pool: Pool, keys: NDArray[np.int64], snapshot: Snapshot | None) -> Pool:
+    """Items of which the catalog's part is not known."""
+    n = len(keys)
+    source = np.full(n, -1, np.int32)
+    return replace(
+        pool,
+        keys=keys,
+        published=np.full(n, NO_DATE),
+        received=np.zeros(n, np.int64),
+        source=source,
+        language=np.full(n, -1, np.int16),
+        label_offsets=np.zeros(n + 1, np.int64),
+        labels=np.zeros(0, np.int32),
+        **_known(keys, source, pool.sources, pool.model, snapshot),
+    )
+
+
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+
+def _model(snapshot: Snapshot) -> Model:
+    models, arrays = snapshot.header["models"], snapshot.arrays
+    machine, popularity = models["fm"], models["popularity"]
+    vectors = np.asarray(arrays["item_vectors"], np.float32)
+    return Model(
+        version=snapshot.version,
+        loss=machine["loss"],
+        base=float(machine["base"]),
+        factors=int(machine["factors"]),
+        scale=float(np.square(vectors).sum(axis=1).mean()) if len(vectors) else 1.0,
+        prior=float(popularity["mean"]),
+    )
+
+
+def _known(
+    keys: NDArray[np.int64],
+    source: NDArray[np.int32],
+    sources: Numbering[int],
+    model: Model,
+    snapshot: Snapshot | None,
+) -> dict[str, Any]:
+    """The columns that come from the model."""
+    if snapshot is None:
+        n = len(keys)
+        return {
+            "vectors": np.zeros((n, 0), np.float32),
+            "bias": np.zeros(n, np.float32),
+            "popularity": np.full(n, model.prior, np.float32),
+            "evidence": np.zeros(n, np.float32),
+        }
+    arrays = snapshot.arrays
+    rows = Vocabulary(np.asarray(arrays["items"])).rows(keys)
+    by_number = Vocabulary(np.asarray(arrays["sources"])).rows(np.array(sources.values, np.int64))
+    source_rows = np.append(by_number, -1)[source]  # −1, no source, finds the last
+    return {
+        "vectors": _gathered(arrays["item_vectors"], rows, arrays["source_vectors"], source_rows),
+        "bias": _gathered(arrays["item_bias"], rows, arrays["source_bias"], source_rows),
+        "popularity": _found(arrays["popularity"], rows, model.prior),
+        "evidence": _found(arrays["popularity_evidence"], rows, 0.0),
+    }
+
+
+def _gathered(
+    own: NDArray[Any], rows: NDArray[np.int64], means: NDArray[Any], source_rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """For each item its own values, else its source's mean, else zero."""
+    result = _found(own, rows, 0.0)
+    cold = np.flatnonzero((rows < 0) & (source_rows >= 0))
+    result[cold] = means[source_rows[cold]]
+    return result
+
+
+def _found(values: NDArray[Any], rows: NDArray[np.int64], missing: float) -> NDArray[np.float32]:
+    result = np.full((len(rows), *values.shape[1:]), missing, np.float32)
+    known = np.flatnonzero(rows >= 0)
+    result[known] = values[rows[known]]
+    return result
