@@ -20,7 +20,7 @@ from palate.domain import Event, Item, to_milliseconds
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-QUALITY, FAVOURITE_LABEL, DISLIKED_LABEL, FAVOURITE_SOURCE, FOREIGN = 0.8, 2.0, -2.0, 1.2, -3.0
+QUALITY, FAVOURITE_LABEL, DISLIKED_LABEL, FAVOURITE_SOURCE, FOREIGN = 1.5, 2.0, -2.0, 1.5, -3.0
 """What each part of a taste adds to the logit; the quality lies between − and + its number."""
 
 
@@ -33,7 +33,7 @@ class SimulationParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Items shown in a visit."""
     view_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.8
     """Probability that the first item of a page is viewed; it falls in a straight line to half of that at the last."""
-    vote_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.6
+    vote_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.8
     """Probability that a viewed item gets a like or a dislike."""
     mood: Annotated[float, msgspec.Meta(ge=0)] = 0.3
     """Standard deviation of a visit's mood, which moves all logits of that visit."""
@@ -58,16 +58,18 @@ class Reader:
 
 
 def readers(rng: np.random.Generator, count: int, items: Sequence[Item]) -> list[Reader]:
-    """Readers with tastes over the labels, sources and languages of these items; commoner languages have more readers."""
-    labels = sorted({label for item in items for label in item.labels})
-    sources = sorted({item.source for item in items if item.source is not None})
+    """Readers with tastes over the labels, sources and languages of these items; what is commoner has more fans."""
+    labels = sorted(label for item in items for label in item.labels)
+    sources = sorted(item.source for item in items if item.source is not None)
     languages = sorted(item.language for item in items if item.language is not None)
     return [_reader(f"reader-{number:04d}", rng, labels, sources, languages) for number in range(1, count + 1)]
 
 
 def affinities(readers: Sequence[Reader], items: Sequence[Item]) -> NDArray[np.float32]:
     """The ground truth, shape (readers, items): probability that the reader, in a plain mood, likes the item."""
-    logits = np.array([[reader.generosity] for reader in readers]) + np.array([_quality(item) for item in items])
+    logits = np.array([[reader.generosity] for reader in readers]) + np.array(
+        [QUALITY * _fixed(item, "quality") for item in items]
+    )
     logits = logits + FAVOURITE_LABEL * _shared(readers, items, lambda reader: reader.labels, _labels)
     logits += DISLIKED_LABEL * _shared(readers, items, lambda reader: reader.disliked_labels, _labels)
     logits += FAVOURITE_SOURCE * _shared(readers, items, lambda reader: reader.sources, _source)
@@ -92,17 +94,21 @@ def simulate(
     end, length = to_milliseconds(now), timedelta(days=days) // timedelta(milliseconds=1)
     logits = _logit(affinities(readers, items))
     last_start = end - 1000 * (1 + int(params.page * _LONGEST_DWELL))  # so that no visit reaches beyond the end
+    prominence = np.array([_PROMINENCE * _fixed(item, "prominence") for item in items])
     events: list[Event] = []
     for reader, taste in zip(readers, logits, strict=True):
         unseen, visits = np.ones(len(items), bool), rng.poisson(params.sessions * reader.activity)
         for time in np.sort(rng.integers(end - length, max(last_start, end - length + 1), visits)):
-            page = _page(unseen, published, int(time), rng, params.page)
+            page = _page(unseen, published, prominence, int(time), rng, params.page)
             unseen[page] = False
             mood = rng.normal(0, params.mood)
             shown = [items[place].id for place in page]
             events += _visit(reader.id, shown, _sigmoid(taste[page] + mood), int(time), rng, params)
     return sorted(events, key=lambda event: event.time or 0)
 
+
+_PROMINENCE = 2.0
+"""Logarithm of how much more or less often than others an item is shown at most."""
 
 _FRESH_FOR = 2 * 86_400_000
 """Milliseconds in which an item's chance to be shown falls to a half."""
@@ -114,20 +120,21 @@ _LONGEST_DWELL = 90.0
 def _reader(
     id: str, rng: np.random.Generator, labels: Sequence[str], sources: Sequence[str], languages: Sequence[str]
 ) -> Reader:
-    tastes = _some(rng, labels, 5)
+    favourites = _some(rng, labels, 4)
     return Reader(
         id=id,
-        labels=frozenset(tastes[:3]),
-        disliked_labels=frozenset(tastes[3:]),
-        sources=frozenset(_some(rng, sources, 2)),
-        languages=frozenset(languages[place] for place in rng.integers(0, len(languages), min(2, len(languages)))),
+        labels=favourites,
+        disliked_labels=_some(rng, labels, 3) - favourites,
+        sources=_some(rng, sources, 2),
+        languages=_some(rng, languages, 2),
         generosity=float(rng.normal(-0.5, 0.7)),
         activity=float(rng.gamma(2.0, 0.5)),
     )
 
 
-def _some(rng: np.random.Generator, values: Sequence[str], count: int) -> list[str]:
-    return [values[place] for place in rng.permutation(len(values))[:count]]
+def _some(rng: np.random.Generator, values: Sequence[str], draws: int) -> frozenset[str]:
+    """What so many draws find; a value that is there often is drawn often, and may be drawn twice."""
+    return frozenset(values[place] for place in rng.integers(0, len(values), min(draws, len(values))).tolist())
 
 
 def _labels(item: Item) -> Iterable[str]:
@@ -161,18 +168,23 @@ def _shared(
     return shared
 
 
-def _quality(item: Item) -> float:
-    """The same for all readers and in every run: a number from − to + QUALITY that only the id decides."""
-    return QUALITY * (2 * zlib.crc32(item.id.encode()) / 0xFFFFFFFF - 1)
+def _fixed(item: Item, what: str) -> float:
+    """A number from −1 to 1 that looks random, and is the same for all readers and in every run: the item's id decides it."""
+    return 2 * zlib.crc32(f"{what} {item.id}".encode()) / 0xFFFFFFFF - 1
 
 
 def _page(
-    unseen: NDArray[np.bool_], published: NDArray[np.int64], time: int, rng: np.random.Generator, size: int
+    unseen: NDArray[np.bool_],
+    published: NDArray[np.int64],
+    prominence: NDArray[np.float64],
+    time: int,
+    rng: np.random.Generator,
+    size: int,
 ) -> NDArray[np.int64]:
     """Places of a weighted sample without replacement (Gumbel top-k), in the order of the page."""
     out = np.flatnonzero(unseen & (published <= time))
     age = np.where(published[out] < 0, _FRESH_FOR, time - published[out])
-    return out[np.argsort(rng.gumbel(size=len(out)) - np.log1p(age / _FRESH_FOR))[::-1][:size]]
+    return out[np.argsort(rng.gumbel(size=len(out)) + prominence[out] - np.log1p(age / _FRESH_FOR))[::-1][:size]]
 
 
 def _visit(
