@@ -70,7 +70,7 @@ items = Table(
     metadata,
     Column("key", Key, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False, unique=True),
-    Column("state", Text, nullable=False),  # stub (named by an event only), live, deleted
+    Column("state", Text, nullable=False),  # stub (named by an event only), live, hidden (source removed), deleted
     Column("source", BigInteger),
     Column("url", Text),
     Column("canonical_url", Text, unique=True),
@@ -96,8 +96,8 @@ items = Table(
 item_origins = Table(  # every source that gave an item, under the source's own id for it
     "item_origins",
     metadata,
-    Column("source", BigInteger, primary_key=True),
-    Column("guid", Text, primary_key=True),
+    Column("guid", Text, primary_key=True),  # first, so that an id is found without its source
+    Column("source", BigInteger, primary_key=True),  # 0: a caller that named none
     Column("item", BigInteger, nullable=False),
     Index("item_origins_item", "item"),
 )

@@ -66,10 +66,10 @@ def upgrade() -> None:
     op.create_index("events_user", "events", ["user", "seq"], unique=False)
     op.create_table(
         "item_origins",
-        sa.Column("source", sa.BigInteger(), nullable=False),
         sa.Column("guid", sa.Text(), nullable=False),
+        sa.Column("source", sa.BigInteger(), nullable=False),
         sa.Column("item", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("source", "guid"),
+        sa.PrimaryKeyConstraint("guid", "source"),
     )
     op.create_index("item_origins_item", "item_origins", ["item"], unique=False)
     op.create_table(

@@ -1,0 +1,423 @@
+"""The items: one for each canonical address whatever source it came by, updated when edited, gone when deleted.
+
+An item is a *stub* while only events name it, *live* when it may be served, *hidden* when its source was removed, *deleted* when
+somebody asked for that: then its content is gone, and only its id and address remain, to know it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from palate import database, identities
+from palate.domain import Item, Media, from_milliseconds, to_milliseconds
+
+Outcome = Literal["new", "updated", "unchanged", "merged"]
+State = Literal["stub", "live", "hidden", "deleted"]
+
+_NO_SOURCE = 0  # stands in `item_origins` for an item that a caller gave without a source
+_TURN = 7073618  # the advisory lock of PostgreSQL by which writers of the catalog take turns
+_CONTENT = (
+    "source",
+    "url",
+    "title",
+    "text",
+    "author",
+    "published",
+    "language",
+    "kind",
+    "duration",
+    "media",
+    "labels",
+    "license",
+)
+_WRITTEN = (*_CONTENT, "canonical_url", "state", "received", "updated")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of one item that was given.
+
+    `merged`: it is known already under another id, the `id` and `key` given here; what that one lacked was filled in.
+    """
+
+    id: str
+    key: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """An item as it is stored; its `source` is the source's id."""
+
+    key: int
+    item: Item
+    received: datetime
+    """When its content first came."""
+    updated: datetime
+    """When anything of it last changed."""
+    state: State
+    story: int | None
+    source_key: int | None
+    source_title: str | None
+
+
+class Change(NamedTuple):
+    """What serving needs of an item that changed. Times in milliseconds since 1970; `source` is a source's key."""
+
+    key: int
+    state: State
+    source: int | None
+    published: int | None
+    received: int
+    language: str | None
+    labels: tuple[str, ...]
+
+
+def upsert(
+    connection: sa.Connection,
+    items: Sequence[Item],
+    now: datetime,
+    *,
+    canonical: Sequence[str | None] | None = None,
+    revive: bool = True,
+) -> list[Stored]:
+    """Store items, and say of each in its order what became of it. Items are taken as they are: `text.cleaning` comes before.
+
+    `canonical` has each item's canonical address, None for an item that no address tells from others; without it `Item.url`
+    counts. The same id again is an edit: what is given replaces what was there, what is None or empty leaves it, `kind`
+    `post` (the default) too. Another id with a known address is merged: it fills what was missing. `revive` says whether
+    deleted items come back. A source id that is not known becomes a source of kind `api`.
+    """
+    if not items:
+        return []
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN)))  # until the commit
+    addresses = [item.url for item in items] if canonical is None else canonical
+    time = to_milliseconds(now)
+    sources = _source_keys(connection, {item.source for item in items if item.source is not None}, time)
+    known = _read_known(connection, items, addresses)
+    placed = [
+        _place(known, item, address, sources.get(item.source or ""), time, revive)
+        for item, address in zip(items, addresses, strict=True)
+    ]
+    _insert(connection, [draft for draft in known.drafts if draft.before is None], time)
+    _update(connection, [draft for draft in known.drafts if draft.before is not None], time)
+    _record_origins(connection, known, items, sources, [draft for draft, _ in placed])
+    return [Stored(id=draft.id, key=draft.key, outcome=outcome) for draft, outcome in placed]
+
+
+def admit(connection: sa.Connection, ids: Iterable[str], now: datetime) -> int:
+    """Let items that only events name be served as they are, known by their id alone. Returns how many there were."""
+    table, time = database.items, to_milliseconds(now)
+    stubs: list[int] = []
+    for chunk in identities.chunks(sorted(set(ids))):
+        stubs += connection.scalars(sa.select(table.c.key).where(table.c.id.in_(chunk), table.c.state == "stub"))
+    if stubs:
+        change = sa.update(table).where(table.c.key == sa.bindparam("of"), table.c.state == "stub")
+        values = change.values(state="live", received=time, updated=time)
+        connection.execute(values, [{"of": key} for key in sorted(stubs)])  # sorted: see identities.item_keys
+    return len(stubs)
+
+
+def get(connection: sa.Connection, id: str) -> StoredItem | None:
+    """The item that an id names, its own or one that was merged; None when it is unknown, deleted or a mere stub."""
+    key = _key_of(connection, id)
+    return None if key is None else get_many(connection, [key]).get(key)
+
+
+def get_many(connection: sa.Connection, keys: Iterable[int]) -> dict[int, StoredItem]:
+    """Items by their keys; those that are deleted, stubs or not there are left out."""
+    found: dict[int, StoredItem] = {}
+    for chunk in identities.chunks(sorted(set(keys))):
+        rows = connection.execute(_SELECT.where(database.items.c.key.in_(chunk))).all()
+        found.update({row.key: _stored_item(row) for row in rows})
+    return found
+
+
+def known_by(connection: sa.Connection, ids: Iterable[str]) -> dict[str, StoredItem]:
+    """Items by those of these ids that are their own; merged ids are left out."""
+    keys = identities.item_keys(connection, ids, None)
+    return {stored.item.id: stored for stored in get_many(connection, keys.values()).values()}
+
+
+def delete(connection: sa.Connection, id: str, now: datetime) -> bool:
+    """Take an item's content away for good; False when there is none. Sources that give it again don't bring it back."""
+    key = _key_of(connection, id)
+    if key is None:
+        return False
+    table = database.items
+    wiped = {column: None for column in (*_CONTENT, "category", "story") if column not in ("source", "kind")}
+    change = sa.update(table).where(table.c.key == key, table.c.state != "deleted")
+    values = wiped | {"media": [], "labels": [], "state": "deleted", "updated": to_milliseconds(now)}
+    return connection.execute(change.values(**values)).rowcount > 0
+
+
+def changed_since(connection: sa.Connection, milliseconds: int) -> list[Change]:
+    """Every item with a change at this time or later, in the order of their keys; mere stubs are left out.
+
+    `updated` is set before the commit: ask again for the last minute, and take repeats as they come.
+    """
+    table = database.items
+    columns = [table.c[name] for name in Change._fields]
+    query = sa.select(*columns).where(table.c.updated >= milliseconds, table.c.state != "stub").order_by(table.c.key)
+    return [Change._make((*row[:-1], tuple(row[-1]))) for row in connection.execute(query)]
+
+
+def stream(connection: sa.Connection, batch: int = 1000) -> Iterator[list[Item]]:
+    """Every live item, in the order of the keys, in lists of at most `batch`; memory stays bounded."""
+    table, last = database.items, 0
+    while rows := connection.execute(
+        _SELECT.where(table.c.key > last, table.c.state == "live").order_by(table.c.key).limit(batch)
+    ).all():
+        last = rows[-1].key
+        yield [_item(row) for row in rows]
+
+
+_SELECT = (
+    sa.select(
+        database.items,
+        database.sources.c.id.label("source_id"),
+        database.sources.c.title.label("source_title"),
+    )
+    .select_from(database.items.outerjoin(database.sources, database.items.c.source == database.sources.c.key))
+    .where(database.items.c.state.in_(("live", "hidden")))
+)
+
+
+def _stored_item(row: sa.Row[Any]) -> StoredItem:
+    return StoredItem(
+        key=row.key,
+        item=_item(row),
+        received=from_milliseconds(row.received),
+        updated=from_milliseconds(row.updated),
+        state=row.state,
+        story=row.story,
+        source_key=row.source,
+        source_title=row.source_title,
+    )
+
+
+def _item(row: sa.Row[Any]) -> Item:
+    return Item(
+        id=row.id,
+        title=row.title,
+        text=row.text,
+        url=row.url,
+        source=row.source_id,
+        author=row.author,
+        published=None if row.published is None else from_milliseconds(row.published),
+        language=row.language,
+        kind=row.kind,
+        duration=row.duration,
+        media=msgspec.convert(row.media, tuple[Media, ...]),
+        labels=tuple(row.labels),
+        license=row.license,
+    )
+
+
+def _key_of(connection: sa.Connection, id: str) -> int | None:
+    """Key of the item with this id; of the one it was merged into when nothing but a stub has it. None for neither."""
+    table, origins = database.items, database.item_origins
+    row = connection.execute(sa.select(table.c.key, table.c.state).where(table.c.id == id)).one_or_none()
+    if row is not None and row.state != "stub":
+        return None if row.state == "deleted" else int(row.key)
+    merged = connection.scalar(sa.select(sa.func.min(origins.c.item)).where(origins.c.guid == id))
+    return merged if merged is not None else row and row.key
+
+
+# Storing: what is known of a batch is read at once, changed in memory item by item, and written at once.
+
+
+@dataclass(eq=False)
+class _Draft:
+    """A row of `items` as it will be. `before` is as it was, None when there was none; `key` is 0 until it is inserted."""
+
+    id: str
+    key: int
+    values: dict[str, Any]
+    before: dict[str, Any] | None
+
+
+@dataclass
+class _Known:
+    """What the catalog knows of the ids and addresses of a batch, and what the batch has added so far."""
+
+    drafts: list[_Draft] = field(default_factory=list)
+    by_id: dict[str, _Draft] = field(default_factory=dict)
+    by_key: dict[int, _Draft] = field(default_factory=dict)
+    by_address: dict[str, _Draft] = field(default_factory=dict)
+    merged: dict[str, _Draft] = field(default_factory=dict)
+    """The item that an id which isn't its own was merged into."""
+    origins: set[tuple[int, str]] = field(default_factory=set)
+
+    def add(self, draft: _Draft) -> None:
+        self.drafts.append(draft)
+        self.by_id[draft.id] = draft
+        if draft.values["canonical_url"] is not None:
+            self.by_address[draft.values["canonical_url"]] = draft
+        if draft.key:
+            self.by_key[draft.key] = draft
+
+
+def _read_known(connection: sa.Connection, items: Sequence[Item], addresses: Sequence[str | None]) -> _Known:
+    known, origins, table = _Known(), database.item_origins, database.items
+    merged: dict[str, int] = {}
+    ids = sorted({item.id for item in items})
+    for chunk in identities.chunks(ids):
+        for row in connection.execute(sa.select(origins).where(origins.c.guid.in_(chunk))):
+            known.origins.add((row.source, row.guid))
+            merged[row.guid] = row.item
+    _read_drafts(connection, known, table.c.id, ids)
+    _read_drafts(connection, known, table.c.key, sorted(set(merged.values()) - known.by_key.keys()))
+    _read_drafts(
+        connection, known, table.c.canonical_url, sorted({url for url in addresses if url} - known.by_address.keys())
+    )
+    known.merged = {id: known.by_key[key] for id, key in merged.items() if known.by_key[key].id != id}
+    return known
+
+
+_SELECT_DRAFT = sa.select(database.items.c.key, database.items.c.id, *(database.items.c[name] for name in _WRITTEN))
+
+
+def _read_drafts(connection: sa.Connection, known: _Known, column: sa.Column[Any], values: Sequence[Any]) -> None:
+    for chunk in identities.chunks(values):
+        for key, id, *content in connection.execute(_SELECT_DRAFT.where(column.in_(chunk))):
+            if key not in known.by_key:
+                before = dict(zip(_WRITTEN, content, strict=True))
+                known.add(_Draft(id=id, key=key, values=dict(before), before=before))
+
+
+def _place(
+    known: _Known, item: Item, address: str | None, source: int | None, time: int, revive: bool
+) -> tuple[_Draft, Outcome]:
+    """Put an item where it belongs: into the row of its id, or of its address, or into a new one."""
+    draft = known.by_id.get(item.id)
+    if draft is None or draft.values["state"] == "stub":
+        draft = _same_elsewhere(known, item, address) or draft
+    if draft is not None and draft.id != item.id:
+        known.merged[item.id] = draft
+    given = _given(item, source)
+    if draft is None:
+        draft = _Draft(id=item.id, key=0, values=given | {"canonical_url": address}, before=None)
+        _publish(draft, time)
+        known.add(draft)
+        return draft, "new"
+    if draft.values["state"] == "deleted" and not revive:
+        return draft, "unchanged" if draft.id == item.id else "merged"
+    before = dict(draft.values)
+    if draft.id == item.id:
+        _edit(known, draft, given, address)
+    else:
+        draft.values.update({name: value for name, value in given.items() if before[name] in (None, []) and value})
+    if before["state"] == "hidden" and source is not None:
+        draft.values["source"] = source  # the one that it came by is gone
+    if before["state"] != "live":
+        _publish(draft, time)
+    return draft, _outcome(draft, item, before)
+
+
+def _same_elsewhere(known: _Known, item: Item, address: str | None) -> _Draft | None:
+    found = known.merged.get(item.id) or known.by_address.get(address or "")
+    return found if found is not None and found.id != item.id else None
+
+
+def _edit(known: _Known, draft: _Draft, given: Mapping[str, Any], address: str | None) -> None:
+    changed = {
+        name: value for name, value in given.items() if value not in (None, []) and (name, value) != ("kind", "post")
+    }
+    if known.by_address.get(address or "", draft) is not draft:
+        changed.pop("url", None)  # it is another item's: two rows can't have one address
+    elif address is not None:
+        changed["canonical_url"] = address
+        known.by_address[address] = draft
+    draft.values.update(changed)
+
+
+def _publish(draft: _Draft, time: int) -> None:
+    draft.values.update(state="live", received=time)
+
+
+def _outcome(draft: _Draft, item: Item, before: Mapping[str, Any]) -> Outcome:
+    if draft.id != item.id:
+        return "merged"
+    if before["state"] in ("stub", "deleted"):
+        return "new"
+    return "unchanged" if draft.values == before else "updated"
+
+
+def _given(item: Item, source: int | None) -> dict[str, Any]:
+    values = {name: getattr(item, name) for name in _CONTENT}
+    return values | {
+        "source": source,
+        "published": None if item.published is None else to_milliseconds(item.published),
+        "media": msgspec.to_builtins(list(item.media)),
+        "labels": list(item.labels),
+    }
+
+
+def _insert(connection: sa.Connection, drafts: Sequence[_Draft], time: int) -> None:
+    if not drafts:
+        return
+    table = database.items
+    insert = identities.insert_new(connection, table)
+    # An event may have made a stub of the same id in the meantime.
+    insert = insert.on_conflict_do_update(
+        index_elements=["id"], set_={name: insert.excluded[name] for name in _WRITTEN}, where=table.c.state == "stub"
+    )
+    rows = [{"id": draft.id, **draft.values, "updated": time} for draft in sorted(drafts, key=lambda draft: draft.id)]
+    keys = {row.id: row.key for row in connection.execute(insert.returning(table.c.id, table.c.key), rows)}
+    for draft in drafts:
+        draft.key = keys[draft.id]
+
+
+def _update(connection: sa.Connection, drafts: Sequence[_Draft], time: int) -> None:
+    changed = sorted((draft for draft in drafts if draft.values != draft.before), key=lambda draft: draft.key)
+    if changed:
+        table = database.items
+        update = sa.update(table).where(table.c.key == sa.bindparam("of"))
+        update = update.values({name: sa.bindparam(name) for name in _WRITTEN})
+        connection.execute(update, [draft.values | {"of": draft.key, "updated": time} for draft in changed])
+
+
+def _record_origins(
+    connection: sa.Connection,
+    known: _Known,
+    items: Sequence[Item],
+    sources: Mapping[str, int],
+    drafts: Sequence[_Draft],
+) -> None:
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for item, draft in zip(items, drafts, strict=True):
+        source = sources.get(item.source or "", _NO_SOURCE)
+        if (source, item.id) not in known.origins:
+            rows[source, item.id] = {"source": source, "guid": item.id, "item": draft.key}
+    if rows:
+        insert = identities.insert_new(connection, database.item_origins).on_conflict_do_nothing()
+        connection.execute(insert, [rows[origin] for origin in sorted(rows)])
+
+
+def _source_keys(connection: sa.Connection, ids: Iterable[str], time: int) -> dict[str, int]:
+    """Key of each source id; unknown ones become sources of kind `api`, which are never fetched."""
+    table, wanted = database.sources, sorted(set(ids))
+    found = _find_sources(connection, wanted)
+    missing = [id for id in wanted if id not in found]
+    if missing:
+        fresh = {"kind": "api", "options": {}, "state": {}, "status": "active", "created": time, "failures": 0}
+        insert = identities.insert_new(connection, table).on_conflict_do_nothing()
+        connection.execute(insert, [{"id": id, "address": id, **fresh} for id in missing])
+        found |= _find_sources(connection, missing)
+    return found
+
+
+def _find_sources(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
+    table, found = database.sources, dict[str, int]()
+    for chunk in identities.chunks(ids):
+        query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(chunk))
+        found.update({row.id: row.key for row in connection.execute(query)})
+    return found
