@@ -10,7 +10,8 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -220,6 +221,7 @@ class GroupCommit:
         self._engine = engine
         self._params = params or EventParams()
         self._waiting: deque[_Submission] = deque()
+        self._writing: list[_Submission] = []
         self._rows = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -252,18 +254,18 @@ class GroupCommit:
 
     def _run(self) -> None:
         try:
-            while batch := self._take_batch():
-                self._commit(batch)
+            while self._take_batch():
+                self._commit(self._writing)
         finally:
             with self._changed:
                 self._closed = True
-                left, self._rows = list(self._waiting), 0
+                left = [*self._writing, *self._waiting]
                 self._waiting.clear()
             _fail(left, NotDurable("The writer of the event log has stopped: restart this process."))
 
-    def _take_batch(self) -> list[_Submission]:
-        """Wait for submissions and take as many as one commit holds; none when closed and drained."""
-        batch: list[_Submission] = []
+    def _take_batch(self) -> bool:
+        """Wait for submissions and take as many as one commit holds; False when closed and drained."""
+        batch = self._writing = list[_Submission]()
         rows = 0
         with self._changed:
             while not self._waiting and not self._closed:
@@ -272,7 +274,7 @@ class GroupCommit:
                 batch.append(self._waiting.popleft())
                 rows += len(batch[-1].events)
             self._rows -= rows
-        return batch
+        return bool(batch)
 
     def _commit(self, batch: list[_Submission]) -> None:
         # A future that its caller gave up before now is not written; from here on it can't be given up.
@@ -310,7 +312,8 @@ class GroupCommit:
 
 def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:
     for submission in submissions:
-        submission.future.set_exception(error)
+        with suppress(InvalidStateError):  # done already, or given up by its caller
+            submission.future.set_exception(error)
 
 
 def last_seq(connection: sa.Connection) -> int:
