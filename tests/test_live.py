@@ -131,7 +131,7 @@ def test_nobody_is_a_person_without_anything(world: World) -> None:
 def test_newer_events_continue_the_history_of_the_snapshot(world: World) -> None:
     world.add(*(item(id, "s1") for id in "abcde"))
     a, b, c, d, e = world.keys(*"abcde")
-    world.publish(dict.fromkeys("abcde", [0.0]), users={"ann": ([0.5], 0.1, {"a": 1.0, "b": 0.0, "c": np.nan})})
+    world.publish({id: [0.0] for id in "abcde"}, users={"ann": ([0.5], 0.1, {"a": 1.0, "b": 0.0, "c": np.nan})})
     assert history(world, "ann") == {a: 1, b: 0, c: None}
     assert person(world, "ann").bias == pytest.approx(0.1)
     world.act("ann", "shown", "d")
@@ -183,7 +183,7 @@ def test_ids_of_one_person_share_what_was_seen_and_chosen(world: World) -> None:
     world.add(*(item(id, "s1") for id in "abc"))
     a, b, c = world.keys(*"abc")
     world.publish(
-        dict.fromkeys("abc", [0.0]),
+        {id: [0.0] for id in "abc"},
         users={"cookie": ([0.5], 0.0, {"a": 1.0}), "ann": ([0.25], 0.0, {"a": np.nan, "b": 0.0})},
     )
     world.act("cookie", "like", "c")

@@ -1,0 +1,80 @@
+"""What may not be served to a person, as one mask over the pool."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.domain import to_milliseconds
+from palate.live import Person
+from palate.pool import NO_DATE, Pool
+
+Mask = NDArray[np.bool_]
+
+
+def allowed(pool: Pool, person: Person, now: datetime, window: timedelta) -> Mask:
+    """(n,) true for what is neither stale nor from the future, in a language the person reads, from no source they hide."""
+    return in_window(pool, now, window) & in_languages(pool, person.languages) & ~from_sources(pool, person.hidden)
+
+
+def in_window(pool: Pool, now: datetime, window: timedelta) -> Mask:
+    """Published within the window before now, or without a date."""
+    latest = to_milliseconds(now)
+    earliest = latest - window // timedelta(milliseconds=1)
+    mask: Mask = ((pool.published >= earliest) & (pool.published <= latest)) | (pool.published == NO_DATE)
+    return mask
+
+
+def in_languages(pool: Pool, languages: tuple[str, ...]) -> Mask:
+    """In one of these languages or in one that isn't known; all when there are none."""
+    if not languages:
+        return np.ones(len(pool), bool)
+    read = np.zeros(len(pool.languages) + 1, bool)
+    read[pool.languages.find(languages)] = True
+    read[-1] = True  # −1, not known
+    return read[pool.language]
+
+
+def from_sources(pool: Pool, sources: tuple[int, ...]) -> Mask:
+    """From one of these sources (keys)."""
+    if not sources:
+        return np.zeros(len(pool), bool)
+    named = np.zeros(len(pool.sources) + 1, bool)
+    named[pool.sources.find(sources)] = True
+    named[-1] = False  # −1, no source
+    return named[pool.source]
+
+
+def without(pool: Pool, mask: Mask, keys: NDArray[np.int64]) -> Mask:
+    """The mask with these items taken out."""
+    rows = pool.rows(keys)
+    mask = mask.copy()
+    mask[rows[rows >= 0]] = False
+    return mask
+
+
+def only(pool: Pool, keys: NDArray[np.int64]) -> Mask:
+    """These items alone."""
+    return ~without(pool, np.ones(len(pool), bool), keys)
+
+
+def with_labels(pool: Pool, labels: NDArray[np.int32]) -> Mask:
+    """With at least one of these labels (numbers)."""
+    hits = np.concatenate(([0], np.cumsum(_among(pool, labels))))
+    return hits[pool.label_offsets[1:]] > hits[pool.label_offsets[:-1]]
+
+
+def first_label(pool: Pool, rows: NDArray[np.int64], labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """For each row the first of its labels that is among these (numbers), −1 where none is."""
+    wanted = set(labels.tolist())
+    found = [next((own for own in pool.labels_of(row).tolist() if own in wanted), -1) for row in rows.tolist()]
+    return np.array(found, np.int32)
+
+
+def _among(pool: Pool, labels: NDArray[np.int32]) -> Mask:
+    """For each entry of `pool.labels`, whether it is one of these."""
+    wanted = np.zeros(len(pool.label_names), bool)
+    wanted[labels] = True
+    return wanted[pool.labels]

@@ -1,0 +1,310 @@
+"""The feed loop: one request for a feed, or for the order of given items, answered from the live state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from palate import catalog, cursors, identities
+from palate.candidates import exploration, filters, fresh, personal, popular
+from palate.cursors import Session
+from palate.database import reading
+from palate.domain import Event, Feed, FeedRequest, Item, RankedItem, to_milliseconds
+from palate.errors import InvalidInput
+from palate.live import Live, Person, State
+from palate.pool import Pool, of_keys
+from palate.ranking import arranging, explanation, scoring
+from palate.ranking.arranging import Place, Spread
+from palate.ranking.scoring import Judgement
+from palate.ranking.taste import TasteParams
+
+Append = Callable[[Sequence[Event]], None]
+
+DAY = 86_400_000
+"""Milliseconds."""
+
+UNKNOWN = -1
+"""Stands for the key of an item that nobody has named; no key is negative."""
+
+
+class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person is served."""
+
+    window_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] = 7.0
+    """Items published longer ago than so many days are not served, unless a person or a request wants another window.
+    Items without a date never go stale."""
+    limit_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    """Items in one answer at most."""
+    first_items: Annotated[int, msgspec.Meta(ge=0)] = 30
+    """So many items a new person gets by what everybody likes, until their first vote."""
+    exploration: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
+    """Share of places that go to items of which little is known."""
+    exploration_evidence: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    """Little is known of an item with fewer (recent) examples than this."""
+    exploration_pool: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
+    """The newest items of which little is known: one of these is drawn."""
+    candidates: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 300
+    """Items with the best scores that are looked at when the list is arranged."""
+    source_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
+    """Part of its value that an item loses for each of the ten places before it that its own source has."""
+    first_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
+    """The same for a new person, by source and by chosen topic."""
+    freshness: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
+    """Part of its value that an item loses with age at most."""
+    half_life_days: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    """Days after which half of that part is lost."""
+    bring_back_minutes: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    """Items shown so long ago and neither viewed nor acted on come back when nothing new is left."""
+    taste: TasteParams = TasteParams()
+    """How fast a person's own votes move their feed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a person's model thinks of every item of the pool (n), and what it would serve now."""
+
+    keys: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    """Estimated probability, 0..1, that the person likes the item."""
+    served: NDArray[np.bool_]
+    """True for what the next call would bring, exploration aside."""
+    threshold: float | None
+    """The lowest score among the served; None when nothing is."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A person's view of the whole pool (n)."""
+
+    pool: Pool
+    person: Person
+    judgement: Judgement
+    scores: NDArray[np.float32]
+    """Probabilities."""
+    values: NDArray[np.float32]
+    """What the order goes by: scores, less for old items."""
+
+
+def serve(live: Live, request: FeedRequest, params: FeedParams, rng: np.random.Generator, append: Append) -> Feed:
+    """The next items for a person: find candidates, filter, score, arrange, explain, log what was shown.
+
+    `append` makes the events of what was shown durable before it returns. The list is empty when nothing is left. Raises
+    InvalidCursor, InvalidInput for a user id that can't be one, and whatever `append` raises.
+    """
+    state, secret, id = live.state, live.secret, rng.bytes(16).hex()
+    with reading(live.engine) as connection:
+        person = _person(connection, live, request.user, state)
+        session = _session(request, person, secret, id)
+        scored = _score(state, person, request.now, params)
+        allowed = _allowed(connection, state.pool, person, request, session, params)
+        limit = min(request.limit, params.limit_max, session.room(request.log))
+        unseen = filters.without(state.pool, allowed, person.history.items)
+        places = _arrange(scored, unseen, limit, params.exploration, params, rng)
+        if len(places) < limit:
+            again = allowed & _unanswered(connection, live, scored, session, request.now, params)
+            places += _arrange(scored, again, limit - len(places), 0.0, params, rng)
+        items = _explain(connection, scored, places, session.places, request.now)
+    if request.log and items:
+        append(_shown(items, id, request, state.pool.model.version))
+    session = session.after([item.key for item in items], request.log, person.key, request.now)
+    return Feed(id, items, cursors.write(session, secret), state.pool.model.version)
+
+
+def generator(request: FeedRequest) -> np.random.Generator:
+    """Chance that depends on the request alone: the same request at the same moment explores the same."""
+    said = msgspec.json.encode((request.user, request.now, request.cursor, request.limit, request.surface))
+    return np.random.default_rng(int.from_bytes(hashlib.blake2b(said, digest_size=16).digest()))
+
+
+def rank(
+    live: Live, user_id: str, item_ids: Sequence[str], now: datetime, params: FeedParams
+) -> tuple[list[tuple[str, float]], str | None]:
+    """The items with their scores, best first, and the version of the model; an id that comes twice is given once.
+
+    Scored as in the feed, but an item's age doesn't count. An id that nobody knows stands where the prior puts it, and equals
+    keep the order in which they came. Raises InvalidInput for a user id that can't be one.
+    """
+    state, ids = live.state, list(dict.fromkeys(item_ids))
+    with reading(live.engine) as connection:
+        person = _person(connection, live, user_id, state)
+        known = identities.item_keys(connection, _possible(ids), None)
+    keys = np.array([known.get(id, UNKNOWN) for id in ids], np.int64)
+    judgement = _judge(state, person, params)
+    scores = scoring.score(judgement, of_keys(state.pool, keys, state.snapshot))
+    best = np.argsort(-scores, kind="stable")
+    return [(ids[place], float(scores[place])) for place in best], state.pool.model.version
+
+
+def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit: int = 20) -> Prediction:
+    """The score of every item in the pool for a person, and which `limit` of them they would be served now.
+
+    Raises InvalidInput for a user id that can't be one.
+    """
+    state = live.state
+    with reading(live.engine) as connection:
+        person = _person(connection, live, user_id, state)
+    scored = _score(state, person, now, params)
+    allowed = filters.allowed(state.pool, person, now, _window(None, person, params))
+    unseen = filters.without(state.pool, allowed, person.history.items)
+    places = _arrange(
+        scored, unseen, limit, 0.0, params, np.random.default_rng(0)
+    )  # nothing is drawn without exploration
+    served = np.zeros(len(state.pool), bool)
+    served[[place.row for place in places]] = True
+    threshold = float(scored.scores[served].min()) if places else None
+    return Prediction(state.pool.keys, scored.scores, served, threshold)
+
+
+def _person(connection: sa.Connection, live: Live, user_id: str, state: State) -> Person:
+    return live.person(connection, identities.check_id(user_id, "the user id"), state.snapshot)
+
+
+def _session(request: FeedRequest, person: Person, secret: bytes, id: str) -> Session:
+    if request.cursor is None:
+        return cursors.start(request.user, id, request.now)
+    return cursors.read(request.cursor, secret, request.user, person.keys, request.now)
+
+
+def _judge(state: State, person: Person, params: FeedParams) -> Judgement:
+    return scoring.judge(state.pool, state.snapshot, person, params.first_items, params.taste)
+
+
+def _score(state: State, person: Person, now: datetime, params: FeedParams) -> _Scored:
+    judgement = _judge(state, person, params)
+    scores, values = scoring.order_values(judgement, state.pool)
+    return _Scored(state.pool, person, judgement, scores, values * _freshness(state.pool, now, params))
+
+
+def _freshness(pool: Pool, now: datetime, params: FeedParams) -> NDArray[np.float32]:
+    """(n,) the part of its value that an item keeps: from 1 when it is new or undated down to 1 − `freshness`."""
+    age = np.maximum(to_milliseconds(now) - pool.published, 0).astype(np.float32)  # undated lies beyond any now
+    kept: NDArray[np.float32] = np.exp2(-age / np.float32(params.half_life_days * DAY))
+    return 1 - np.float32(params.freshness) * (1 - kept)
+
+
+def _possible(ids: Collection[str]) -> list[str]:
+    """Those that could be ids at all: databases refuse to be asked for others."""
+    possible = []
+    for id in ids:
+        with suppress(InvalidInput):
+            possible.append(identities.check_id(id, "the item id"))
+    return possible
+
+
+def _window(asked: timedelta | None, person: Person, params: FeedParams) -> timedelta:
+    return asked or person.window or timedelta(days=params.window_days)
+
+
+def _allowed(
+    connection: sa.Connection, pool: Pool, person: Person, request: FeedRequest, session: Session, params: FeedParams
+) -> filters.Mask:
+    """What may be served in this call, whether seen before or not."""
+    mask = filters.allowed(pool, person, request.now, _window(request.window, person, params))
+    excluded = identities.item_keys(connection, _possible(request.exclude), None).values()
+    return filters.without(pool, mask, np.array([*excluded, *session.keys], np.int64))
+
+
+def _unanswered(
+    connection: sa.Connection, live: Live, scored: _Scored, session: Session, now: datetime, params: FeedParams
+) -> filters.Mask:
+    """What was shown without an answer, long enough ago and before this session: within one, nothing comes twice."""
+    before = min(now - timedelta(minutes=params.bring_back_minutes), session.started)
+    keys = live.unanswered(connection, scored.person, before)
+    return filters.only(scored.pool, keys)
+
+
+def _arrange(
+    scored: _Scored, allowed: filters.Mask, limit: int, share: float, params: FeedParams, rng: np.random.Generator
+) -> list[Place]:
+    """The best of what is allowed and, for the share that explores, what little is known of, as a list."""
+    if limit <= 0:
+        return []
+    pool, new = scored.pool, scored.judgement.by_popularity
+    topics = pool.label_names.find(scored.person.topics) if new else np.zeros(0, np.int32)
+    found, values = _find(scored, allowed, topics, limit, max(params.candidates, limit))
+    learnable = np.zeros(0, np.int64)
+    if share:
+        learnable = exploration.find(pool, allowed, params.exploration_pool, params.exploration_evidence)
+    spread = params.first_spread if new else params.source_spread
+    rows = np.union1d(found, learnable)[::-1]  # of equal values the newest wins
+    spreads = [Spread(pool.source[rows], spread)]
+    if len(topics):
+        spreads.append(Spread(filters.first_label(pool, rows, topics), spread))
+    return arranging.arrange(rows, values[rows], np.isin(rows, learnable), spreads, share, limit, rng)
+
+
+def _find(
+    scored: _Scored, allowed: filters.Mask, topics: NDArray[np.int32], limit: int, size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """At most `size` candidates for `limit` places, and the values (n,) of the pool to order them by."""
+    pool = scored.pool
+    if not scored.judgement.by_popularity:
+        rows = np.flatnonzero(allowed)
+        return personal.find(scored.values[rows], rows, size), scored.values
+    on_topic = allowed & filters.with_labels(pool, topics)
+    if np.count_nonzero(on_topic) >= limit:
+        allowed = on_topic
+    if pool.model.version is not None:
+        return popular.find(pool, allowed, size), scored.values
+    rows = fresh.find(pool, allowed, size)
+    values = np.zeros(len(pool), np.float32)
+    values[rows] = np.linspace(1, 0.5, len(rows))
+    return rows, values
+
+
+def _explain(
+    connection: sa.Connection, scored: _Scored, places: list[Place], first: int, now: datetime
+) -> tuple[RankedItem, ...]:
+    """The places with their items and reasons; an item that was deleted a moment ago is left out."""
+    rows = np.array([place.row for place in places], np.int64)
+    grounds = explanation.grounds(scored.judgement, scored.pool, rows)
+    keys, liked = scored.pool.keys[rows].tolist(), explanation.liked_keys(grounds)
+    stored = catalog.get_many(connection, {*keys, *liked})
+    titles = {item.source_key: item.source_title or item.item.source for item in stored.values()}
+    named = {key: (stored[key].item.id, _name(stored[key].item)) for key in liked if key in stored}
+    items: list[RankedItem] = []
+    for place, (key, chosen) in enumerate(zip(keys, places, strict=True)):
+        if key not in stored or stored[key].state != "live":
+            continue
+        ranked = RankedItem(
+            key=key,
+            item=stored[key].item,
+            source_title=stored[key].source_title,
+            score=float(scored.scores[chosen.row]),
+            probability=chosen.probability,
+            position=first + len(items),
+            reasons=explanation.reasons(grounds, place, chosen.explored, now, named, titles.get),
+        )
+        items.append(ranked)
+    return tuple(items)
+
+
+def _name(item: Item) -> str:
+    """What to call an item in a sentence."""
+    return item.title or item.url or item.id
+
+
+def _shown(items: Sequence[RankedItem], id: str, request: FeedRequest, snapshot: str | None) -> list[Event]:
+    return [
+        Event(
+            user=request.user,
+            item=ranked.item.id,
+            type="shown",
+            time=to_milliseconds(request.now),
+            request=id,
+            surface=request.surface,
+            position=ranked.position,
+            snapshot=snapshot,
+            probability=ranked.probability,
+        )
+        for ranked in items
+    ]

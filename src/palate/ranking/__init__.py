@@ -1,0 +1,1 @@
+"""Candidates to an ordered, explained list."""

@@ -1,0 +1,151 @@
+"""Why each item was served, from the parts of its own score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.domain import Reason, from_milliseconds
+from palate.pool import NO_DATE, Pool, take
+from palate.ranking.scoring import Judgement, features
+from palate.ranking.taste import Floats, Taste, influence
+
+LEAST = 0.01
+"""A part of the score below this is no reason."""
+
+NEW = timedelta(days=2)
+"""For so long an item counts as new."""
+
+NOVELTY = 0.02
+"""Strength of being new: above nothing, below any real reason."""
+
+JUDGED = 3.0
+"""Examples behind an item before we say that many liked it."""
+
+REASONS = 3
+"""Told of one item at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grounds:
+    """The parts of the scores of some served items (n), before they are put into words."""
+
+    pool: Pool
+    """The served items alone."""
+    taste: Taste
+    voted: NDArray[np.int64]
+    """Keys of the items voted on."""
+    liked: NDArray[np.int64]
+    """(n,) which of `voted` adds most, −1 if none was liked."""
+    liked_strength: Floats
+
+
+def grounds(judgement: Judgement, pool: Pool, rows: NDArray[np.int64]) -> Grounds:
+    """What the scores of these rows are made of."""
+    served = take(pool, rows)
+    liked, strength = _most_liked(judgement, served)
+    return Grounds(served, judgement.taste, judgement.voted_keys, liked, strength)
+
+
+def liked_keys(grounds: Grounds) -> list[int]:
+    """Keys of the items that reasons may name: whoever asks for the reasons looks up their titles."""
+    named = grounds.liked[grounds.liked_strength > LEAST]
+    return sorted({int(key) for key in grounds.voted[named]})
+
+
+def reasons(
+    grounds: Grounds,
+    place: int,
+    explored: bool,
+    now: datetime,
+    liked: Mapping[int, tuple[str, str]],
+    source_title: Callable[[int], str | None],
+) -> tuple[Reason, ...]:
+    """Up to three reasons for the item at this place of `grounds`, strongest first; never none.
+
+    `liked` gives id and title of the items of `liked_keys`, `source_title` the title of a source's key.
+    """
+    found = [
+        *_liked(grounds, place, liked),
+        *_source(grounds, place, source_title),
+        *_labels(grounds, place),
+        *_popular(grounds, place),
+        *_new(grounds, place, now, source_title),
+    ]
+    found.sort(key=lambda reason: -reason.strength)
+    if explored or not found:
+        found.insert(0, Reason("explore", None, "To learn whether it fits", LEAST))
+    return tuple(found[:REASONS])
+
+
+def _most_liked(judgement: Judgement, served: Pool) -> tuple[NDArray[np.int64], Floats]:
+    none = np.full(len(served), -1, np.int64), np.zeros(len(served), np.float32)
+    if not (judgement.labels > 0.5).any():
+        return none
+    parts = influence(
+        judgement.prior,
+        judgement.taste,
+        judgement.voted,
+        judgement.labels,
+        features(served),
+        judgement.scale,
+        judgement.params,
+    )
+    parts[:, judgement.labels <= 0.5] = -np.inf
+    best = parts.argmax(axis=1)
+    return best, parts[np.arange(len(served)), best]
+
+
+def _liked(grounds: Grounds, place: int, liked: Mapping[int, tuple[str, str]]) -> list[Reason]:
+    strength = float(grounds.liked_strength[place])
+    if strength <= LEAST:
+        return []
+    key = int(grounds.voted[grounds.liked[place]])
+    if key not in liked:
+        return []
+    id, title = liked[key]
+    return [Reason("liked", id, f"Because you liked «{title}»", strength)]
+
+
+def _source(grounds: Grounds, place: int, source_title: Callable[[int], str | None]) -> list[Reason]:
+    number = int(grounds.pool.source[place])
+    strength = _weight(grounds.taste.sources, grounds.taste.source_weights, number)
+    title = source_title(grounds.pool.sources.values[number]) if number >= 0 else None
+    if strength <= LEAST or title is None:
+        return []
+    return [Reason("source", title, f"You like posts from {title}", strength)]
+
+
+def _labels(grounds: Grounds, place: int) -> list[Reason]:
+    numbers = grounds.pool.labels_of(place)
+    weights = [_weight(grounds.taste.labels, grounds.taste.label_weights, int(number)) for number in numbers]
+    if not weights or max(weights) <= LEAST:
+        return []
+    best = int(np.argmax(weights))
+    name = grounds.pool.label_names.values[numbers[best]]
+    return [Reason("label", name, f"You like the topic {name}", weights[best] / float(np.sqrt(len(weights))))]
+
+
+def _popular(grounds: Grounds, place: int) -> list[Reason]:
+    pool = grounds.pool
+    strength = float(pool.popularity[place]) - pool.model.prior
+    if strength <= LEAST or pool.evidence[place] < JUDGED:
+        return []
+    return [Reason("popular", None, "Many liked it", strength)]
+
+
+def _new(grounds: Grounds, place: int, now: datetime, source_title: Callable[[int], str | None]) -> list[Reason]:
+    published, number = int(grounds.pool.published[place]), int(grounds.pool.source[place])
+    if published == NO_DATE or number < 0 or now - from_milliseconds(published) > NEW:
+        return []
+    title = source_title(grounds.pool.sources.values[number])
+    return [] if title is None else [Reason("fresh", title, f"New from {title}", NOVELTY)]
+
+
+def _weight(known: NDArray[np.int32], weights: Floats, number: int) -> float:
+    place = int(np.searchsorted(known, number))
+    return float(weights[place]) if place < len(known) and known[place] == number else 0.0

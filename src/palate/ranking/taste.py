@@ -1,0 +1,234 @@
+"""What one person likes, as weights over an item's vector, source and labels, solved from their votes at request time.
+
+A person's own weights for sources and labels work from the first vote on, also where nobody else's votes have taught the model
+anything; with few votes all weights stay near the prior, and the score near what everybody likes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.models import fold_in
+
+Floats = NDArray[np.float32]
+Loss = Literal["squared", "logistic"]
+
+CURVATURE = {"squared": 1.0, "logistic": 0.25}
+"""Of the loss at its middle: dividing `l2` by it makes one vote weigh the same under either."""
+
+
+class TasteParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How fast a person's own votes move their feed. Each l2 counts in votes: after as many on one feature alone, half of
+    what the votes say is believed."""
+
+    l2_vector: Annotated[float, msgspec.Meta(gt=0)] = 4.0
+    """Regularisation of the person's vector, for items with vectors of the mean length."""
+    l2_bias: Annotated[float, msgspec.Meta(gt=0)] = 8.0
+    """… of their readiness to like anything at all."""
+    l2_source: Annotated[float, msgspec.Meta(gt=0)] = 3.0
+    """… of their taste for a source."""
+    l2_label: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    """… of their taste for a label."""
+    max_votes: Annotated[int, msgspec.Meta(ge=1, le=2048)] = 256
+    """Votes that are taken, newest first."""
+    chosen: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.15
+    """Head start, in probability, of items from followed sources and on chosen topics."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is known of n items. Sources and labels are numbers from 0; −1 means no source."""
+
+    vectors: Floats
+    """(n, factors)."""
+    bias: Floats
+    """(n,), in the model's own unit (probability for the squared loss, log-odds for the logistic one)."""
+    source: NDArray[np.int32]
+    """(n,)."""
+    label_offsets: NDArray[np.int64]
+    """(n + 1,); the labels of item i are `labels[label_offsets[i]:label_offsets[i + 1]]`."""
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.bias)
+
+    def take(self, rows: NDArray[np.int64]) -> Features:
+        """The items of these rows, in this order."""
+        starts, ends = self.label_offsets[rows], self.label_offsets[rows + 1]
+        offsets = np.concatenate(([0], np.cumsum(ends - starts)))
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
+        return Features(self.vectors[rows], self.bias[rows], self.source[rows], offsets, self.labels[places])
+
+
+def unlabelled(vectors: Floats, bias: Floats) -> Features:
+    """Items of which only the model's part is known."""
+    none = np.full(len(bias), -1, np.int32)
+    return Features(vectors, bias, none, np.zeros(len(bias) + 1, np.int64), np.zeros(0, np.int32))
+
+
+@dataclass(frozen=True, eq=False)
+class Taste:
+    """Weights of one person; with `base` they give a score for any item."""
+
+    loss: Loss
+    base: float
+    """The model's constant, in its own unit."""
+    vector: Floats
+    """(factors,)."""
+    bias: float = 0.0
+    sources: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Sorted; those without a weight are left out."""
+    source_weights: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    labels: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Sorted; those without a weight are left out."""
+    label_weights: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+def with_choices(taste: Taste, sources: NDArray[np.int32], labels: NDArray[np.int32], params: TasteParams) -> Taste:
+    """The taste of somebody who said beforehand which sources and topics they want; takes the place of other weights."""
+    sources, labels = np.unique(sources).astype(np.int32), np.unique(labels).astype(np.int32)
+    start = params.chosen / CURVATURE[taste.loss]
+    return Taste(
+        loss=taste.loss,
+        base=taste.base,
+        vector=taste.vector,
+        bias=taste.bias,
+        sources=sources,
+        source_weights=np.full(len(sources), start, np.float32),
+        labels=labels,
+        label_weights=np.full(len(labels), start, np.float32),
+    )
+
+
+def linear(taste: Taste, items: Features) -> Floats:
+    """Score of each item in the model's own unit: base + biases + ⟨p, q⟩ + weight of the source + weights of the labels."""
+    scores = items.vectors @ taste.vector + (items.bias + np.float32(taste.base + taste.bias))
+    if len(taste.sources):
+        scores += _lookup(taste.sources, taste.source_weights, items.source)
+    if len(taste.labels):
+        scores += _label_part(taste, items)
+    return scores
+
+
+def score(taste: Taste, items: Features) -> Floats:
+    """(n,) estimated probability, 0..1, that the person likes each item."""
+    return respond(taste.loss, linear(taste, items))
+
+
+def respond(loss: Loss, scores: Floats) -> Floats:
+    """Probabilities of scores in the model's own unit."""
+    if loss == "squared":
+        return np.clip(scores, 0.0, 1.0)
+    return _sigmoid(scores)
+
+
+def solve(prior: Taste, items: Features, labels: Floats, scale: float, params: TasteParams) -> Taste:
+    """The person's weights after these votes: `labels` (n,) in 0..1 for the n items.
+
+    `scale` is the mean squared length of the model's item vectors, so that `l2_vector` means the same for any model. What is
+    solved, about the prior, is the ridge or the logistic regression of `models.fold_in`.
+    """
+    if not len(labels):
+        return prior
+    sources, tags = _seen(items.source, prior.sources), _seen(items.labels, prior.labels)
+    features = _design(items, sources, tags)
+    l2 = _l2(prior, len(sources), len(tags), scale, params)
+    change = fold_in.solve(features, labels, linear(prior, items), l2, prior.loss)
+    vector, bias, by_source, by_label = np.split(change, np.cumsum([len(prior.vector), 1, len(sources)]))
+    return Taste(
+        loss=prior.loss,
+        base=prior.base,
+        vector=(prior.vector + vector).astype(np.float32),
+        bias=prior.bias + float(bias[0]),
+        sources=sources,
+        source_weights=_lookup(prior.sources, prior.source_weights, sources) + by_source.astype(np.float32),
+        labels=tags,
+        label_weights=_lookup(prior.labels, prior.label_weights, tags) + by_label.astype(np.float32),
+    )
+
+
+def influence(
+    prior: Taste, taste: Taste, voted: Features, labels: Floats, items: Features, scale: float, params: TasteParams
+) -> Floats:
+    """(items, votes) how much each vote adds to each item's score, in the model's own unit, the person's bias left out.
+
+    At the solution a weight is Σ residual·feature / l2 over the votes (the representer theorem), so what `solve` has added
+    splits exactly. What the prior's vector adds was learned from votes too: it is split over the likes by how alike they are.
+    """
+    sources, tags = _seen(voted.source, taste.sources), _seen(voted.labels, taste.labels)
+    l2 = _l2(prior, len(sources), len(tags), scale, params)
+    l2[len(prior.vector)] = np.inf
+    residuals = labels - _raw_response(taste, voted)
+    kernel = (_design(items, sources, tags) / l2) @ _design(voted, sources, tags).T
+    return (kernel * residuals + _prior_part(prior, voted, labels, items)).astype(np.float32)
+
+
+def _prior_part(prior: Taste, voted: Features, labels: Floats, items: Features) -> Floats:
+    alike = np.maximum(items.vectors @ voted.vectors.T, 0) * (labels > 0.5)
+    total = alike.sum(axis=1, keepdims=True)
+    share = np.divide(alike, total, out=np.zeros_like(alike), where=total > 0)
+    part: Floats = share * np.maximum(items.vectors @ prior.vector, 0)[:, np.newaxis]
+    return part
+
+
+def _raw_response(taste: Taste, items: Features) -> Floats:
+    scores = linear(taste, items)
+    return scores if taste.loss == "squared" else _sigmoid(scores)
+
+
+def _sigmoid(scores: Floats) -> Floats:
+    probabilities: Floats = (1 / (1 + np.exp(-np.clip(scores, -30, 30)))).astype(np.float32)
+    return probabilities
+
+
+def _seen(values: NDArray[np.int32], prior: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.union1d(values[values >= 0], prior).astype(np.int32)
+
+
+def _l2(prior: Taste, sources: int, labels: int, scale: float, params: TasteParams) -> NDArray[np.float64]:
+    each = [params.l2_vector * max(scale, 1e-6), params.l2_bias, params.l2_source, params.l2_label]
+    repeated: NDArray[np.float64] = np.repeat(each, [len(prior.vector), 1, sources, labels]) * CURVATURE[prior.loss]
+    return repeated
+
+
+def _design(items: Features, sources: NDArray[np.int32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(n, factors + 1 + sources + labels) [vector ‖ 1 ‖ source ‖ labels], the labels of an item scaled to length 1."""
+    n = len(items)
+    by_source = items.source[:, np.newaxis] == sources
+    by_label = np.zeros((n, len(labels) + 1))
+    counts = np.diff(items.label_offsets)
+    rows = np.repeat(np.arange(n), counts)
+    by_label[rows, _places(labels, items.labels)] = 1 / np.sqrt(np.maximum(counts, 1))[rows]
+    return np.hstack([items.vectors, np.ones((n, 1)), by_source, by_label[:, :-1]])
+
+
+def _places(known: NDArray[np.int32], values: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Place of each value in `known` (sorted), −1 for those that aren't in it."""
+    if not len(known):
+        return np.full(len(values), -1, np.int64)
+    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.where(known[places] == values, places, -1)
+
+
+def _lookup(known: NDArray[np.int32], weights: Floats, values: NDArray[np.int32]) -> Floats:
+    """Weight of each value, 0 for those that have none. A table beats a search when there are many values."""
+    if not len(known) or not len(values):
+        return np.zeros(len(values), np.float32)
+    table = np.zeros(max(int(known[-1]), int(values.max())) + 2, np.float32)  # the last is what −1 finds
+    table[known] = weights
+    return table[values]
+
+
+def _label_part(taste: Taste, items: Features) -> Floats:
+    counts = np.diff(items.label_offsets)
+    filled = np.flatnonzero(counts)
+    part = np.zeros(len(items), np.float32)
+    if len(filled):
+        weights = _lookup(taste.labels, taste.label_weights, items.labels)
+        part[filled] = np.add.reduceat(weights, items.label_offsets[filled]) / np.sqrt(counts[filled])
+    return part

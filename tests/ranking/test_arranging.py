@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palate.ranking.arranging import Place, Spread, arrange
+
+ROWS = np.array([40, 30, 20, 10], np.int64)
+VALUES = np.array([0.5, 0.8, 0.7, 0.6], np.float32)
+NONE = np.zeros(4, bool)
+
+
+def spread(strength: float, *groups: int) -> list[Spread]:
+    return [Spread(np.array(groups, np.int32), strength)]
+
+
+def order(places: list[Place]) -> list[int]:
+    return [place.row for place in places]
+
+
+def test_without_spread_and_exploration_the_order_is_by_value() -> None:
+    places = arrange(ROWS, VALUES, NONE, [], 0.0, 3, np.random.default_rng(1))
+    assert order(places) == [30, 20, 10]
+    assert [place.probability for place in places] == [1, 1, 1]
+
+
+def test_a_source_that_was_just_there_gives_way_to_others() -> None:
+    places = arrange(ROWS, VALUES, NONE, spread(0.3, 2, 1, 1, 1), 0.0, 4, np.random.default_rng(1))
+    assert order(places) == [30, 40, 20, 10]  # 0.7 · 0.7 < 0.5
+
+
+def test_items_without_a_group_are_never_alike() -> None:
+    places = arrange(ROWS, VALUES, NONE, spread(0.9, -1, -1, -1, -1), 0.0, 4, np.random.default_rng(1))
+    assert order(places) == [30, 20, 10, 40]
+
+
+def test_what_lies_far_back_in_the_list_counts_no_longer() -> None:
+    rows = np.arange(14, dtype=np.int64)
+    values = np.linspace(1, 0.9, 14, dtype=np.float32)
+    values[12:] = 0.1
+    groups = np.array([1, *range(100, 111), 1, 2], np.int32)
+    places = arrange(rows, values, np.zeros(14, bool), [Spread(groups, 0.9)], 0.0, 14, np.random.default_rng(1))
+    assert order(places)[-2:] == [12, 13]
+
+
+def test_exploration_takes_its_share_and_says_how_likely_it_was() -> None:
+    explorable = np.array([True, False, False, True])
+    rng = np.random.default_rng(5)
+    first = Counter(arrange(ROWS, VALUES, explorable, [], 0.4, 1, rng)[0] for _ in range(4000))
+    by_row = {place.row: (place, count / 4000) for place, count in first.items()}
+    assert {row: place.explored for row, (place, _) in by_row.items()} == {30: False, 40: True, 10: True}
+    assert {row: place.probability for row, (place, _) in by_row.items()} == pytest.approx({30: 0.6, 40: 0.2, 10: 0.2})
+    for place, share in by_row.values():
+        assert share == pytest.approx(place.probability, abs=0.03)
+
+
+def test_the_same_chance_gives_the_same_list() -> None:
+    lists = [arrange(ROWS, VALUES, ~NONE, [], 0.5, 4, np.random.default_rng(9)) for _ in range(2)]
+    assert lists[0] == lists[1]
+
+
+@given(
+    values=st.lists(st.floats(0.03125, 1, width=32), max_size=30),
+    limit=st.integers(0, 40),
+    share=st.sampled_from([0.0, 0.3, 0.9]),
+    seed=st.integers(0, 1000),
+)
+def test_every_place_has_another_item_and_a_possible_probability(
+    values: list[float], limit: int, share: float, seed: int
+) -> None:
+    n = len(values)
+    rows = np.arange(n, dtype=np.int64) * 7
+    groups = Spread((np.arange(n) % 3 - 1).astype(np.int32), 0.5)
+    explorable = np.arange(n) % 2 == 0
+    places = arrange(
+        rows, np.array(values, np.float32), explorable, [groups], share, limit, np.random.default_rng(seed)
+    )
+    assert len(places) == len({place.row for place in places}) == min(limit, n)
+    assert all(0 < place.probability <= 1 for place in places)
+    assert share or all(place.probability == 1 for place in places)
