@@ -212,7 +212,25 @@ def test_several_items_are_read_at_once(engine: sa.Engine) -> None:
     with reading(engine) as connection:
         stored = catalog.get_many(connection, [1, 2, 99])
         assert {key: one.item.id for key, one in stored.items()} == {1: "a", 2: "b"}
-        assert catalog.known_by(connection, ["a", "c"]) == {"a": stored[1]}
+
+
+def test_an_item_is_known_by_its_id_or_by_its_address(engine: sa.Engine) -> None:
+    store(engine, full(), Item(id="b"))
+    asked = [Item(id="b"), Item(id="x"), Item(id="y")]
+    with reading(engine) as connection:
+        known = catalog.already_stored(connection, asked, [None, PAGE, None])
+    assert {id: stored.item.id for id, stored in known.items()} == {"b": "b", "x": "a"}
+
+
+def test_an_item_that_its_source_took_back_comes_back_with_it(engine: sa.Engine) -> None:
+    store(engine, full(), Item(id="b"))
+    with writing(engine) as connection:
+        assert catalog.withdraw(connection, ["a", "unknown"], LATER) == 1
+        assert catalog.withdraw(connection, ["a"], LATER) == 0
+        assert catalog.get(connection, "a") is None
+        assert [change.state for change in catalog.changed_since(connection, to_milliseconds(LATER))] == ["withdrawn"]
+    assert store(engine, full(), revive=False) == [("a", "new")]
+    assert found(engine, "a").item == full()
 
 
 def test_writers_at_one_time_make_one_item(engine: sa.Engine) -> None:

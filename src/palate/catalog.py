@@ -1,7 +1,7 @@
 """The items: one for each canonical address whatever source it came by, updated when edited, gone when deleted.
 
-An item is a *stub* while only events name it, *live* when it may be served, *hidden* when its source was removed, *deleted* when
-somebody asked for that: then its content is gone, and only its id and address remain, to know it again.
+An item is a *stub* while only events name it, *live* when it may be served, *hidden* when its source was removed, *withdrawn*
+when its source took it back, *deleted* when somebody asked for that: of the last two only id and address remain, to know them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from palate import database, identities
 from palate.domain import Item, Media, from_milliseconds, to_milliseconds
 
 Outcome = Literal["new", "updated", "unchanged", "merged"]
-State = Literal["stub", "live", "hidden", "deleted"]
+State = Literal["stub", "live", "hidden", "withdrawn", "deleted"]
 
 _NO_SOURCE = 0  # stands in `item_origins` for an item that a caller gave without a source
 _TURN = 7073618  # the advisory lock of PostgreSQL by which writers of the catalog take turns
@@ -36,6 +36,7 @@ _CONTENT = (
     "labels",
     "license",
 )
+_CONTENT_ITSELF = tuple(name for name in (*_CONTENT, "category", "story") if name not in ("source", "kind"))
 _WRITTEN = (*_CONTENT, "canonical_url", "state", "received", "updated")
 
 
@@ -140,10 +141,14 @@ def get_many(connection: sa.Connection, keys: Iterable[int]) -> dict[int, Stored
     return found
 
 
-def known_by(connection: sa.Connection, ids: Iterable[str]) -> dict[str, StoredItem]:
-    """Items by those of these ids that are their own; merged ids are left out."""
-    keys = identities.item_keys(connection, ids, None)
-    return {stored.item.id: stored for stored in get_many(connection, keys.values()).values()}
+def already_stored(
+    connection: sa.Connection, items: Sequence[Item], canonical: Sequence[str | None]
+) -> dict[str, StoredItem]:
+    """Which of these items the catalog has, by their id: under that id, or another with the same canonical address."""
+    known = _read_known(connection, items, canonical)
+    drafts = {item.id: _find(known, item, address) for item, address in zip(items, canonical, strict=True)}
+    stored = get_many(connection, (draft.key for draft in drafts.values() if draft))
+    return {id: stored[draft.key] for id, draft in drafts.items() if draft and draft.key in stored}
 
 
 def delete(connection: sa.Connection, id: str, now: datetime) -> bool:
@@ -151,11 +156,22 @@ def delete(connection: sa.Connection, id: str, now: datetime) -> bool:
     key = _key_of(connection, id)
     if key is None:
         return False
-    table = database.items
-    wiped = {column: None for column in (*_CONTENT, "category", "story") if column not in ("source", "kind")}
-    change = sa.update(table).where(table.c.key == key, table.c.state != "deleted")
-    values = wiped | {"media": [], "labels": [], "state": "deleted", "updated": to_milliseconds(now)}
-    return connection.execute(change.values(**values)).rowcount > 0
+    return _wipe(connection, [key], "deleted", now) > 0
+
+
+def withdraw(connection: sa.Connection, ids: Iterable[str], now: datetime) -> int:
+    """Take the content of items away that their source took back, until a source gives them again. Returns how many."""
+    keys = identities.item_keys(connection, ids, None)
+    return _wipe(connection, sorted(get_many(connection, keys.values())), "withdrawn", now)
+
+
+def _wipe(connection: sa.Connection, keys: Sequence[int], state: State, now: datetime) -> int:
+    table, wiped = database.items, 0
+    values: dict[str, Any] = dict.fromkeys(_CONTENT_ITSELF) | {"media": [], "labels": []}
+    values |= {"state": state, "updated": to_milliseconds(now)}
+    for chunk in identities.chunks(keys):
+        wiped += connection.execute(sa.update(table).where(table.c.key.in_(chunk)).values(**values)).rowcount
+    return wiped
 
 
 def changed_since(connection: sa.Connection, milliseconds: int) -> list[Change]:
@@ -226,7 +242,7 @@ def _key_of(connection: sa.Connection, id: str) -> int | None:
     table, origins = database.items, database.item_origins
     row = connection.execute(sa.select(table.c.key, table.c.state).where(table.c.id == id)).one_or_none()
     if row is not None and row.state != "stub":
-        return None if row.state == "deleted" else int(row.key)
+        return None if row.state in ("withdrawn", "deleted") else int(row.key)
     merged = connection.scalar(sa.select(sa.func.min(origins.c.item)).where(origins.c.guid == id))
     return merged if merged is not None else row and row.key
 
@@ -297,9 +313,7 @@ def _place(
     known: _Known, item: Item, address: str | None, source: int | None, time: int, revive: bool
 ) -> tuple[_Draft, Outcome]:
     """Put an item where it belongs: into the row of its id, or of its address, or into a new one."""
-    draft = known.by_id.get(item.id)
-    if draft is None or draft.values["state"] == "stub":
-        draft = _same_elsewhere(known, item, address) or draft
+    draft = _find(known, item, address)
     if draft is not None and draft.id != item.id:
         known.merged[item.id] = draft
     given = _given(item, source)
@@ -322,9 +336,12 @@ def _place(
     return draft, _outcome(draft, item, before)
 
 
-def _same_elsewhere(known: _Known, item: Item, address: str | None) -> _Draft | None:
-    found = known.merged.get(item.id) or known.by_address.get(address or "")
-    return found if found is not None and found.id != item.id else None
+def _find(known: _Known, item: Item, address: str | None) -> _Draft | None:
+    """The row of an item's id; when that is none or a mere stub, the row of another id with its address."""
+    own = known.by_id.get(item.id)
+    if own is not None and own.values["state"] != "stub":
+        return own
+    return known.merged.get(item.id) or known.by_address.get(address or "") or own
 
 
 def _edit(known: _Known, draft: _Draft, given: Mapping[str, Any], address: str | None) -> None:
@@ -346,7 +363,7 @@ def _publish(draft: _Draft, time: int) -> None:
 def _outcome(draft: _Draft, item: Item, before: Mapping[str, Any]) -> Outcome:
     if draft.id != item.id:
         return "merged"
-    if before["state"] in ("stub", "deleted"):
+    if before["state"] in ("stub", "withdrawn", "deleted"):
         return "new"
     return "unchanged" if draft.values == before else "updated"
 
