@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ from palate.domain import (
     to_milliseconds,
 )
 from palate.errors import InvalidItem
+from palate.people import Person
 
 # Neither database may store NUL in a text.
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\u0000]+$")]
@@ -28,7 +29,9 @@ Text = Annotated[str, Meta(pattern=r"^[^\u0000]*$")]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Milliseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]  # to the end of the year 9999
 EventType = Annotated[str, Meta(pattern=r"^(retract:)?[a-z][a-z0-9_.-]{0,63}$")]
-LabelValue = bool | int | float | Annotated[str, Meta(max_length=1000)] | list[Annotated[str, Meta(max_length=1000)]]
+Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+LabelValue = bool | Whole | float | None | Text | list[Text]
+Topics = Annotated[tuple[Id, ...], Meta(max_length=200)]
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -226,21 +229,44 @@ class FeedAnswer(Wire, frozen=True, kw_only=True):
     model: str | None
 
 
+class UserChoices(Wire, frozen=True, kw_only=True):
+    """What a user chose: labels of items and languages that they want, how old an item may be for them, and after how many
+    items a day their feed ends. Empty and null mean the installation's own."""
+
+    topics: Topics = ()
+    languages: Topics = ()
+    window_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    daily_ration: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+
+
 class PostedUser(Wire, frozen=True, kw_only=True):
-    """A user with labels (language, age, place … any) and choices; what is left out stays as it is."""
+    """A user with labels (language, age, place … any) and choices. Given ones replace all there were; others stay."""
 
     id: Id
-    labels: dict[Short, LabelValue] | None = None
-    choices: dict[Short, LabelValue] | None = None
+    labels: dict[Id, LabelValue] | None = None
+    choices: UserChoices | None = None
 
 
 class UserAnswer(Wire, frozen=True, kw_only=True):
-    """A user. `created` is in milliseconds since 1970."""
+    """A person. `ids` are all that they are known by; `created` is in milliseconds since 1970."""
 
     id: str
-    labels: dict[str, Any]
-    choices: dict[str, Any]
+    ids: tuple[str, ...]
+    labels: dict[str, LabelValue]
+    choices: UserChoices
     created: int
+
+    @classmethod
+    def of(cls, person: Person) -> UserAnswer:
+        """The answer for a person."""
+        choices = {name: getattr(person.choices, name) for name in UserChoices.__struct_fields__}
+        return cls(
+            id=person.id,
+            ids=person.ids,
+            labels=person.labels,
+            choices=UserChoices(**choices),
+            created=to_milliseconds(person.created),
+        )
 
 
 class Deleted(Wire, frozen=True, kw_only=True):

@@ -8,12 +8,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Literal
 from urllib.parse import urlsplit
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-Scope = Literal["read", "write", "admin"]
+from palate.people import ApiKey
 
 COOKIE_DAYS = 400  # browsers keep none for longer
 KEY_SECONDS = 5.0
@@ -95,30 +94,25 @@ def api_key(authorization: str | None, x_api_key: str | None) -> str | None:
     return x_api_key or None
 
 
-def allows(scopes: Iterable[str], needed: Scope) -> bool:
-    """Whether a key with these scopes may do what needs `needed`; admin may do everything."""
-    return any(scope in (needed, "admin") for scope in scopes)
-
-
 class KeyCache:
     """API keys that were found good a moment ago, by their hash. Bounded, and safe to use from threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._found: OrderedDict[bytes, tuple[float, frozenset[str]]] = OrderedDict()
+        self._found: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
 
-    def get(self, key: str) -> frozenset[str] | None:
-        """The key's scopes; None when it was not checked within the last seconds."""
+    def get(self, token: str) -> ApiKey | None:
+        """The key; None when it was not checked within the last seconds."""
         with self._lock:
-            until, scopes = self._found.get(_digest(key), (0.0, frozenset()))
-        return scopes if self._clock() < until else None
+            until, key = self._found.get(_digest(token), (0.0, None))
+        return key if self._clock() < until else None
 
-    def put(self, key: str, scopes: Iterable[str]) -> None:
+    def put(self, token: str, key: ApiKey) -> None:
         """Remember a key that was just found good."""
         with self._lock:
-            self._found[_digest(key)] = self._clock() + KEY_SECONDS, frozenset(scopes)
-            self._found.move_to_end(_digest(key))
+            self._found[_digest(token)] = self._clock() + KEY_SECONDS, key
+            self._found.move_to_end(_digest(token))
             while len(self._found) > KEYS_KEPT:
                 self._found.popitem(last=False)
 
@@ -143,5 +137,5 @@ def _signer(secret: bytes) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(secret, salt="palate.person")
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

@@ -1,0 +1,347 @@
+"""The HTTP API: what each operation does. Docs: `docs/api.md`; the document for programs: `/openapi.json`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from msgspec.structs import replace
+from starlette.types import ASGIApp
+
+from palate import catalog, database, events, feed, ingest, people
+from palate.database import reading, writing
+from palate.delivery import metrics, openapi, security
+from palate.delivery.answering import answering
+from palate.delivery.context import Serving, in_thread
+from palate.delivery.forgetting import delete_person
+from palate.delivery.messages import (
+    Accepted,
+    AcceptedItems,
+    Deleted,
+    FeedAnswer,
+    FeedPlace,
+    FeedQuestion,
+    ItemAnswer,
+    PostedEvent,
+    PostedItem,
+    PostedUser,
+    RankAnswer,
+    RankQuestion,
+    Score,
+    Status,
+    StoredOutcome,
+    UserAnswer,
+)
+from palate.delivery.operations import Asked, Operation, Raw
+from palate.delivery.refusals import Refusal
+from palate.domain import Event, Feed, FeedRequest, Item, to_milliseconds
+from palate.errors import NotFound
+
+WRITE_PATIENCE = 30.0
+"""Seconds that a thread waits for the commit of what it has shown."""
+
+
+def create_api(serving: Serving, root_path: str = "") -> ASGIApp:
+    """The API of one installation, mounted at `root_path`."""
+    server = serving.params.server
+    keyed = security.asks_for_keys(server.host, server.names)
+    document = openapi.document(OPERATIONS, root_path, keyed)
+    return answering([*OPERATIONS, openapi.description(document)], serving)
+
+
+async def post_events(serving: Serving, asked: Asked) -> Accepted:
+    """Answers only when all events are durable; when one can't be taken, none is."""
+    posted = _several(serving, asked.body)
+    checked = [events.check(event, index, asked.now) for index, event in enumerate(posted)]
+    accepted = await asyncio.wrap_future(serving.commits.submit(checked, asked.now)) if checked else 0
+    serving.metrics.events.inc(accepted)
+    return Accepted(accepted=accepted)
+
+
+async def post_rank(serving: Serving, asked: Asked) -> RankAnswer:
+    """Items in this user's order."""
+    question: RankQuestion = asked.body
+    limit = serving.params.server.max_rank
+    if len(question.items) > limit:
+        raise Refusal(400, "too_many", f"At most {limit} items can be ranked at once.")
+    ranked, version = await in_thread(
+        serving, feed.rank, serving.live, question.user, question.items, asked.now, serving.params.feed
+    )
+    return RankAnswer(items=[Score(item=item, score=score) for item, score in ranked], model=version)
+
+
+async def get_feed(serving: Serving, asked: Asked) -> FeedAnswer:
+    """The next items for a user."""
+    served = await in_thread(serving, _serve, serving, _feed_request(asked.query, asked.now))
+    places = [FeedPlace.of(ranked) for ranked in served.items]
+    return FeedAnswer(request=served.request, items=places, cursor=served.cursor, model=served.snapshot)
+
+
+def _feed_request(question: FeedQuestion, now: datetime) -> FeedRequest:
+    return FeedRequest(
+        user=question.user,
+        limit=question.limit,
+        now=now,
+        cursor=question.cursor,
+        surface=question.surface,
+        window=None if question.window_days is None else timedelta(days=question.window_days),
+        exclude=frozenset(question.exclude),
+        log=question.log,
+    )
+
+
+def _serve(serving: Serving, request: FeedRequest) -> Feed:
+    def append(shown: Sequence[Event]) -> None:
+        serving.commits.submit(shown, request.now).result(WRITE_PATIENCE)
+
+    return feed.serve(serving.live, request, serving.params.feed, np.random.default_rng(), append)
+
+
+async def post_items(serving: Serving, asked: Asked) -> AcceptedItems:
+    """Stores items; they can be served at once."""
+    posted: Sequence[PostedItem] = _several(serving, asked.body)
+    items = [item.to_item(index) for index, item in enumerate(posted)]
+    stored = await in_thread(serving, _store, serving, items, asked.now)
+    serving.metrics.items.inc(len(stored))
+    outcomes = [StoredOutcome(id=one.id, outcome=one.outcome) for one in stored]
+    return AcceptedItems(accepted=len(outcomes), items=outcomes)
+
+
+def _store(serving: Serving, items: Sequence[Item], now: datetime) -> Sequence[catalog.Stored]:
+    stored = ingest.store_items(serving.engine, items, now)
+    serving.live.refresh(now)
+    return stored
+
+
+async def get_item(serving: Serving, asked: Asked) -> ItemAnswer:
+    """A stored item and how often what happened to it."""
+    return await in_thread(serving, _item, serving, asked.id)
+
+
+def _item(serving: Serving, id: str) -> ItemAnswer:
+    with reading(serving.engine) as connection:
+        stored = catalog.get(connection, id)
+        if stored is None:
+            raise NotFound("There is no item with this id.")
+        return ItemAnswer.of(stored.item, events.counts_of_item(connection, stored.key))
+
+
+async def delete_item(serving: Serving, asked: Asked) -> Deleted:
+    """The item is served no more, and its content is gone."""
+    await in_thread(serving, _delete_item, serving, asked.id, asked.now)
+    return Deleted(deleted=asked.id)
+
+
+def _delete_item(serving: Serving, id: str, now: datetime) -> None:
+    with writing(serving.engine) as connection:
+        if not catalog.delete(connection, id, now):
+            raise NotFound("There is no item with this id.")
+    serving.live.refresh(now)
+
+
+async def post_user(serving: Serving, asked: Asked) -> UserAnswer:
+    """Makes a user known, or changes what is known of them."""
+    posted: PostedUser = asked.body
+    return await in_thread(serving, _put_user, serving, posted, asked.now)
+
+
+def _put_user(serving: Serving, posted: PostedUser, now: datetime) -> UserAnswer:
+    with writing(serving.engine) as connection:
+        person = people.get(connection, posted.id)
+        if person is None or posted.labels is not None:
+            person = people.upsert_user(connection, posted.id, posted.labels or {}, now)
+        if posted.choices is not None:
+            chosen = {name: getattr(posted.choices, name) for name in posted.choices.__struct_fields__}
+            people.set_choices(connection, person.key, replace(person.choices, **chosen))
+        return _answer_user(connection, posted.id)
+
+
+async def get_user(serving: Serving, asked: Asked) -> UserAnswer:
+    """What is known of a user."""
+    return await in_thread(serving, _user, serving, asked.id)
+
+
+def _user(serving: Serving, id: str) -> UserAnswer:
+    with reading(serving.engine) as connection:
+        return _answer_user(connection, id)
+
+
+def _answer_user(connection: sa.Connection, id: str) -> UserAnswer:
+    person = people.get(connection, id)
+    if person is None:
+        raise NotFound("There is no user with this id.")
+    return UserAnswer.of(person)
+
+
+async def delete_user(serving: Serving, asked: Asked) -> Deleted:
+    """Forgets a person everywhere: their events, sealed files and snapshots included."""
+    if not await in_thread(serving, delete_person, serving.engine, serving.data, asked.id):
+        raise NotFound("There is no user with this id.")
+    return Deleted(deleted=asked.id)
+
+
+async def healthz(serving: Serving, asked: Asked) -> Status:
+    """The process answers."""
+    return Status()
+
+
+async def readyz(serving: Serving, asked: Asked) -> Status:
+    """Events can be made durable now."""
+    await in_thread(serving, serving.readiness.check)
+    return Status()
+
+
+async def show_metrics(serving: Serving, asked: Asked) -> Raw:
+    """What Prometheus reads."""
+    await in_thread(serving, _measure, serving, asked.now)
+    return Raw(serving.metrics.render(), metrics.CONTENT_TYPE)
+
+
+def _measure(serving: Serving, now: datetime) -> None:
+    """Take the figures that change without a request."""
+    snapshot, pool = serving.live.snapshot, serving.live.pool
+    serving.metrics.snapshot_age.set(
+        float("nan") if snapshot is None else to_milliseconds(now) / 1000 - snapshot.header["created"] / 1000
+    )
+    serving.metrics.pool.set(len(pool))
+    with reading(serving.engine) as connection:
+        failing = connection.scalar(sa.select(sa.func.count()).where(database.sources.c.failures > 0))
+    serving.metrics.source_errors.set(failing or 0)
+
+
+def _several(serving: Serving, body: Any) -> Sequence[Any]:
+    """The things in a body that holds one or a list of them."""
+    things = body if isinstance(body, list) else [body]
+    limit = serving.params.server.max_batch
+    if len(things) > limit:
+        raise Refusal(400, "too_many", f"One request takes at most {limit}; send the rest in others.")
+    return things
+
+
+OPERATIONS = (
+    Operation(
+        name="postEvents",
+        method="POST",
+        path="/v1/events",
+        summary="Record what happened: one event or a list, durable when the answer comes.",
+        do=post_events,
+        body=PostedEvent | list[PostedEvent],
+        answer=Accepted,
+        scope="write",
+        faults=(429,),
+    ),
+    Operation(
+        name="postRank",
+        method="POST",
+        path="/v1/rank",
+        summary="Put items into a user's order, best first; unknown ones get the prior.",
+        do=post_rank,
+        body=RankQuestion,
+        answer=RankAnswer,
+        scope="read",
+    ),
+    Operation(
+        name="getFeed",
+        method="GET",
+        path="/v1/feed",
+        summary="The next items for a user; never repeats within a session.",
+        do=get_feed,
+        query=FeedQuestion,
+        answer=FeedAnswer,
+        scope="read",
+        faults=(429,),
+    ),
+    Operation(
+        name="postItems",
+        method="POST",
+        path="/v1/items",
+        summary="Store one item or a list; known ids and addresses are updated.",
+        do=post_items,
+        body=PostedItem | list[PostedItem],
+        answer=AcceptedItems,
+        scope="write",
+    ),
+    Operation(
+        name="getItem",
+        method="GET",
+        path="/v1/items/{item}",
+        summary="A stored item, and the number of its events by type.",
+        do=get_item,
+        answer=ItemAnswer,
+        scope="read",
+        faults=(404,),
+    ),
+    Operation(
+        name="deleteItem",
+        method="DELETE",
+        path="/v1/items/{item}",
+        summary="Take an item out.",
+        do=delete_item,
+        answer=Deleted,
+        scope="admin",
+        faults=(404,),
+    ),
+    Operation(
+        name="postUser",
+        method="POST",
+        path="/v1/users",
+        summary="Make a user known, or change their labels and choices.",
+        do=post_user,
+        body=PostedUser,
+        answer=UserAnswer,
+        scope="write",
+    ),
+    Operation(
+        name="getUser",
+        method="GET",
+        path="/v1/users/{user}",
+        summary="What is known of a user.",
+        do=get_user,
+        answer=UserAnswer,
+        scope="read",
+        faults=(404,),
+    ),
+    Operation(
+        name="deleteUser",
+        method="DELETE",
+        path="/v1/users/{user}",
+        summary="Forget a person everywhere: events, sealed files, snapshots.",
+        do=delete_user,
+        answer=Deleted,
+        scope="admin",
+        faults=(404,),
+    ),
+    Operation(
+        name="healthz",
+        method="GET",
+        path="/healthz",
+        summary="Whether the process answers.",
+        do=healthz,
+        answer=Status,
+        scope=None,
+    ),
+    Operation(
+        name="readyz",
+        method="GET",
+        path="/readyz",
+        summary="Whether events can be made durable now.",
+        do=readyz,
+        answer=Status,
+        scope=None,
+        faults=(503,),
+    ),
+    Operation(
+        name="metrics",
+        method="GET",
+        path="/metrics",
+        summary="Figures for Prometheus.",
+        do=show_metrics,
+        answer="text/plain",
+        scope="read",
+    ),
+)
+"""Everything that the API does, but for its own description."""

@@ -1,0 +1,194 @@
+"""What the API and the web pages share: one installation, opened for serving."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+import sqlalchemy as sa
+from msgspec import Meta
+
+from palate import database, people
+from palate.database import connect, migrate, writing
+from palate.delivery.metrics import Metrics
+from palate.delivery.security import KeyCache
+from palate.errors import DatabaseError, PalateError
+from palate.events import EventParams, GroupCommit
+from palate.feed import FeedParams
+from palate.identities import insert_new
+from palate.ingest import IngestParams
+from palate.interactions import InteractionParams
+from palate.live import Live
+from palate.sources.fetching import FetchParams
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class ServerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback makes the API ask for keys."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes any free one."""
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Processes of `palate api`."""
+    names: tuple[str, ...] = ()
+    """Host names by which people reach this server, for example through a proxy; other names are refused. Any name here makes
+    the API ask for keys. Empty: on loopback its own names alone, elsewhere every name."""
+    threads: Annotated[int, Meta(ge=1, le=128)] = 8
+    """Threads of one process for what waits for the database or computes a feed."""
+    connections: Annotated[int, Meta(ge=1)] = 1000
+    """Open connections of one process; further ones are answered with 503."""
+    max_body: Annotated[int, Meta(ge=1000)] = 10_000_000
+    """Bytes of a request's body."""
+    body_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    """Time that a request's body may take to arrive, in seconds."""
+    max_batch: Annotated[int, Meta(ge=1)] = 10_000
+    """Events or items in one request."""
+    max_rank: Annotated[int, Meta(ge=1)] = 10_000
+    """Items in one request to rank."""
+    refresh_seconds: Annotated[float, Meta(gt=0, le=60)] = 0.5
+    """How often a process looks for a new snapshot and for new items, in seconds."""
+    access_log: bool = True
+    """Whether each request leaves a line in the log."""
+
+
+class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """The Params of every part that serving steers."""
+
+    server: ServerParams = ServerParams()
+    feed: FeedParams = FeedParams()
+    events: EventParams = EventParams()
+    interactions: InteractionParams = InteractionParams()
+    ingest: IngestParams = IngestParams()
+    fetch: FetchParams = FetchParams()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """One installation while it is served. `secret` signs its cookies; `sample` marks the demo's own content; `other` is the
+    prefix of an installation that is served beside it, None when it is alone."""
+
+    engine: sa.Engine
+    data: Path
+    params: ServingParams
+    live: Live
+    commits: GroupCommit
+    secret: bytes
+    metrics: Metrics
+    keys: KeyCache
+    threads: anyio.CapacityLimiter
+    readiness: Readiness
+    sample: bool = False
+    other: str | None = None
+
+
+class Readiness:
+    """Whether a write becomes durable now, tried at most once a second however often it is asked."""
+
+    def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._failure: PalateError | None = None
+
+    def check(self) -> None:
+        """Raises DatabaseError when no write can be made durable."""
+        with self._lock:
+            if self._clock() >= self._until:
+                self._failure = self._try()
+                self._until = self._clock() + READY_SECONDS
+        if self._failure is not None:
+            raise self._failure
+
+    def _try(self) -> PalateError | None:
+        try:
+            with writing(self._engine) as connection:
+                insert = insert_new(connection, database.meta).values(name="written", value="")
+                changed = insert.on_conflict_do_update(index_elements=["name"], set_={"value": utc_now().isoformat()})
+                connection.execute(changed)
+        except DatabaseError as error:
+            return error
+        return None
+
+
+@contextmanager
+def open_serving(
+    data: Path, database_url: str | None, params: ServingParams, *, sample: bool = False
+) -> Iterator[Serving]:
+    """An installation, migrated and kept fresh by a thread of its own for as long as the block runs.
+
+    Raises DataFolderError, DatabaseError.
+    """
+    engine = connect(database_url, data)
+    try:
+        migrate(engine)
+        with writing(engine) as connection:
+            secret = people.secret(connection)
+        live = Live(engine, data, params.interactions)
+        live.refresh(utc_now())
+        metrics = Metrics()
+        commits = GroupCommit(engine, params.events)
+        stop = threading.Event()
+        serving = Serving(
+            engine=engine,
+            data=data,
+            params=params,
+            live=live,
+            commits=commits,
+            secret=secret,
+            metrics=metrics,
+            keys=KeyCache(),
+            threads=anyio.CapacityLimiter(params.server.threads),
+            readiness=Readiness(engine),
+            sample=sample,
+        )
+        refresher = threading.Thread(target=_keep_fresh, args=(serving, stop), name="refresh", daemon=True)
+        refresher.start()
+        try:
+            yield serving
+        finally:
+            stop.set()
+            refresher.join()
+            commits.close()
+    finally:
+        engine.dispose()
+
+
+def utc_now() -> datetime:
+    """The time at which a request came: serving takes it once and hands it down."""
+    return datetime.now(UTC)
+
+
+async def in_thread(serving: Serving, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run what would block the event loop in one of the installation's threads."""
+    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=serving.threads)
+
+
+def _keep_fresh(serving: Serving, stop: threading.Event) -> None:
+    failing = False
+    while not stop.wait(serving.params.server.refresh_seconds):
+        try:
+            serving.live.refresh(utc_now())
+            failing = False
+        except Exception:  # serving goes on with what it has, whatever is wrong with the new
+            if not failing:
+                log.exception("What is new could not be read; serving goes on with what was read before.")
+            failing = True
