@@ -66,7 +66,7 @@ def ndcg_at(relevance: ArrayLike, k: int, total: ArrayLike | None = None) -> Val
 
 def hit_rate_at(relevance: ArrayLike, k: int) -> Values:
     """1 for each list with anything relevant among its first k, else 0."""
-    return (_float(relevance)[..., :k] > 0).any(axis=-1).astype(np.float64)
+    return _float((_float(relevance)[..., :k] > 0).any(axis=-1))
 
 
 def recall_at(relevance: ArrayLike, k: int, total: ArrayLike | None = None) -> Values:
@@ -122,7 +122,7 @@ def _ranks(cell: NDArray[np.int64], scores: Values) -> Values:
     first[1:] = (cell[1:] != cell[:-1]) | (scores[1:] != scores[:-1])
     run = np.cumsum(first) - 1
     lengths = np.bincount(run)
-    return _float(np.cumsum(lengths) - (lengths - 1) / 2)[run]
+    return _float(np.cumsum(lengths) - (lengths - 1) / 2).take(run)
 
 
 def _discounted(gains: Values) -> Values:

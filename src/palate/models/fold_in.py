@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 Values = NDArray[np.float64]
 
 NEWTON_STEPS = 8
-HALVINGS = 8
+HALVINGS = 30
 
 
 def solve(
@@ -83,5 +83,5 @@ def _inverse(x: Values, right: Values) -> Values:
 
 def _solved(matrix: Values, size: int, right: Values) -> Values:
     """(matrix + 1)⁻¹ right"""
-    matrix.ravel()[:: size + 1] += 1
+    matrix.flat[:: size + 1] += 1
     return np.asarray(np.linalg.solve(matrix, right), np.float64)
