@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import math
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, cast
@@ -95,6 +95,13 @@ def get(connection: sa.Connection, id: str) -> Person | None:
     """The person known by this id; None when nobody is."""
     keys = identities.user_keys(connection, [id], None)
     return _person(connection, identities.persons(connection, keys.values())[keys[id]]) if keys else None
+
+
+def everybody(connection: sa.Connection) -> Iterator[str]:
+    """The id of each person's own row, in the order in which they came."""
+    users = database.users
+    own = users.c.person.is_(None) | (users.c.person == users.c.key)
+    yield from connection.scalars(sa.select(users.c.id).where(own).order_by(users.c.key))
 
 
 def choices(connection: sa.Connection, person: int) -> Choices:

@@ -72,14 +72,24 @@ class BadRow:
     reason: str
 
 
-def read_events(path: Path, format: Format = "auto") -> Iterator[list[Event | BadRow]]:
-    """The events of a file. Raises ArchiveError when the file as a whole can't be read."""
-    return _batches(_convert(_rows(path, format, "events"), _event))
+def read_events(
+    path: Path, format: Format = "auto", check: Callable[[Event], Event] = lambda event: event
+) -> Iterator[list[Event | BadRow]]:
+    """The events of a file; one that `check` refuses with a PalateError comes out as a BadRow.
+
+    Raises ArchiveError when the file as a whole can't be read.
+    """
+    return _batches(_convert(_rows(path, format, "events"), lambda row: check(_event(row))))
 
 
-def read_items(path: Path, format: Format = "auto") -> Iterator[list[Item | BadRow]]:
-    """The items of a file. Raises ArchiveError when the file as a whole can't be read."""
-    return _batches(_convert(_rows(path, format, "items"), _item))
+def read_items(
+    path: Path, format: Format = "auto", check: Callable[[Item], Item] = lambda item: item
+) -> Iterator[list[Item | BadRow]]:
+    """The items of a file; one that `check` refuses with a PalateError comes out as a BadRow.
+
+    Raises ArchiveError when the file as a whole can't be read.
+    """
+    return _batches(_convert(_rows(path, format, "items"), lambda row: check(_item(row))))
 
 
 def write_events(path: Path, batches: Iterable[list[Event]]) -> int:

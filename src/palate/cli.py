@@ -1,0 +1,522 @@
+"""The command `palate`. The only place that reads settings; every part gets its Params from here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from palate import supervisor
+from palate.errors import NotFound, PalateError
+from palate.supervisor import Child, role
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from palate.people import Scope
+    from palate.settings import Settings
+    from palate.transfer import Progress, Report
+
+app = typer.Typer(
+    help="Palate gathers posts, articles and videos, learns from what people do, and serves each person a feed that fits.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+import_app = typer.Typer(help="Take in a file of events or items.", no_args_is_help=True)
+export_app = typer.Typer(help="Write events or items to a file.", no_args_is_help=True)
+users_app = typer.Typer(help="People: list, show, log in, delete.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="API keys, which a server asks for when it listens on more than this machine.", no_args_is_help=True
+)
+for name, part in (("import", import_app), ("export", export_app), ("users", users_app), ("keys", keys_app)):
+    app.add_typer(part, name=name)
+
+Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
+Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
+Host = Annotated[
+    str | None, typer.Option(help="Address to listen on; anything but loopback asks for API keys. [default: 127.0.0.1]")
+]
+Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8080]", min=0, max=65535)]
+Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
+File = Annotated[Path, typer.Argument(help="Path of the file.", dir_okay=False)]
+FORMATS = "auto, jsonl, csv, parquet, movielens, deskdrop or gorse"
+FileFormat = Annotated[str, typer.Option("--format", help=f"Format of the file: {FORMATS}.")]
+
+DATA = Path("data")
+DEMO = Path("data/demo")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line (None: the process's own); what goes wrong is one sentence on stderr and exit status 1."""
+    child = supervisor.LEASH in os.environ
+    supervisor.follow_parent()
+    try:
+        app(arguments)
+    except PalateError as error:
+        print(f"palate: {error}", file=sys.stderr)
+        sys.exit(supervisor.GIVE_UP if child else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+# --- the servers ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(data: Data = DATA, config: Config = None, host: Host = None, port: Port = None) -> None:
+    """Everything: the web page and the API, the loop that reads sources, and the loop that learns."""
+    _log("serve")
+    settings = _settings(config)
+    host, port = host or settings.server.host, settings.server.port if port is None else port
+    with role(data, "serve"):
+        common = _common(data, config)
+        children = [
+            Child("api", ["api", *common, "--host", host, "--port", str(port)]),
+            Child("ingest", ["ingest", *common]),
+            Child("train", ["train", *common]),
+        ]
+        _supervise(children, host, port, f"palate serve on {data}")
+
+
+@app.command()
+def demo(data: Data = DEMO, config: Config = None, host: Host = None, port: Port = None) -> None:
+    """Everything, with sample content and simulated readers; your own feed starts beside it, in a folder of its own."""
+    _log("demo")
+    settings = _settings(config)
+    if settings.database_url is not None:
+        raise PalateError(
+            "The demo keeps its sample apart, in SQLite: unset database_url for it, or run `palate serve`."
+        )
+    host, port = host or settings.server.host, settings.server.port if port is None else port
+    own = data.parent if data.name == "demo" else data / "own"
+    with role(data, "serve"), role(own, "serve"):
+        _put_sample(data)
+        common, beside = _common(data, config), _common(own, config)
+        children = [
+            Child("api", ["api", *common, "--host", host, "--port", str(port), "--own", str(own)]),
+            Child("train", ["train", *common]),
+            Child("ingest", ["ingest", *common]),
+            Child("own ingest", ["ingest", *beside]),
+            Child("own train", ["train", *beside]),
+        ]
+        _supervise(children, host, port, "the sample of Palate")
+
+
+@app.command()
+def api(
+    data: Data = DATA,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int | None, typer.Option(help="Processes. [default: 1]", min=1)] = None,
+    own: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """The web page and the HTTP API alone."""
+    _log("api")
+    from palate.delivery import application
+
+    settings = _settings(config)
+    server = settings.server
+    installations = [application.Installation(prefix="", data=data, sample=own is not None)]
+    if own is not None:
+        installations.append(application.Installation(prefix="/own", data=own))
+    application.run(
+        installations,
+        settings.database_url,
+        _serving_params(settings),
+        host=host or server.host,
+        port=server.port if port is None else port,
+        workers=workers or server.workers,
+    )
+
+
+@app.command("ingest")
+def ingest_command(
+    data: Data = DATA,
+    config: Config = None,
+    once: Annotated[bool, typer.Option("--once", help="Read every source that is due, and exit.")] = False,
+) -> None:
+    """Read the sources when they are due, for as long as it runs."""
+    _log("ingest")
+    from palate import ingest
+
+    settings = _settings(config)
+    with role(data, "ingest"), _database(data, settings.database_url) as engine:
+        if once:
+            typer.echo(ingest.run_once(engine, settings.ingest, settings.fetch, _now()))
+        else:
+            ingest.follow(engine, settings.ingest, settings.fetch, supervisor.stop_signal(), _now)
+
+
+@app.command("train")
+def train_command(
+    data: Data = DATA,
+    config: Config = None,
+    full: Annotated[bool, typer.Option("--full", help="One full cycle, publish, exit.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Learn from the event log, for as long as it runs."""
+    _log("train")
+    from palate import train
+
+    settings = _settings(config)
+    params = train.Params(
+        train=settings.train,
+        interactions=settings.interactions,
+        popularity=settings.popularity,
+        factorization_machine=settings.factorization_machine,
+        events=settings.events,
+    )
+    with role(data, "train"), _database(data, settings.database_url) as engine:
+        if not full:
+            train.follow(engine, data, params, supervisor.stop_signal(), _now)
+            return
+        with _spinner("Learning from all events …", quiet=as_json):
+            cycle = train.run_cycle(engine, data, params, _now(), full=True)
+        _answer(as_json, cycle.to_json(), cycle.summary())
+        if cycle.version is None:
+            raise PalateError(f"No new snapshot: {cycle.reason}.")
+
+
+# --- files ----------------------------------------------------------------------------------------------------------------
+
+
+@import_app.command("events")
+def import_events(file: File, format: FileFormat = "auto", data: Data = DATA, config: Config = None) -> None:
+    """Append the events of a file to the log. Columns: user, item, type, value, time."""
+    _import(file, format, data, config, "events")
+
+
+@import_app.command("items")
+def import_items(file: File, format: FileFormat = "auto", data: Data = DATA, config: Config = None) -> None:
+    """Store the items of a file. Columns: item, title, text, url, source, published, kind, labels."""
+    _import(file, format, data, config, "items")
+
+
+def _import(file: Path, format: str, data: Path, config: Path | None, what: str) -> None:
+    from palate import transfer
+
+    if format not in FORMATS.replace(" or ", ", ").split(", "):
+        raise PalateError(f"There is no format {format}: choose among {FORMATS}.")
+    run: Callable[..., Report] = transfer.import_events if what == "events" else transfer.import_items
+    with _database(data, _settings(config).database_url) as engine, _counter(f"Taking in {what}") as progress:
+        report = run(engine, file, format, _now(), progress)
+    typer.echo(f"{report.taken} {what} taken in from {file}.")
+    for fault in report.faults:
+        print(f"palate: {file}, line {fault.line}: {fault.reason}.", file=sys.stderr)
+    if report.left_out:
+        raise PalateError(f"{report.left_out} of {report.taken + report.left_out} rows of {file} were left out.")
+
+
+@export_app.command("events")
+def export_events(file: File, data: Data = DATA, config: Config = None) -> None:
+    """Every durable event once, to .jsonl, .csv or .parquet by the file's ending."""
+    from palate import transfer
+
+    with _database(data, _settings(config).database_url) as engine, _counter("Writing events") as progress:
+        rows = transfer.export_events(engine, data / "events", file, progress)
+    typer.echo(f"{rows} events written to {file}.")
+
+
+@export_app.command("items")
+def export_items(file: File, data: Data = DATA, config: Config = None) -> None:
+    """Every item, to .jsonl, .csv or .parquet by the file's ending."""
+    from palate import transfer
+
+    with _database(data, _settings(config).database_url) as engine, _counter("Writing items") as progress:
+        rows = transfer.export_items(engine, file, progress)
+    typer.echo(f"{rows} items written to {file}.")
+
+
+# --- asking ---------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    limit: Annotated[int, typer.Option(help="Length of the list.", min=1, max=1000)] = 10,
+    data: Data = DATA,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """What the feed would show a user now; nothing is logged or used up."""
+    from palate import feed
+    from palate.domain import FeedRequest
+    from palate.live import Live
+
+    settings = _settings(config)
+    with _database(data, settings.database_url) as engine:
+        live = Live(engine, data, settings.interactions)
+        live.refresh(_now())
+        request = FeedRequest(user=user, limit=limit, now=_now(), surface="cli", log=False)
+        served = feed.serve(live, request, settings.feed, feed.generator(request), append=_refuse_events)
+    rows = [
+        {
+            "item": place.item.id,
+            "title": place.item.title,
+            "score": round(place.score, 4),
+            "source": place.source_title,
+            "reasons": [reason.text for reason in place.reasons],
+        }
+        for place in served.items
+    ]
+    table = "\n".join(f"{row['score']:.3f}  {row['title'] or row['item']}" for row in rows)
+    _answer(as_json, {"user": user, "model": served.snapshot, "items": rows}, table or "There is nothing to recommend.")
+
+
+@app.command("settings")
+def settings_command(config: Config = None, as_json: Json = False) -> None:
+    """Every setting with its value and meaning; checks the settings file."""
+    import msgspec
+
+    from palate.settings import describe
+
+    values = msgspec.to_builtins(_settings(config))
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+        return
+    for setting in describe():
+        value = values[setting.section][setting.name] if setting.section else values[setting.name]
+        name = f"{setting.section}.{setting.name}" if setting.section else setting.name
+        typer.echo(f"{name} = {json.dumps(value)}\n    {setting.meaning}")
+
+
+# --- people and keys ------------------------------------------------------------------------------------------------------
+
+
+@users_app.command("list")
+def users_list(data: Data = DATA, config: Config = None, as_json: Json = False) -> None:
+    """Ids of the people whom this installation knows."""
+    from palate import people
+    from palate.database import reading
+
+    with _database(data, _settings(config).database_url) as engine, reading(engine) as connection:
+        found = list(people.everybody(connection))
+    _answer(as_json, found, "\n".join(found) or "Nobody yet.")
+
+
+@users_app.command("login-link")
+def users_login_link(
+    user: Annotated[str, typer.Argument(help="Id of the user; somebody new is made.")],
+    address: Annotated[str, typer.Option(help="How the browser reaches the server.")] = "http://127.0.0.1:8080",
+    owner: Annotated[bool, typer.Option("--owner", help="May change sources and see the training page.")] = False,
+    hours: Annotated[float, typer.Option(help="How long the link is good; it is good once.", min=0.25, max=168)] = 24,
+    data: Data = DATA,
+    config: Config = None,
+) -> None:
+    """A link that logs a browser in as this user; what the browser did before goes with them."""
+    import msgspec
+
+    from palate import people
+    from palate.database import writing
+
+    with _database(data, _settings(config).database_url) as engine, writing(engine) as connection:
+        person = people.get(connection, user) or people.upsert_user(connection, user, {}, _now())
+        if owner:
+            people.set_choices(connection, person.key, msgspec.structs.replace(person.choices, owner=True))
+        token = people.create_login(connection, person.key, _now(), timedelta(hours=hours))
+    typer.echo(f"{address.rstrip('/')}/login/{token}")
+
+
+@users_app.command("delete")
+def users_delete(
+    user: Annotated[str, typer.Argument(help="Id of the user.")], data: Data = DATA, config: Config = None
+) -> None:
+    """Remove a person: their events, their vectors, their choices, everywhere."""
+    from palate.delivery import forgetting
+
+    with _database(data, _settings(config).database_url) as engine:
+        if not forgetting.delete_person(engine, data, user):
+            raise NotFound(f"There is no user {user}.")
+    typer.echo(f"{user} is gone.")
+
+
+@keys_app.command("create")
+def keys_create(
+    scopes: Annotated[
+        str, typer.Option(help="What the key may do: read, write, admin (each includes those before).")
+    ] = "read",
+    note: Annotated[str | None, typer.Option(help="For your memory.")] = None,
+    data: Data = DATA,
+    config: Config = None,
+) -> None:
+    """Make an API key. It is shown once: only its hash is kept."""
+    from palate import people
+    from palate.database import writing
+
+    with _database(data, _settings(config).database_url) as engine, writing(engine) as connection:
+        wanted = cast("list[Scope]", scopes.replace(",", " ").split())  # create_key checks them
+        typer.echo(people.create_key(connection, wanted, note, _now()))
+
+
+@keys_app.command("list")
+def keys_list(data: Data = DATA, config: Config = None, as_json: Json = False) -> None:
+    """The keys there are, without their secrets."""
+    from palate import people
+    from palate.database import reading
+
+    with _database(data, _settings(config).database_url) as engine, reading(engine) as connection:
+        keys = people.list_keys(connection)
+    rows = [
+        {"id": key.id, "scopes": sorted(key.scopes), "note": key.note, "revoked": key.revoked is not None}
+        for key in keys
+    ]
+    lines = [
+        "  ".join([key.id, " ".join(sorted(key.scopes)), key.note or "", "revoked" if key.revoked else ""]).rstrip()
+        for key in keys
+    ]
+    _answer(as_json, rows, "\n".join(lines) or "No keys yet.")
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    id: Annotated[str, typer.Argument(help="Id of the key, from `palate keys list`.")],
+    data: Data = DATA,
+    config: Config = None,
+) -> None:
+    """Make a key useless, at once."""
+    from palate import people
+    from palate.database import writing
+
+    with _database(data, _settings(config).database_url) as engine, writing(engine) as connection:
+        people.revoke_key(connection, id, _now())
+    typer.echo(f"{id} is revoked.")
+
+
+# --- what the commands share ----------------------------------------------------------------------------------------------
+
+
+def _settings(config: Path | None) -> Settings:
+    from palate.settings import load
+
+    return load(config)
+
+
+def _serving_params(settings: Settings) -> Any:
+    from palate.delivery.context import ServingParams
+
+    return ServingParams(
+        server=settings.server,
+        feed=settings.feed,
+        events=settings.events,
+        interactions=settings.interactions,
+        ingest=settings.ingest,
+        fetch=settings.fetch,
+    )
+
+
+@contextmanager
+def _database(data: Path, url: str | None) -> Iterator[sa.Engine]:
+    from palate.database import connect, migrate
+
+    engine = connect(url, data)
+    try:
+        migrate(engine)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _common(data: Path, config: Path | None) -> list[str]:
+    return ["--data", str(data), *(["--config", str(config)] if config else [])]
+
+
+def _supervise(children: list[Child], host: str, port: int, what: str) -> None:
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    _check_free(host, port)
+
+    def announce() -> None:
+        typer.echo(f"\n  {what}: http://{shown}:{port}\n  Ctrl-C stops it.\n")
+
+    status = supervisor.supervise(children, lambda: supervisor.answers(shown, port), announce)
+    if status:
+        raise typer.Exit(status)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Say at once that the port is taken, before anything is started."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise PalateError(
+            f"Port {port} of {host} can't be used ({error.strerror}): choose another with --port."
+        ) from error
+
+
+def _put_sample(data: Path) -> None:
+    """In a child process: what it loads is not kept in the memory of the supervisor."""
+    from multiprocessing import get_context
+
+    typer.echo("Putting the sample in place …")
+    child = get_context("spawn").Process(target=_prepare_sample, args=(data,))
+    child.start()
+    child.join()
+    if child.exitcode != 0:
+        raise PalateError(f"The sample could not be put into {data}: see the lines above.")
+
+
+def _prepare_sample(data: Path) -> None:
+    from palate import demo
+
+    with _database(data, None) as engine:
+        demo.prepare(engine, _now())
+
+
+def _log(role_name: str) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s {role_name:6} %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for chatty in ("httpx", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _refuse_events(_: Any) -> None:
+    raise AssertionError("a feed that logs nothing appends no events")
+
+
+def _answer(as_json: bool, value: Any, text: str) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
+
+
+@contextmanager
+def _counter(what: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda rows: bar.update(task, completed=rows)
+
+
+@contextmanager
+def _spinner(what: str, quiet: bool) -> Iterator[None]:
+    from rich.console import Console
+
+    with Console(stderr=True, quiet=quiet).status(what):
+        yield

@@ -1,0 +1,89 @@
+"""The sample that `palate demo` shows: bundled items with their times shifted to now, and simulated readers of them.
+
+It lives in a data folder of its own, so that what the simulated readers did never enters a real model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+
+from palate import events, ingest, subscriptions
+from palate.database import reading, writing
+from palate.domain import Item
+from palate.evaluation import simulation
+from palate.sources import archive
+from palate.sources.archive import BadRow
+
+log = logging.getLogger(__name__)
+
+READERS = 200
+
+SPAN = timedelta(days=6, hours=12)
+"""The sample's items are spread over this much time before now: less than the feed's window, so that none is stale."""
+
+SEED = 20_26
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is in the sample after `prepare`."""
+
+    items: int
+    events: int
+
+
+def prepare(engine: sa.Engine, now: datetime) -> Sample:
+    """Put the sample into an installation, or bring the one that is there to the present day.
+
+    The readers read once, when the sample is first put in.
+    """
+    items = sample_items(now)
+    _add_sources(engine, items, now)
+    ingest.store_items(engine, items, now)
+    with reading(engine) as connection:
+        before = events.last_seq(connection)
+    if before == 0:
+        _let_readers_read(engine, items, now)
+    with reading(engine) as connection:
+        return Sample(items=len(items), events=events.last_seq(connection))
+
+
+def sample_items(now: datetime) -> list[Item]:
+    """The bundled items in the order of their times, the newest published a minute ago, spread evenly over `SPAN`."""
+    with resources.as_file(resources.files("palate") / "sample" / "items.jsonl.gz") as path:
+        rows = [row for batch in archive.read_items(Path(path), "jsonl") for row in batch]
+    items = [row for row in rows if not isinstance(row, BadRow)]
+    assert len(items) == len(rows), "the bundled sample has no bad rows"
+    places = np.random.default_rng(SEED).permutation(len(items))  # else each source would have its own day
+    step = SPAN / len(items)
+    newest = now - timedelta(minutes=1)
+    return [
+        msgspec.structs.replace(item, published=newest - step * int(place))
+        for item, place in zip(items, places, strict=True)
+    ]
+
+
+def _add_sources(engine: sa.Engine, items: Sequence[Item], now: datetime) -> None:
+    with writing(engine) as connection:
+        known = {source.id for source in subscriptions.list_sources(connection)}
+        for name in dict.fromkeys(item.source for item in items):
+            if name is not None and name not in known:
+                subscriptions.add(connection, "sample", name, now, title=name)
+
+
+def _let_readers_read(engine: sa.Engine, items: Sequence[Item], now: datetime) -> None:
+    rng = np.random.default_rng(SEED)
+    happened = simulation.simulate(items, simulation.readers(rng, READERS, items), rng, now, SPAN.days)
+    for start in range(0, len(happened), archive.BATCH):
+        with writing(engine) as connection:
+            events.append(connection, happened[start : start + archive.BATCH], now)
+    log.info("%d simulated readers left %d events", READERS, len(happened))

@@ -1,0 +1,68 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from palate import settings
+from palate.errors import SettingsError
+
+
+def write(path: Path, text: str) -> Path:
+    (path / "palate.toml").write_text(text)
+    return path / "palate.toml"
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "[feed]\nwindow_days = 3\n[server]\nport = 9000\n")
+    loaded = settings.load(file, {"PALATE_FEED__WINDOW_DAYS": "2", "HOME": "/root", "PALATE_DATA": "/elsewhere"})
+    assert loaded.feed.window_days == 2
+    assert loaded.server.port == 9000
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert settings.load(None, {}) == settings.Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[feed]\nwindw_days = 3", "did you mean feed.window_days?"),
+        ("[feeed]\nwindow_days = 3", "feeed"),
+        ("[server]\nport = 99999", "server.port"),
+        ("[server]\nport = 'many'", "server.port"),
+        ("[server\n", "no valid TOML"),
+        ("[interactions]\nrating_range = [5, 1]", "lower first"),
+    ],
+)
+def test_a_fault_in_the_file_is_named(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=words.replace("?", r"\?")) as caught:
+        settings.load(write(tmp_path, text), {})
+    assert "palate.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)[:-1]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.toml can't be read"):
+        settings.load(tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize("name", ["PALATE_FEED__NOTHING", "PALATE_NOTHING", "PALATE_DATABASE_URL__X__Y"])
+def test_an_unknown_variable_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError):
+        settings.load(None, {"PALATE_DATABASE_URL": "postgresql://x/y", name: "1"})
+
+
+def test_every_setting_is_documented() -> None:
+    described = list(settings.describe())
+    assert len(described) > 40
+    assert all(len(setting.meaning) > 15 for setting in described)
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings.to_markdown(), "run: python -m palate.settings > docs/settings.md"
+
+
+def test_loading_the_settings_is_light() -> None:
+    heavy = "numba", "pyarrow", "trafilatura", "feedparser"
+    code = f"import palate.settings, sys; print([name for name in {heavy} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
