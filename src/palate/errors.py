@@ -19,6 +19,7 @@
     │   ├── AnswerTooLarge       more bytes, before or after decompression, than the limit
     │   └── NotAFeed             an answer, but not a feed
     ├── ArchiveError             a file of items or events that can't be read or written
+    ├── CycleFailed              a training cycle ended without an answer
     └── SnapshotError            a published model that can't be used
         ├── SnapshotBroken       cut short, changed, or of another shape than its header says
         └── SnapshotTooNew       written by a newer Palate
@@ -119,6 +120,10 @@ class NotAFeed(SourceError):
 
 class ArchiveError(PalateError):
     """A file of items or events can't be read or written; the text names the line or the column."""
+
+
+class CycleFailed(PalateError):
+    """A training cycle ended without an answer: killed, or out of memory. What was published before is still served."""
 
 
 class SnapshotError(PalateError):

@@ -1,0 +1,204 @@
+"""The training loop: follows the log and runs a cycle when enough is new, each in a short-lived process of its own.
+
+Learning loads compilers and Parquet, which stay in memory for good; the follower itself loads neither, so that an idle
+installation stays small. A cycle's process dies with the follower, and a snapshot is published whole or not at all: either may
+be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from palate import database, events, interactions, snapshots
+from palate.cycle import Cycle, Params, TrainParams, run_cycle
+from palate.database import reading
+from palate.domain import from_milliseconds, to_milliseconds
+from palate.errors import CycleFailed, PalateError
+
+__all__ = ["Cycle", "Params", "TrainParams", "follow", "run_cycle", "run_cycle_apart"]
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 300.0
+"""Seconds between attempts when one after the other fails; the first pause is 2, then it doubles."""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """That a cycle should run now."""
+
+    full: bool
+    reason: str
+
+
+def follow(engine: sa.Engine, data: Path, params: Params, stop: threading.Event, clock: Callable[[], datetime]) -> None:
+    """Run cycles as they become due until `stop` is set. Whatever goes wrong is logged and tried again, after a while."""
+    failures = 0
+    while not stop.is_set():
+        try:
+            due = find_due(engine, data, params, clock())
+            if due is not None:
+                _report(run_cycle_apart(engine, data, params, clock(), stop, full=due.full, reason=due.reason))
+            failures = 0
+        except PalateError as error:
+            log.error("%s", error)
+            failures += 1
+        except Exception:
+            log.exception("the training loop stumbled")
+            failures += 1
+        stop.wait(min(LONGEST_PAUSE, 2.0**failures) if failures else params.train.poll)
+
+
+def _report(cycle: Cycle | None) -> None:
+    if cycle is not None:
+        log.info("%s", cycle.summary())
+
+
+def find_due(engine: sa.Engine, data: Path, params: Params, now: datetime) -> Due | None:
+    """Whether a cycle should run now, and which.
+
+    One is due when enough deciding events came since the last, or when any came and the last is long ago; never sooner than
+    the pause. All it needs is in the database: a follower that was killed goes on where it was.
+    """
+    with reading(engine) as connection:
+        last = _last_cycle(connection)
+        seq = last.seq if last else 0
+        waited = _seconds_since(last, now)
+        if events.last_seq(connection) <= seq or waited < params.train.min_pause:
+            return None
+        new = _count_deciding(connection, seq, params)
+        if new < params.train.new_events and (waited < params.train.max_wait or (last is None and not new)):
+            return None
+        incremental = _incremental_since_full(connection)
+    if snapshots.current(data / "snapshots") is None:
+        return Due(True, "there is no snapshot yet")
+    if incremental >= params.train.full_every:
+        return Due(True, f"{incremental} incremental cycles since the last full one")
+    return Due(False, f"{new} new events" if new < params.train.new_events else f"at least {new} new events")
+
+
+class _LastCycle(NamedTuple):
+    started: int
+    seconds: float
+    seq: int
+
+
+def _last_cycle(connection: sa.Connection) -> _LastCycle | None:
+    cycles = database.cycles
+    query = sa.select(cycles.c.started, cycles.c.seconds, cycles.c.seq).order_by(cycles.c.key.desc()).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else _LastCycle(*row)
+
+
+def _seconds_since(last: _LastCycle | None, now: datetime) -> float:
+    """From the end of the last cycle; endless when there was none, or when the clock was set back behind its start."""
+    if last is None or last.started > to_milliseconds(now):
+        return float("inf")
+    return (now - from_milliseconds(last.started)).total_seconds() - last.seconds
+
+
+def _count_deciding(connection: sa.Connection, after_seq: int, params: Params) -> int:
+    """Deciding events after `after_seq`, undone ones too; counted no further than a cycle needs."""
+    table = database.events
+    types = [form for name in interactions.deciding_types(params.interactions) for form in (name, f"retract:{name}")]
+    found = sa.select(table.c.seq).where(table.c.seq > after_seq, table.c.type.in_([*types, "retract"]))
+    query = sa.select(sa.func.count()).select_from(found.limit(params.train.new_events).subquery())
+    return connection.execute(query).scalar_one()
+
+
+def _incremental_since_full(connection: sa.Connection) -> int:
+    cycles = database.cycles
+    last_full = (
+        sa.select(sa.func.coalesce(sa.func.max(cycles.c.key), 0)).where(cycles.c.kind == "full").scalar_subquery()
+    )
+    return connection.execute(sa.select(sa.func.count()).where(cycles.c.key > last_full)).scalar_one()
+
+
+class _Order(msgspec.Struct, frozen=True):
+    """What the follower asks of a cycle's process."""
+
+    database_url: str
+    data: str
+    params: Params
+    now: int
+    full: bool
+    reason: str
+
+
+def run_cycle_apart(
+    engine: sa.Engine,
+    data: Path,
+    params: Params,
+    now: datetime,
+    stop: threading.Event,
+    *,
+    full: bool,
+    reason: str,
+) -> Cycle | None:
+    """`run_cycle` in a process of its own; None when `stop` was set before it ended.
+
+    Raises CycleFailed when the process ended without an answer; it has said why on stderr.
+    """
+    url = engine.url.render_as_string(hide_password=False)
+    order = _Order(url, str(data), params, to_milliseconds(now), full, reason)
+    with subprocess.Popen(
+        [sys.executable, "-m", "palate.train"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdin is not None, "It is a pipe."
+        assert child.stdout is not None, "It is a pipe."
+        child.stdin.write(msgspec.json.encode(order) + b"\n")
+        child.stdin.flush()  # and left open: its end tells the child that we are gone
+        while child.poll() is None:
+            if stop.wait(0.1):
+                child.kill()
+                return None
+        answer = child.stdout.read()
+    if child.returncode != 0:
+        raise CycleFailed(f"A training cycle ended with status {child.returncode}; the last snapshot is still served.")
+    return msgspec.json.decode(answer, type=Cycle)
+
+
+def _run_ordered_cycle() -> int:
+    """The cycle's process: an order on stdin, a Cycle on stdout; the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the follower decides what becomes of us
+    _die_with_parent()
+    os.nice(5)  # people who read come first
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=_Order)
+    threading.Thread(target=_wait_for_end_of_input, daemon=True).start()
+    try:
+        engine = database.connect(order.database_url, Path(order.data))
+        now = from_milliseconds(order.now)
+        cycle = run_cycle(engine, Path(order.data), order.params, now, full=order.full, reason=order.reason)
+    except PalateError as error:
+        print(f"palate: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.buffer.write(msgspec.json.encode(cycle))
+    return 0
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process with its parent, even while compiled code keeps Python's threads waiting."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of linux/prctl.h
+
+
+def _wait_for_end_of_input() -> None:
+    """Everywhere, and when the parent was gone before we asked: its end of the pipe closes with it."""
+    os.read(0, 1)  # nothing more is ever written, and Python's own reader would hold a lock at the exit
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(_run_ordered_cycle())
