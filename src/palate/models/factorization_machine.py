@@ -380,7 +380,6 @@ def _sweep(
     kernel: Kernel,
 ) -> None:
     """Hand one pass to a kernel: `_compiled`, or its twin `_readable`, which does the same in NumPy, a step at a time."""
-    l2 = np.array([params.l2_user_bias, params.l2_item_bias, params.l2_users, params.l2_items], np.float32)
     kernel(
         order,
         examples.users,
@@ -391,15 +390,18 @@ def _sweep(
         model.item_bias,
         model.user_vectors,
         model.item_vectors,
-        examples.user_pace,
-        examples.item_pace,
-        examples.user_share,
-        examples.item_share,
-        l2,
-        rate,
+        _steps(examples.user_pace, examples.user_share, rate, params.l2_user_bias, params.l2_users),
+        _steps(examples.item_pace, examples.item_share, rate, params.l2_item_bias, params.l2_items),
         model.loss == "logistic",
         losses,
     )
+
+
+def _steps(pace: Floats, share: Floats, rate: np.float32, l2_bias: float, l2_vector: float) -> Floats:
+    """(n, 3) for each row: the length of its steps, and what regularisation leaves of its bias and of its vector."""
+    lengths = rate * pace
+    keeps = [1 / (1 + np.float32(l2) * lengths * share) for l2 in (l2_bias, l2_vector)]
+    return np.stack((lengths, *keeps), axis=1)
 
 
 def _readable(
@@ -412,12 +414,8 @@ def _readable(
     item_bias: Floats,
     user_vectors: Floats,
     item_vectors: Floats,
-    user_pace: Floats,
-    item_pace: Floats,
-    user_share: Floats,
-    item_share: Floats,
-    l2: Floats,
-    rate: np.float32,
+    user_steps: Floats,
+    item_steps: Floats,
     logistic: bool,
     losses: Floats,
 ) -> None:
@@ -436,12 +434,12 @@ def _readable(
         error = y - expected
         entries[place] = np.logaddexp(0, raw) - y * raw if logistic else error * error
         user, item = user_vectors[u].copy(), item_vectors[i].copy()
-        user_rate, item_rate = rate * user_pace[u], rate * item_pace[i]
+        (user_rate, user_bias_kept, user_kept), (item_rate, item_bias_kept, item_kept) = user_steps[u], item_steps[i]
         error /= 1 + curvature * (user_rate * (1 + item @ item) + item_rate * (1 + user @ user))
-        user_bias[u] = (user_bias[u] + user_rate * error) / (1 + user_rate * l2[0] * user_share[u])
-        item_bias[i] = (item_bias[i] + item_rate * error) / (1 + item_rate * l2[1] * item_share[i])
-        user_vectors[u] = (user + user_rate * error * item) / (1 + user_rate * l2[2] * user_share[u])
-        item_vectors[i] = (item + item_rate * error * user) / (1 + item_rate * l2[3] * item_share[i])
+        user_bias[u] = (user_bias[u] + user_rate * error) * user_bias_kept
+        item_bias[i] = (item_bias[i] + item_rate * error) * item_bias_kept
+        user_vectors[u] = (user + user_rate * error * item) * user_kept
+        item_vectors[i] = (item + item_rate * error * user) * item_kept
     for batch in range(len(losses)):
         losses[batch] = entries[batch * BATCH : (batch + 1) * BATCH].mean()
 
@@ -456,12 +454,8 @@ def _loops(
     item_bias: Floats,
     user_vectors: Floats,
     item_vectors: Floats,
-    user_pace: Floats,
-    item_pace: Floats,
-    user_share: Floats,
-    item_share: Floats,
-    l2: Floats,
-    rate: np.float32,
+    user_steps: Floats,
+    item_steps: Floats,
     logistic: bool,
     losses: Floats,
 ) -> None:
@@ -488,18 +482,16 @@ def _loops(
             else:
                 error = y - raw
                 total += error * error
-            user_rate, item_rate = rate * user_pace[u], rate * item_pace[i]
+            user_rate, item_rate = user_steps[u, 0], item_steps[i, 0]
             error /= one + curvature * (user_rate * item_square + item_rate * user_square)
             user_step, item_step = user_rate * error, item_rate * error
-            user_rate *= user_share[u]
-            item_rate *= item_share[i]
-            user_bias[u] = (user_bias[u] + user_step) / (one + user_rate * l2[0])
-            item_bias[i] = (item_bias[i] + item_step) / (one + item_rate * l2[1])
-            user_shrink, item_shrink = one / (one + user_rate * l2[2]), one / (one + item_rate * l2[3])
+            user_bias[u] = (user_bias[u] + user_step) * user_steps[u, 1]
+            item_bias[i] = (item_bias[i] + item_step) * item_steps[i, 1]
+            user_kept, item_kept = user_steps[u, 2], item_steps[i, 2]
             for f in range(factors):
                 user, item = user_vectors[u, f], item_vectors[i, f]
-                user_vectors[u, f] = (user + user_step * item) * user_shrink
-                item_vectors[i, f] = (item + item_step * user) * item_shrink
+                user_vectors[u, f] = (user + user_step * item) * user_kept
+                item_vectors[i, f] = (item + item_step * user) * item_kept
         losses[batch] = total / (last - first)
 
 
