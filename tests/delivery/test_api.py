@@ -365,14 +365,16 @@ def test_health_and_readiness_on_an_empty_installation(client: httpx.Client) -> 
 def refuse_writes(engine: sa.Engine) -> Callable[[], None]:
     """Make the database read-only, as a full disk or a read-only folder would; returns what ends that."""
     refused = [True]
-    sqlite = engine.dialect.name == "sqlite"
 
     def checkout(connection: Any, *_: object) -> None:
-        word = "PRAGMA query_only" if sqlite else "SET default_transaction_read_only"
-        connection.execute(f"{word} = {'on' if refused[0] else 'off'}")
-        connection.commit()
+        connection.execute(f"PRAGMA query_only = {int(refused[0])}")
 
-    sa.event.listen(engine, "checkout", checkout)
+    def begin(connection: sa.Connection) -> None:
+        if refused[0]:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+    sqlite = engine.dialect.name == "sqlite"
+    sa.event.listen(engine, *(("checkout", checkout) if sqlite else ("begin", begin)))
     return lambda: refused.__setitem__(0, False)
 
 
