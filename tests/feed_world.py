@@ -105,7 +105,8 @@ class World:
 
     def _sources(self, ids: list[str], vectors: dict[str, list[float]], bias: dict[str, float]) -> dict[str, Any]:
         with reading(self.engine) as connection:
-            known = catalog.known_by(connection, ids)
+            found = catalog.get_many(connection, identities.item_keys(connection, ids, None).values())
+            known = {one.item.id: one for one in found.values()}
         by_source: dict[int, list[str]] = {}
         for id, stored in known.items():
             if stored.source_key is not None:

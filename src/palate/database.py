@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
@@ -219,7 +220,8 @@ def connect(url: str | None, data: Path) -> sa.Engine:
     if parsed.get_backend_name() != "postgresql":
         raise DatabaseError(f"Palate runs on SQLite and PostgreSQL, not on {parsed.get_backend_name()}.")
     try:
-        return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_pre_ping=True, json_deserializer=msgspec.json.decode)
     except ImportError as error:
         raise DatabaseError("PostgreSQL needs its driver: pip install 'palate[postgres]'.") from error
 
@@ -229,7 +231,7 @@ def _sqlite_engine(path: Path) -> sa.Engine:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataFolderError(f"The data folder {path.parent} can't be made: {error.strerror}.") from error
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 15})
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 15}, json_deserializer=msgspec.json.decode)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -144,6 +144,23 @@ def rank(
     return [(ids[place], float(scores[place])) for place in best], state.pool.model.version
 
 
+def explained(
+    live: Live, user_id: str, keys: Collection[int], now: datetime, params: FeedParams
+) -> dict[int, RankedItem]:
+    """Score and reasons of items (by key) for a person, as if they were served now; those outside the pool are left out.
+
+    Raises InvalidInput for a user id that can't be one.
+    """
+    state = live.state
+    rows = state.pool.rows(np.array(list(keys), np.int64))
+    places = [Place(int(row), probability=1.0, explored=False) for row in rows[rows >= 0]]
+    if not places:
+        return {}
+    with reading(live.engine) as connection:
+        scored = _score(state, _person(connection, live, user_id, state), now, params)
+        return {item.key: item for item in _explain(connection, scored, places, 0, now)}
+
+
 def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit: int = 20) -> Prediction:
     """The score of every item in the pool for a person, and which `limit` of them they would be served now.
 
@@ -250,9 +267,9 @@ def _find(
     if not scored.judgement.by_popularity:
         rows = np.flatnonzero(allowed)
         return personal.find(scored.values[rows], rows, size), scored.values
-    on_topic = allowed & filters.with_labels(pool, topics)
-    if np.count_nonzero(on_topic) >= limit:
-        allowed = on_topic
+    if len(topics):
+        on_topic = allowed & filters.with_labels(pool, topics)
+        allowed = on_topic if np.count_nonzero(on_topic) >= limit else allowed
     if pool.model.version is not None:
         return popular.find(pool, allowed, size), scored.values
     rows = fresh.find(pool, allowed, size)

@@ -99,8 +99,8 @@ class Live:
         # Whoever is too busy to teach others still gets a feed of their own.
         self._interactions = msgspec.structs.replace(interactions or InteractionParams(), max_events_per_day=None)
         self._refreshing = threading.Lock()
-        self._since = 0
-        self._known: tuple[int, ...] | None = None
+        self._since = self._newest = 0
+        self._known = (0, 0)
         self._secret: bytes | None = None
 
     @property
@@ -142,12 +142,14 @@ class Live:
 
     def _with_changes(self, pool: Pool, snapshot: Snapshot | None, now: datetime) -> Pool:
         with reading(self.engine) as connection:
-            if self._known is not None and self._known == _fingerprint(connection, self._since):
+            found, newest = _fingerprint(connection, self._since, self._newest)
+            if found == self._known and newest == self._newest:
                 return pool
-            pool = with_changes(pool, catalog.changed_since(connection, self._since), snapshot)
-            self._since = max(self._since, to_milliseconds(now - OVERLAP))
-            self._known = _fingerprint(connection, self._since)
-        return pool
+            late = found != self._known  # something became visible among what we had read, or left it by an edit
+            rows = catalog.changed_since(connection, self._since if late else self._newest + 1)
+            self._since, self._newest = max(self._since, to_milliseconds(now - OVERLAP)), newest
+            self._known, _ = _fingerprint(connection, self._since, newest)
+        return with_changes(pool, rows, snapshot)
 
     def person(self, connection: sa.Connection, user_id: str, snapshot: Snapshot | None) -> Person:
         """All that serving needs to know about a user; an empty Person for an id that nobody has used.
@@ -204,11 +206,14 @@ class Live:
         return msgspec.structs.replace(self._interactions, rating_range=(float(scale[0]), float(scale[1])))
 
 
-def _fingerprint(connection: sa.Connection, since: int) -> tuple[int, ...]:
-    """Differs when an item with a change since then was added or changed again; read from the index alone."""
+def _fingerprint(connection: sa.Connection, since: int, newest: int) -> tuple[tuple[int, int], int]:
+    """Number and sum of the times of change from `since` to `newest`, and the last of all times; read from the index alone."""
     updated = items_table.c.updated
-    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(updated - since), 0)).where(updated >= since)
-    return tuple(int(number) for number in connection.execute(query).one())
+    known = updated <= newest
+    count, total = sa.func.count().filter(known), sa.func.sum(updated - since).filter(known)
+    query = sa.select(count, sa.func.coalesce(total, 0), sa.func.max(updated)).where(updated >= since)
+    number, sum_, last = connection.execute(query).one()
+    return (number, int(sum_)), max(last or 0, newest)
 
 
 def _seq(snapshot: Snapshot | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -60,6 +61,12 @@ class Numbering(Generic[Value]):
             self.values.append(value)  # first, so that whoever sees the number finds the value
             found = self._numbers[value] = len(self.values) - 1
         return found
+
+    def number_all(self, values: Sequence[Value]) -> NDArray[np.int32]:
+        """The number of each value, new ones for those that have none."""
+        for value in dict.fromkeys(values):
+            self.number(value)
+        return np.fromiter(map(self._numbers.__getitem__, values), np.int32, len(values))
 
     def find(self, values: Iterable[Value]) -> NDArray[np.int32]:
         """Numbers of those values that have one."""
@@ -218,21 +225,28 @@ def _limited(pool: Pool) -> Pool:
 def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None) -> Pool:
     """A pool of these rows alone, with the numbers and the model of `pool`."""
     rows = sorted(rows, key=lambda row: row.key)
-    number, speak, name = pool.sources.number, pool.languages.number, pool.label_names.number
-    labels = [dict.fromkeys(row.labels[:LABELS_PER_ITEM]) for row in rows]
+    labels = [tuple(dict.fromkeys(row.labels[:LABELS_PER_ITEM])) for row in rows]
     keys = np.array([row.key for row in rows], np.int64)
-    source = np.array([-1 if row.source is None else number(row.source) for row in rows], np.int32)
+    source = _numbers(pool.sources, [row.source for row in rows])
     return replace(
         pool,
         keys=keys,
         published=np.array([NO_DATE if row.published is None else row.published for row in rows], np.int64),
         received=np.array([row.received for row in rows], np.int64),
         source=source,
-        language=np.array([-1 if row.language is None else speak(row.language) for row in rows], np.int16),
+        language=_numbers(pool.languages, [row.language for row in rows]).astype(np.int16),
         label_offsets=_offsets(np.array([len(own) for own in labels], np.int64)),
-        labels=np.array([name(label) for own in labels for label in own], np.int32),
+        labels=pool.label_names.number_all(list(chain.from_iterable(labels))),
         **_known(keys, source, pool.sources, pool.model, snapshot),
     )
+
+
+def _numbers(numbering: Numbering[Value], values: Sequence[Value | None]) -> NDArray[np.int32]:
+    """The number of each value, −1 for None."""
+    known = np.array([value is not None for value in values], bool)
+    numbers = np.full(len(values), -1, np.int32)
+    numbers[known] = numbering.number_all([value for value in values if value is not None])
+    return numbers
 
 
 def _bare(pool: Pool, keys: NDArray[np.int64], snapshot: Snapshot | None) -> Pool:
