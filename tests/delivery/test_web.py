@@ -364,6 +364,12 @@ def test_an_item_says_how_it_does(reader: httpx.Client, serving: Serving) -> Non
     assert (figures["Shown"], figures["Liked"], figures["Disliked"]) == ("3", "2", "0")
 
 
+def test_an_item_says_why_it_would_come_to_this_person(reader: httpx.Client) -> None:
+    shown = page(reader, "/item/item%207")
+    assert "New from source 1" in shown.xpath("string(//details[@class='why'])")
+    assert "Chance that you like it" in shown.text_content()
+
+
 @pytest.mark.parametrize("id", ["a/b c?d#e", "ключ 😀", 'x"><b>', "https://example.org/a?b=1&c=2"])
 def test_an_item_of_any_id_has_a_page(client: httpx.Client, id: str) -> None:
     store(client, 1, id=id, title="Found")

@@ -13,12 +13,12 @@ import numpy as np
 import sqlalchemy as sa
 from starlette.responses import RedirectResponse, Response
 
-from palate import catalog, database, feed, identities, people, subscriptions
+from palate import catalog, database, events, feed, identities, people, subscriptions
 from palate.database import reading, writing
 from palate.delivery.refusals import Refusal, undecodable
 from palate.delivery.web_cards import VOTES, Card, CardPage, card, ranked_card, with_votes
 from palate.delivery.web_page import Visit, draw, message, record, see_other
-from palate.domain import MAX_ID_LENGTH, Event, Feed, FeedRequest, to_milliseconds
+from palate.domain import MAX_ID_LENGTH, Event, Feed, FeedRequest, RankedItem, to_milliseconds
 from palate.errors import InvalidCursor, NotFound
 
 PAGE = 20
@@ -50,8 +50,8 @@ def more_cards(visit: Visit) -> Response:
 def saved(visit: Visit) -> Response:
     """What this person saved, the newest first."""
     with reading(visit.serving.engine) as connection:
-        keys = _saved_keys(connection, visit.person(connection))
-    cards, page = _shown_again(visit, keys)
+        person = visit.person(connection)
+    cards, page = _shown_again(visit, _saved_keys(visit, person))
     return draw(visit, "saved.html", here="/saved", cards=cards, page=page)
 
 
@@ -129,34 +129,39 @@ def _shown_today(connection: sa.Connection, person: int | None, now: datetime) -
     return int(connection.scalar(query) or 0)
 
 
-def _saved_keys(connection: sa.Connection, person: int | None) -> list[int]:
+def _saved_keys(visit: Visit, person: int | None) -> list[int]:
+    """Items that the person saved, newest first; what was saved long ago is in the sealed part of the log."""
     if person is None:
         return []
-    table = database.events
-    types = ["save", "retract:save", "retract"]
-    mine = table.c.user.in_(identities.aliases(connection, person)) & table.c.type.in_(types)
+    folder = visit.serving.data / "events"
+    log = events.read_columns(visit.serving.engine, folder, types=("save", "retract:save", "retract"))
+    mine = log.user == person
     kept: dict[int, None] = {}
-    for row in connection.execute(sa.select(table.c.item, table.c.type).where(mine).order_by(table.c.seq)):
-        kept.pop(row.item, None)
-        if row.type == "save":
-            kept[row.item] = None
+    for item, type in zip(log.item[mine].tolist(), log.type[mine].tolist(), strict=True):
+        kept.pop(item, None)
+        if log.types[type] == "save":
+            kept[item] = None
     return list(kept)[::-1][:AGAIN]
 
 
 def _shown_again(visit: Visit, keys: Sequence[int]) -> tuple[list[Card], CardPage]:
     """Cards of these items in this order, without serving anything new."""
-    with reading(visit.serving.engine) as connection:
-        cards = cards_of(connection, visit, keys)
-    return cards, CardPage(again=".".join(str(key) for key in keys), was_again=True)
+    return cards_of(visit, keys), CardPage(again=".".join(str(key) for key in keys), was_again=True)
 
 
-def cards_of(connection: sa.Connection, visit: Visit, keys: Sequence[int]) -> list[Card]:
-    """Cards of those of these items that are there, in this order, with what the person did with them."""
-    stored = catalog.get_many(connection, keys)
-    cards = [
-        card(stored[key].item, key, stored[key].source_title, visit.now, visit.root) for key in keys if key in stored
-    ]
-    return with_votes(connection, cards, visit.person(connection))
+def cards_of(visit: Visit, keys: Sequence[int]) -> list[Card]:
+    """Cards of those of these items that are there, in this order, with what they are to the person."""
+    serving = visit.serving
+    told = feed.explained(serving.live, visit.user, keys, visit.now, serving.params.feed)
+    with reading(serving.engine) as connection:
+        stored = catalog.get_many(connection, keys)
+        cards = [_card(visit, stored[key], told.get(key)) for key in keys if key in stored]
+        return with_votes(connection, cards, visit.person(connection))
+
+
+def _card(visit: Visit, stored: catalog.StoredItem, told: RankedItem | None) -> Card:
+    shown = card(stored.item, stored.key, stored.source_title, visit.now, visit.root)
+    return shown if told is None else replace(shown, score=told.score, reasons=told.reasons)
 
 
 def _numbers(text: str) -> list[int]:
@@ -212,8 +217,8 @@ def act(visit: Visit) -> Response:
     if not visit.partial:
         return RedirectResponse(_way_back(visit, stored.key), 303)
     visit.serving.live.refresh(visit.now)
+    [shown] = cards_of(visit, [stored.key])
     with reading(visit.serving.engine) as connection:
-        [shown] = cards_of(connection, visit, [stored.key])
         hidden = _hides(connection, visit, stored)
     position = visit.given("position")
     shown = replace(shown, said=said, undo=undo, hidden=hidden, position=int(position) if position.isdigit() else None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from starlette.responses import Response
 
-from palate import catalog, events, feed
+from palate import catalog, events
 from palate.database import reading
 from palate.delivery.web_cards import CardPage, full_text, media
 from palate.delivery.web_feed import cards_of
@@ -39,13 +39,12 @@ def item(visit: Visit) -> Response:
         stored = catalog.get(connection, id)
         if stored is None:
             raise NotFound("There is no item at this address, or it was taken back.")
-        [shown] = cards_of(connection, visit, [stored.key])
         counts = events.counts_of_item(connection, stored.key)
-    ranked, _ = feed.rank(serving.live, visit.user, [id], visit.now, serving.params.feed)
+    [shown] = cards_of(visit, [stored.key])
     return draw(
         visit,
         "item.html",
-        card=replace(shown, score=ranked[0][1] if ranked else None),
+        card=shown,
         page=CardPage(again=str(stored.key)),
         text=full_text(stored.item),
         media=media(stored.item),
