@@ -123,8 +123,8 @@ def test_clashes_within_one_batch_are_settled_in_its_order(engine: sa.Engine) ->
 
 def test_an_item_may_move_to_another_address(engine: sa.Engine) -> None:
     store(engine, full())
-    store(engine, full(url=PAGE + "/moved"))
-    assert store(engine, full(id="b", url=PAGE + "/moved"), full(id="c", url=PAGE)) == [("a", "merged"), ("c", "new")]
+    batch = [full(url=PAGE + "/moved"), full(id="b", url=PAGE + "/moved"), full(id="c", url=PAGE)]
+    assert store(engine, *batch) == [("a", "updated"), ("a", "merged"), ("c", "new")]
 
 
 def test_an_event_may_come_before_its_item(engine: sa.Engine) -> None:
@@ -266,7 +266,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> sa.Engine:
 
 
 @given(st.lists(st.lists(ITEMS, max_size=6), max_size=4))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_comes_every_item_is_found_and_addresses_are_unique(
     scratch: sa.Engine, batches: list[list[Item]]
 ) -> None:

@@ -107,6 +107,7 @@ def upsert(
         _place(known, item, address, sources.get(item.source or ""), time, revive)
         for item, address in zip(items, addresses, strict=True)
     ]
+    _release_addresses(connection, known.drafts)
     _insert(connection, [draft for draft in known.drafts if draft.before is None], time)
     _update(connection, [draft for draft in known.drafts if draft.before is not None], time)
     _record_origins(connection, known, items, sources, [draft for draft, _ in placed])
@@ -352,6 +353,7 @@ def _edit(known: _Known, draft: _Draft, given: Mapping[str, Any], address: str |
         changed.pop("url", None)  # it is another item's: two rows can't have one address
     elif address is not None:
         changed["canonical_url"] = address
+        known.by_address.pop(draft.values["canonical_url"] or "", None)
         known.by_address[address] = draft
     draft.values.update(changed)
 
@@ -376,6 +378,18 @@ def _given(item: Item, source: int | None) -> dict[str, Any]:
         "media": msgspec.to_builtins(list(item.media)),
         "labels": list(item.labels),
     }
+
+
+def _release_addresses(connection: sa.Connection, drafts: Sequence[_Draft]) -> None:
+    """Take the old addresses of rows that move first, since other rows may move to them: no two may have one, even midway."""
+    table = database.items
+    moving = [
+        draft.key
+        for draft in drafts
+        if draft.before and draft.before["canonical_url"] not in (None, draft.values["canonical_url"])
+    ]
+    for chunk in identities.chunks(sorted(moving)):
+        connection.execute(sa.update(table).where(table.c.key.in_(chunk)).values(canonical_url=None))
 
 
 def _insert(connection: sa.Connection, drafts: Sequence[_Draft], time: int) -> None:
