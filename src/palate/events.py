@@ -215,10 +215,17 @@ class GroupCommit:
     """Makes the events of many callers durable together: one thread writes all that waits in one transaction.
 
     A commit to disk costs the same for one event and for hundreds, so callers that wait at the same time share it.
+    `committed` is called with the number of events after each commit, and must not raise.
     """
 
-    def __init__(self, engine: sa.Engine, params: EventParams | None = None) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        params: EventParams | None = None,
+        committed: Callable[[int], object] | None = None,
+    ) -> None:
         self._engine = engine
+        self._committed = committed or (lambda _: None)
         self._params = params or EventParams()
         self._waiting: deque[_Submission] = deque()
         self._writing: list[_Submission] = []
@@ -308,6 +315,7 @@ class GroupCommit:
         with writing(self._engine) as connection:
             arrived = [(event, to_milliseconds(one.now)) for one in batch for event in one.events]
             _append(connection, arrived, max(one.now for one in batch))
+        self._committed(len(arrived))
 
 
 def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:

@@ -420,6 +420,7 @@ def test_metrics_count_requests_events_and_the_pool(client: httpx.Client) -> Non
     client.post("/v1/events", json=[{"user": "a", "item": "b", "type": "like"}] * 7)
     text = client.get("/metrics").text
     assert re.search(r"^palate_events_accepted_total 7\.0$", text, re.M)
+    assert re.search(r"^palate_commit_events_sum 7\.0$", text, re.M)
     assert re.search(r"^palate_items_accepted_total 3\.0$", text, re.M)
     assert re.search(r"^palate_pool_items 3\.0$", text, re.M)
     assert 'palate_requests_total{method="POST",route="/v1/events",status="200"} 1.0' in text

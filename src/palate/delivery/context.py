@@ -145,7 +145,7 @@ def open_serving(
         live = Live(engine, data, params.interactions)
         live.refresh(utc_now())
         metrics = Metrics()
-        commits = GroupCommit(engine, params.events)
+        commits = GroupCommit(engine, params.events, metrics.commits.observe)
         stop = threading.Event()
         serving = Serving(
             engine=engine,

@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Count
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCHES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
 class Metrics:
@@ -21,6 +22,9 @@ class Metrics:
             "palate_request_seconds", "Time to answer.", ["route"], buckets=SECONDS, registry=registry
         )
         self.events = Counter("palate_events_accepted", "Events made durable through the API.", registry=registry)
+        self.commits = Histogram(
+            "palate_commit_events", "Events made durable by one commit.", buckets=BATCHES, registry=registry
+        )
         self.items = Counter("palate_items_accepted", "Items stored through the API.", registry=registry)
         self.snapshot_age = Gauge(
             "palate_snapshot_age_seconds", "Age of the served snapshot, NaN before the first.", registry=registry
