@@ -26,7 +26,7 @@ class TasteParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How fast a person's own votes move their feed. Each l2 counts in votes: after as many on one feature alone, half of
     what the votes say is believed."""
 
-    l2_vector: Annotated[float, msgspec.Meta(gt=0)] = 4.0
+    l2_vector: Annotated[float, msgspec.Meta(gt=0)] = 40.0
     """Regularisation of the person's vector, for items with vectors of the mean length."""
     l2_bias: Annotated[float, msgspec.Meta(gt=0)] = 8.0
     """… of their readiness to like anything at all."""

@@ -1,0 +1,175 @@
+"""How good a feed is for a new person after so many votes: recorded people are held out, and their votes replayed in order.
+
+The model learns from everybody else. A held-out person's first votes are folded in as serving folds them in
+(`ranking.taste.solve`); what is ranked are their later votes, always the same ones, so that all numbers of votes compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import numpy as np
+
+from palate import metrics, splits
+from palate.domain import Interactions, from_milliseconds
+from palate.models import factorization_machine as fm
+from palate.models import popularity
+from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
+from palate.models.popularity import PopularityParams
+from palate.ranking import taste
+from palate.ranking.taste import Features, Taste, TasteParams
+from palate.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class ReplayParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is held out, and what is asked of the model."""
+
+    votes: tuple[int, ...] = (0, 1, 3, 10, 30)
+    """After how many votes quality is measured, ascending."""
+    people: Annotated[int, msgspec.Meta(ge=2)] = 200
+    """People held out, chosen by chance among those with enough votes; at most half of them."""
+    later: Annotated[int, msgspec.Meta(ge=2)] = 10
+    """Votes beyond those that are folded in that a held-out person must at least have."""
+    k: Annotated[int, msgspec.Meta(ge=1)] = 10
+    """Length of the list that nDCG looks at."""
+    factorization_machine: FactorizationMachineParams = FactorizationMachineParams()
+    popularity: PopularityParams = PopularityParams()
+    taste: TasteParams = TasteParams()
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is known of items beside votes."""
+
+    sources: ItemSources
+    labels: Mapping[int, Sequence[str]]
+    """By item key."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The mean of a metric over people, with 95 % intervals (bootstrap over people)."""
+
+    votes: int
+    metric: str
+    """`auc` or `ndcg`; both 0..1, more is better."""
+    people: int
+    """Those it is the mean of: the AUC leaves out whose later votes are all likes or all dislikes."""
+    model: float
+    model_interval: tuple[float, float]
+    popularity: float
+    """Of the same later votes ordered by popularity."""
+    popularity_interval: tuple[float, float]
+    gain_interval: tuple[float, float]
+    """Of model − popularity."""
+
+
+def replay(pairs: Interactions, items: Items, params: ReplayParams, rng: np.random.Generator) -> list[Quality]:
+    """Quality after each number of votes. Labels above ½ are likes; pairs without a label are left out.
+
+    Without votes the feed is ordered by popularity, as serving orders it. Ties within a millisecond are in random order.
+    Raises ValueError when too few people have enough votes.
+    """
+    pairs = splits.rows(pairs, ~np.isnan(pairs.label))
+    held = _hold_out(pairs, params, rng)
+    others = splits.rows(pairs, ~np.isin(pairs.user, held))
+    model, _ = fm.fit(others, items.sources, params.factorization_machine, int(rng.integers(2**31)))
+    popular = popularity.fit(others, from_milliseconds(int(others.time.max())), params.popularity)
+    keys = Vocabulary(np.unique(pairs.item))
+    features = _features(keys.keys, model, items)
+    by_popularity = popularity.score(popular, keys.keys)
+    values = []
+    for user in held:
+        own = _in_order(pairs, user, rng)
+        values.append(_measure(keys.rows(pairs.item[own]), pairs.label[own], model, features, by_popularity, params))
+    return _summary(np.array(values), params, rng)
+
+
+def _hold_out(pairs: Interactions, params: ReplayParams, rng: np.random.Generator) -> NDArray[np.int64]:
+    users, counts = np.unique(pairs.user, return_counts=True)
+    able = users[counts >= max(params.votes) + params.later]
+    count = min(params.people, len(users) // 2, len(able))
+    if count < 2:
+        raise ValueError(f"Too few people have {max(params.votes) + params.later} votes.")
+    return np.sort(rng.choice(able, count, replace=False))
+
+
+def _in_order(pairs: Interactions, user: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of one person's votes, oldest first."""
+    own = np.flatnonzero(pairs.user == user)
+    return own[np.lexsort((rng.random(len(own)), pairs.time[own]))]
+
+
+def _features(keys: NDArray[np.int64], model: FactorizationMachine, items: Items) -> Features:
+    """Of each item what serving would know: items without a vote are at the mean of their source, else at zero."""
+    source_keys = items.sources.of(keys)
+    rows, source_rows = model.items.rows(keys), model.sources.rows(source_keys)
+    vectors = np.zeros((len(keys), model.item_vectors.shape[1]), np.float32)
+    bias = np.zeros(len(keys), np.float32)
+    for known, places, of_vectors, of_bias in (
+        (source_rows >= 0, source_rows, model.source_vectors, model.source_bias),
+        (rows >= 0, rows, model.item_vectors, model.item_bias),
+    ):
+        vectors[known], bias[known] = of_vectors[places[known]], of_bias[places[known]]
+    labels = [list(items.labels.get(key, ())) for key in keys.tolist()]
+    names = {name: number for number, name in enumerate(sorted({name for own in labels for name in own}))}
+    return Features(
+        vectors=vectors,
+        bias=bias,
+        source=Vocabulary(np.unique(items.sources.sources)).rows(source_keys).astype(np.int32),
+        label_offsets=np.cumsum([0, *map(len, labels)]).astype(np.int64),
+        labels=np.array([names[name] for own in labels for name in own], np.int32),
+    )
+
+
+def _measure(
+    rows: NDArray[np.int64],
+    labels: NDArray[np.float32],
+    model: FactorizationMachine,
+    features: Features,
+    by_popularity: NDArray[np.float32],
+    params: ReplayParams,
+) -> NDArray[np.float64]:
+    """AUC and nDCG of one person's later votes: (numbers of votes + 1, 2), the last row by popularity alone."""
+    nobody = Taste(loss=model.loss, base=model.base, vector=np.zeros(features.vectors.shape[1], np.float32))
+    scale = float(np.square(features.vectors).sum(axis=1).mean())
+    later = rows[max(params.votes) :]
+    orders = []
+    for votes in params.votes:
+        own = taste.solve(nobody, features.take(rows[:votes]), labels[:votes], scale, params.taste)
+        orders.append(taste.linear(own, features.take(later)) if votes else by_popularity[later])
+    liked = labels[max(params.votes) :] > 0.5
+    return np.array([_metrics(liked, scores, params.k) for scores in (*orders, by_popularity[later])])
+
+
+def _metrics(liked: NDArray[np.bool_], scores: NDArray[np.float32], k: int) -> tuple[float, float]:
+    return metrics.auc(liked, scores), float(metrics.ndcg_at(metrics.relevance(liked, scores), k))
+
+
+def _summary(values: NDArray[np.float64], params: ReplayParams, rng: np.random.Generator) -> list[Quality]:
+    """`values`: (people, numbers of votes + 1, metrics), NaN where a person has no answer."""
+    found = []
+    for place, metric in enumerate(("auc", "ndcg")):
+        answered = values[~np.isnan(values[:, -1, place]), :, place]
+        base = answered[:, -1]
+        for column, votes in enumerate(params.votes):
+            model = answered[:, column]
+            found.append(
+                Quality(
+                    votes=votes,
+                    metric=metric,
+                    people=len(answered),
+                    model=float(model.mean()),
+                    model_interval=metrics.bootstrap_interval(model, rng),
+                    popularity=float(base.mean()),
+                    popularity_interval=metrics.bootstrap_interval(base, rng),
+                    gain_interval=metrics.bootstrap_interval(model - base, rng),
+                )
+            )
+    return found
