@@ -73,6 +73,14 @@ def test_one_like_bends_the_very_next_call_without_any_model(world: World) -> No
     assert after.count("cats") > before.count("cats")
 
 
+def test_one_like_does_not_fill_the_page_with_its_kind_and_five_bring_more(world: World) -> None:
+    world.add(*of_kinds(40, "cats", "cars", "code"))
+    world.act("ann", "like", "cats-0")
+    assert 8 <= kinds(world.ids("ann", log=False)).count("cats") <= 13
+    world.act("ann", "like", "cats-1", "cats-2", "cats-3", "cats-4")
+    assert kinds(world.ids("ann", log=False)).count("cats") > 13
+
+
 def test_a_dislike_lowers_what_is_alike(world: World) -> None:
     world.add(*of_kinds(30, "cats", "cars"))
     world.act("ann", "like", "cats-0")

@@ -56,6 +56,8 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Items with the best scores that are looked at when the list is arranged."""
     source_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     """Part of its value that an item loses for each of the ten places before it that its own source has."""
+    label_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
+    """The same for each with the same first label: one like doesn't fill the whole page with its kind."""
     first_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
     """The same for a new person, by source and by chosen topic."""
     freshness: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
@@ -253,9 +255,10 @@ def _arrange(
         learnable = exploration.find(pool, allowed, params.exploration_pool, params.exploration_evidence)
     spread = params.first_spread if new else params.source_spread
     rows = np.union1d(found, learnable)[::-1]  # of equal values the newest wins
-    spreads = [Spread(pool.source[rows], spread)]
+    by_label = Spread(filters.main_label(pool, rows), params.label_spread)
     if len(topics):
-        spreads.append(Spread(filters.first_label(pool, rows, topics), spread))
+        by_label = Spread(filters.first_label(pool, rows, topics), spread)
+    spreads = [Spread(pool.source[rows], spread), by_label]
     return arranging.arrange(rows, values[rows], np.isin(rows, learnable), spreads, share, limit, rng)
 
 

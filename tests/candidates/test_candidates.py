@@ -79,6 +79,11 @@ def test_labels_are_found_on_items() -> None:
     assert [POOL.label_names.values[number] if number >= 0 else None for number in first] == ["x", None, None, "z", "z"]
 
 
+def test_the_first_label_of_an_item_is_its_main_one() -> None:
+    main = filters.main_label(POOL, np.array([4, 2, 0], np.int64))
+    assert [POOL.label_names.values[number] if number >= 0 else None for number in main] == ["z", None, "x"]
+
+
 def test_the_newest_come_first_and_undated_ones_count_from_their_arrival() -> None:
     everything = np.ones(5, bool)
     assert POOL.keys[fresh.find(POOL, everything, 9)].tolist() == [4, 1, 3, 5, 2]

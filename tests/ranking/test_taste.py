@@ -15,7 +15,6 @@ from palate.ranking.taste import (
     linear,
     score,
     solve,
-    unlabelled,
     with_choices,
 )
 
@@ -147,10 +146,3 @@ def test_votes_far_beyond_any_dimension_are_solved_too(places: list[int]) -> Non
     many = rows(*places * 20)
     taste = solve(prior("logistic"), many, np.ones(len(many), np.float32), 1.0, PARAMS)
     assert np.isfinite(score(taste, ITEMS)).all()
-
-
-def test_items_without_sources_and_labels_need_the_model_alone() -> None:
-    items = unlabelled(ITEMS.vectors, ITEMS.bias)
-    assert score(prior(vector=(0.1, 0.2)), items) == pytest.approx(
-        0.5 + ITEMS.bias + ITEMS.vectors @ [0.1, 0.2], abs=1e-6
-    )

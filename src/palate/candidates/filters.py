@@ -73,6 +73,15 @@ def first_label(pool: Pool, rows: NDArray[np.int64], labels: NDArray[np.int32]) 
     return np.array(found, np.int32)
 
 
+def main_label(pool: Pool, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    """For each row the first of its labels (number), −1 where it has none."""
+    starts = pool.label_offsets[rows]
+    has = starts < pool.label_offsets[rows + 1]
+    found = np.full(len(rows), -1, np.int32)
+    found[has] = pool.labels[starts[has]]
+    return found
+
+
 def _among(pool: Pool, labels: NDArray[np.int32]) -> Mask:
     """For each entry of `pool.labels`, whether it is one of these."""
     wanted = np.zeros(len(pool.label_names), bool)

@@ -65,12 +65,6 @@ class Features:
         return Features(self.vectors[rows], self.bias[rows], self.source[rows], offsets, self.labels[places])
 
 
-def unlabelled(vectors: Floats, bias: Floats) -> Features:
-    """Items of which only the model's part is known."""
-    none = np.full(len(bias), -1, np.int32)
-    return Features(vectors, bias, none, np.zeros(len(bias) + 1, np.int64), np.zeros(0, np.int32))
-
-
 @dataclass(frozen=True, eq=False)
 class Taste:
     """Weights of one person; with `base` they give a score for any item."""
