@@ -416,7 +416,7 @@ def stream(engine: sa.Engine, folder: Path) -> Iterator[list[Event]]:
     while after < end:
         rows, after = _retried(lambda after=after: _next_rows(engine, folder, after, end))  # type: ignore[misc]
         if rows:
-            yield [_event(row) for row in rows]
+            yield [sealing.to_event(row) for row in rows]
 
 
 def _next_rows(engine: sa.Engine, folder: Path, after: int, end: int) -> tuple[list[Row], int]:
@@ -442,7 +442,7 @@ def _next_seq(connection: sa.Connection, after: int) -> int | None:
     return found
 
 
-_SEQ, _TYPE, _ITEM_KEY = (list(sealing.COLUMNS).index(name) for name in ("seq", "type", "item_key"))
+_SEQ = list(sealing.COLUMNS).index("seq")
 
 
 def _hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:
@@ -459,12 +459,6 @@ def _hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: i
     query = sa.select(*(by_name[name].label(name) for name in sealing.COLUMNS)).select_from(tables)
     return [tuple(row) for row in connection.execute(query.where(which).order_by(table.c.seq).limit(limit))]
 
-
-def _event(row: Row) -> Event:
-    return Event(**{name: field for name, field in zip(sealing.COLUMNS, row, strict=True) if name in _EVENT_FIELDS})
-
-
-_EVENT_FIELDS = frozenset(Event.__struct_fields__)
 
 T = TypeVar("T")
 

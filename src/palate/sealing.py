@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from palate.domain import EventColumns
+from palate.domain import Event, EventColumns
 from palate.errors import DataFolderError
 
 COLUMNS = {
@@ -132,6 +132,11 @@ def read_rows(path: Path, after_seq: int, before_seq: int) -> Iterator[tuple[Any
         for row in zip(*(columns[name] for name in COLUMNS), strict=True):
             if after_seq < row[at] < before_seq:
                 yield row
+
+
+def to_event(row: Sequence[Any]) -> Event:
+    """The event of a row in the order of COLUMNS."""
+    return Event(**{name: field for name, field in zip(COLUMNS, row, strict=True) if name in Event.__struct_fields__})
 
 
 def holds(path: Path, user_keys: Collection[int]) -> bool:
