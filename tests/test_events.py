@@ -405,6 +405,14 @@ def test_a_persons_unsealed_events_are_found_by_all_their_ids(engine: sa.Engine,
         assert len(events.of_user(connection, [], 0)) == 0
 
 
+def test_the_unsealed_events_of_an_item_are_counted_by_type(engine: sa.Engine, folder: Path) -> None:
+    add(engine, [like("ann"), like("bob"), like("bob", type="shown"), like("bob", "goose")])
+    with reading(engine) as connection:
+        keys = identities.item_keys(connection, ["duck", "goose"], None)
+        assert events.counts_of_item(connection, keys["duck"]) == {"like": 2, "shown": 1}
+        assert events.counts_of_item(connection, max(keys.values()) + 1) == {}
+
+
 def test_types_beyond_those_that_columns_can_tell_apart_become_one() -> None:
     rows = [(n, 1, 1, f"t{n:05}", None, 0) for n in range(MAX_TYPES + 3)]
     log = Log(len(rows), {})
