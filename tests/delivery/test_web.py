@@ -418,10 +418,10 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture
-def trusting(data: Path, database_url: str | None, serve: Any) -> Iterator[httpx.Client]:
+def trusting(data: Path, migrated_url: str | None, serve: Any) -> Iterator[httpx.Client]:
     """A client of an installation that may ask addresses on loopback."""
     params = ServingParams(fetch=FetchParams(allow_private=True, pause=0))
-    with open_serving(data, database_url, params) as serving, serve(create_app({"": serving})) as client:
+    with open_serving(data, migrated_url, params) as serving, serve(create_app({"": serving})) as client:
         yield client
 
 

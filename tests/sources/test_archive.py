@@ -133,7 +133,7 @@ def test_a_csv_row_with_too_many_values_is_bad(tmp_path: Path) -> None:
         ("page.html", b"<html><body>hello</body></html>"),
         ("empty.csv", b""),
         ("cut.parquet", b"PAR1 and no more"),
-        ("cut.jsonl.gz", gzip.compress(b'{"user": "a", "item": "b", "type": "like"}\n' * 9)[:-9]),
+        ("cut.jsonl.gz", gzip.compress(b'{"user": "a", "item": "b", "type": "like"}\n' * 9, mtime=0)[:-9]),
         ("endless.jsonl", b'{"a":"' + b"x" * (archive.LONGEST_LINE + 10)),
     ],
 )
