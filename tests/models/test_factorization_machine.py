@@ -120,13 +120,19 @@ def test_sources_of_items_are_looked_up_in_any_order() -> None:
     assert NO_SOURCES.of(np.array([1, 2])).tolist() == [-1, -1]
 
 
+def mixed(new: Interactions, old: Interactions, seed: int) -> Interactions:
+    """The new ones with old ones, 2,048 in all where there are as many; no user and item may be in both."""
+    sample = rows(old, np.random.default_rng(seed).choice(len(old), min(len(old), 2048 - len(new)), replace=False))
+    columns = ("user", "item", "label")
+    return interactions(*(np.concatenate((getattr(new, name), getattr(sample, name))) for name in columns))
+
+
 def test_a_partial_fit_learns_new_users_and_items_and_leaves_the_old_model_alone() -> None:
     old = some(1)
     model, _ = fm.fit(old, NO_SOURCES, FactorizationMachineParams(), 0)
     before = contents(model)
     new = interactions(np.repeat([-3, 1000], 30), np.tile(np.arange(30) * 2 - 1, 2), np.repeat([1, 0], 30))
-    mixed = fm.mix(new, old, np.random.default_rng(0))
-    grown, losses = fm.partial_fit(model, mixed, NO_SOURCES, FactorizationMachineParams(), 1)
+    grown, losses = fm.partial_fit(model, mixed(new, old, 0), NO_SOURCES, FactorizationMachineParams(), 1)
     assert contents(model) == before
     assert len(losses) == 10 * 4
     assert grown.users.keys[[0, -1]].tolist() == [-3, 1000]
@@ -140,8 +146,7 @@ def test_a_partial_fit_keeps_what_was_learned() -> None:
     model, _ = fm.fit(old, NO_SOURCES, FactorizationMachineParams(), 0)
     new = interactions([500] * 20, range(20), [1] * 20)
     for cycle in range(5):
-        mixed = fm.mix(new, old, np.random.default_rng(cycle))
-        model, _ = fm.partial_fit(model, mixed, NO_SOURCES, FactorizationMachineParams(), cycle)
+        model, _ = fm.partial_fit(model, mixed(new, old, cycle), NO_SOURCES, FactorizationMachineParams(), cycle)
     assert np.mean((fm.score(model, fresh.user, fresh.item) - fresh.label) ** 2) < 0.16
 
 
@@ -174,32 +179,6 @@ def test_new_items_of_a_partial_fit_start_at_their_source() -> None:
     assert len(losses) == 0
     assert grown.item_vectors[grown.items.rows(7000)].tobytes() == model.source_vectors[0].tobytes()
     assert grown.source_vectors.tobytes() == model.source_vectors.tobytes()
-
-
-def test_a_mix_has_the_new_ones_and_so_many_of_the_old() -> None:
-    old = some(1, 4000, 100)
-    new = interactions([0, 1, 999], [2**40, 3, 4], [1, 0, np.nan])
-    mixed = fm.mix(new, old, np.random.default_rng(0))
-    assert len(mixed) == 4 * fm.BATCH
-    assert len(fm.mix(new, old, np.random.default_rng(0), per_new=1000)) in (3 + 3000,)
-    assert len(fm.mix(new, old, np.random.default_rng(0), per_new=10**6)) >= 4000
-    pairs = list(zip(mixed.user.tolist(), mixed.item.tolist(), strict=True))
-    assert pairs == sorted(set(pairs))
-    assert {(0, 2**40), (1, 3), (999, 4)} <= set(pairs)
-
-
-def test_a_mix_takes_the_new_vote_of_a_pair_and_never_its_old_one() -> None:
-    old = interactions([1, 1, 2, 3], [5, 6, 5, 9], [0, 1, 0, np.nan])
-    mixed = fm.mix(interactions([1], [5], [1]), old, np.random.default_rng(0))
-    votes = {(u, i): y for u, i, y in zip(mixed.user.tolist(), mixed.item.tolist(), mixed.label.tolist(), strict=True)}
-    assert votes == {(1, 5): 1, (1, 6): 1, (2, 5): 0}
-
-
-def test_a_mix_of_nothing_and_with_nothing() -> None:
-    nothing, votes = interactions([], [], []), interactions([1, 2], [3, 3], [1, 0])
-    assert len(fm.mix(nothing, votes, np.random.default_rng(0))) == 2
-    assert len(fm.mix(votes, nothing, np.random.default_rng(0))) == 2
-    assert len(fm.mix(nothing, nothing, np.random.default_rng(0))) == 0
 
 
 def test_the_arrays_of_a_snapshot_give_the_model_back() -> None:

@@ -54,14 +54,6 @@ def test_no_votes_at_all_give_a_prior_of_one_half() -> None:
     assert popularity.score(found, [1]).tolist() == [0.5]
 
 
-def test_the_lower_bound_rises_with_evidence_for_the_same_rate() -> None:
-    mean = np.array([0.6, 0.6, 0.7], np.float32)
-    bound = popularity.lower(mean, np.array([1, 1000, 0], np.float32), strength=4)
-    assert bound[0] < bound[1] < 0.6
-    assert bound[2] == pytest.approx(0.7 - np.sqrt(0.7 * 0.3 / 5))
-    assert popularity.lower(mean, bound, 4, z=0).tolist() == mean.tolist()
-
-
 @pytest.mark.parametrize("strength", [3.0, 30.0])
 def test_the_strength_of_the_prior_is_recovered_from_the_spread_of_items(strength: float) -> None:
     random = np.random.default_rng(0)

@@ -13,7 +13,8 @@ from palate.pool import Pool
 def find(pool: Pool, allowed: Mask, limit: int) -> NDArray[np.int64]:
     """Rows of the at most `limit` allowed items with the highest popularity, in no order.
 
-    Popularity is shrunk towards the mean by how little is known, so one lucky like puts nothing on top.
+    Popularity is a posterior mean: already shrunk towards the mean of all by how little is known, so one lucky like puts
+    nothing on top. Taking off standard deviations as well was tried and made the first items no better.
     """
     rows = np.flatnonzero(allowed)
     return personal.find(pool.popularity[rows], rows, limit)

@@ -132,8 +132,8 @@ def partial_fit(
 ) -> tuple[FactorizationMachine, Floats]:
     """A model that has learned these as well, and the mean loss of each mini-batch; `model` stays as it is.
 
-    `interactions` are the new ones with a sample of old ones (`mix`), so that what was learned is kept; rows of which they
-    are a small part take short steps. New users start at the prior, new items at the mean of their source with a little
+    `interactions` are the new ones with a sample of old ones, so that what was learned is kept; rows of which they are a
+    small part take short steps. New users start at the prior, new items at the mean of their source with a little
     noise. Loss and number of factors are the model's own.
     """
     random = np.random.default_rng(seed)
@@ -168,22 +168,6 @@ def link(raw: Floats, loss: Loss) -> Floats:
     if loss == "squared":
         return np.clip(raw, 0, 1)
     return np.exp(-np.logaddexp(0, -raw, dtype=np.float32))
-
-
-def mix(
-    new: Interactions, old: Interactions, random: np.random.Generator, *, per_new: int = 30, at_least: int = 4 * BATCH
-) -> Interactions:
-    """New interactions with a sample of old examples, for `partial_fit`, sorted by user and item with each pair once.
-
-    For n new ones max(`per_new` · n, `at_least` − n) old ones, or all there are; a pair that is among the new ones is not
-    taken from the old.
-    """
-    candidates = np.flatnonzero(~np.isnan(old.label) & ~_among(old, new))
-    wanted = min(len(candidates), max(per_new * len(new), at_least - len(new)))
-    taken = random.choice(candidates, wanted, replace=False)
-    parts = {name: np.concatenate((getattr(new, name), getattr(old, name)[taken])) for name in old.__dataclass_fields__}
-    order = np.lexsort((parts["item"], parts["user"]))
-    return Interactions(**{name: values[order] for name, values in parts.items()})
 
 
 def to_arrays(model: FactorizationMachine) -> dict[str, NDArray[Any]]:
@@ -221,14 +205,6 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], loss: Loss, base: float) -> 
         source_bias=own["source_bias"],
         source_vectors=own["source_vectors"],
     )
-
-
-def _among(old: Interactions, new: Interactions) -> NDArray[np.bool_]:
-    """Which of the old interactions are of a user and item that the new ones have too."""
-    users, items = Vocabulary(np.unique(new.user)), Vocabulary(np.unique(new.item))
-    pairs = [users.rows(part.user) * len(items) + items.rows(part.item) for part in (old, new)]
-    known = (users.rows(old.user) >= 0) & (items.rows(old.item) >= 0)
-    return known & np.isin(pairs[0], pairs[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,12 +64,6 @@ def score(popularity: Popularity, items: ArrayLike) -> Floats:
     return result
 
 
-def lower(mean: Floats, evidence: Floats, strength: float, z: float = 1.0) -> Floats:
-    """The mean less z standard deviations of its Beta posterior: what an item is worth at least, by what is known of it."""
-    deviation = np.sqrt(mean * (1 - mean) / (evidence + strength + 1))
-    return (mean - z * deviation).astype(np.float32)
-
-
 def _decay(times: NDArray[np.int64], now: datetime, half_life_days: float) -> NDArray[np.float64]:
     ages = np.maximum(to_milliseconds(now) - times, 0)
     return np.exp2(-ages / (half_life_days * DAY))
