@@ -44,6 +44,8 @@ def test_labels_are_replaced_and_choices_stay(engine: sa.Engine) -> None:
         {"": "unnamed"},
         {"long": "x" * 10_000},
         {"bad": "\ud800"},
+        {"ended": "a\0"},
+        {"listed": ["a", "\0"]},
         {"when": NOW},
         {"mixed": [1, "a"]},
     ],

@@ -317,9 +317,17 @@ def _check_labels(labels: Mapping[str, object]) -> dict[str, Label]:
         raise InvalidInput("a label must be text, a number, true, false, null or a list of texts") from error
     if any(isinstance(value, float) and not math.isfinite(value) for value in checked.values()):
         raise InvalidInput("a label that is a number must be finite")
+    if any("\0" in text for value in checked.values() for text in _texts(value)):
+        raise InvalidInput("a label may not hold the character NUL")
     if size > MAX_LABELS:
         raise InvalidInput(f"the labels must have at most {MAX_LABELS} characters, these have {size}")
     return checked
+
+
+def _texts(label: Label) -> list[str]:
+    if isinstance(label, str):
+        return [label]
+    return label if isinstance(label, list) else []
 
 
 def _move_source_choices(connection: sa.Connection, anonymous: int, person: int) -> None:

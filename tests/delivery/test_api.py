@@ -345,6 +345,11 @@ def test_users_keep_their_labels_and_choices(client: httpx.Client) -> None:
     assert client.get("/v1/users/bob").status_code == 404
 
 
+def test_a_label_with_nul_is_refused(client: httpx.Client) -> None:
+    for label in ("a\0", ["a", "\0"]):
+        assert client.post("/v1/users", json={"id": "ann", "labels": {"name": label}}).status_code == 400
+
+
 def test_nobody_becomes_owner_by_the_api(client: httpx.Client) -> None:
     assert client.post("/v1/users", json={"id": "ann", "choices": {"owner": True}}).status_code == 400
 
