@@ -159,6 +159,46 @@ def test_a_model_that_is_worse_than_the_prior_is_refused(engine: sa.Engine, data
     assert recorded(engine)[-1].version is None
 
 
+def opinions(people: range, minority: int) -> list[tuple[str, str, str]]:
+    """Each person judges 20 of 60 items, the good and the bad by turns; every `minority`th has the opposite taste."""
+    return [
+        (f"u{person}", f"i{item}", "like" if (item % 2 == 0) ^ (person % minority == 0) else "dislike")
+        for item in range(60)
+        for person in people
+        if (item // 2 + person) % 3 == 0
+    ]
+
+
+def test_newcomers_with_a_rare_taste_dont_make_a_sound_model_worse_than_the_prior(
+    engine: sa.Engine, data: Path
+) -> None:
+    known, newcomers = opinions(range(30), minority=5), opinions(range(100, 106), minority=1)
+    append(engine, votes(*known, *newcomers))
+    cycle = run_cycle(engine, data, Params(train=TrainParams(doubt=0)), NOW)
+    assert cycle.version is not None
+    assert cycle.loss is not None
+    assert cycle.prior_loss is not None
+    assert cycle.loss < cycle.prior_loss
+
+
+def test_a_model_of_shuffled_labels_is_refused(engine: sa.Engine, data: Path) -> None:
+    happened = [event for event in simulated() if event.type in ("like", "dislike")]
+    types = np.random.default_rng(3).permutation([event.type for event in happened]).tolist()
+    append(engine, [msgspec.structs.replace(event, type=type) for event, type in zip(happened, types, strict=True)])
+    cycle = run_cycle(engine, data, Params(), NOW)
+    assert cycle.version is None
+    assert "worse than the prior" in cycle.reason
+
+
+def test_a_difference_that_chance_explains_refuses_nothing(engine: sa.Engine, data: Path) -> None:
+    rng = np.random.default_rng(2)
+    append(engine, votes(*((f"u{n % 9}", f"i{n // 9}", rng.choice(("like", "dislike"))) for n in range(90))))
+    strict, lenient = (run_cycle(engine, data, Params(train=TrainParams(doubt=doubt)), NOW) for doubt in (0, 1.5))
+    assert strict.loss == lenient.loss
+    assert strict.version is None
+    assert lenient.version is not None
+
+
 def test_with_too_few_examples_for_a_test_it_is_published_and_said(engine: sa.Engine, data: Path) -> None:
     append(engine, votes(("a", "x", "like"), ("b", "x", "dislike"), ("a", "y", "like")))
     cycle = run_cycle(engine, data, Params(), NOW)

@@ -1,7 +1,7 @@
 """One cycle of training: read the log, learn, test, publish a snapshot, tidy up.
 
 A cycle is full (a new model of all examples) or incremental (the last model learns what is new, mixed with a sample of what is
-old). It is tested on its newest examples before it learns them, and refused when it is worse than the prior.
+old). It is tested on its newest examples before it learns them, and refused when it is clearly worse than the prior.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class TrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     robots: tuple[str, ...] = ()
     """Ids of users whose events teach nothing."""
     held_out_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
-    """Share of a cycle's examples, the newest, on which it is tested before it learns them."""
+    """Share of a cycle's examples, the newest, on which it is tested before it learns them. Of each person the older half
+    is learned first if there are enough others: serving too knows a person's earlier votes."""
     min_held_out: Annotated[int, msgspec.Meta(ge=1)] = 30
     """Fewest examples for a test; a cycle with less than twice as many new ones is published without."""
     old_per_new: Annotated[int, msgspec.Meta(ge=0)] = 30
@@ -61,6 +62,9 @@ class TrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Fewest examples of an incremental cycle, old and new, if there are as many."""
     tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.001
     """By how much the loss may exceed the prior's: where all labels are alike both are nearly 0, and one is larger."""
+    doubt: Annotated[float, msgspec.Meta(ge=0)] = 1.5
+    """By how many of its standard errors the difference must exceed `tolerance` for a refusal: on few examples a sound model
+    is often a little worse by chance, and without a model there is no feed."""
     standstill: Annotated[int, msgspec.Meta(ge=2)] = 4
     """Incremental cycles whose losses are compared with the newest; when it jumps out of them, a full fit takes its place."""
     keep_snapshots: Annotated[int, msgspec.Meta(ge=1)] = 5
@@ -151,13 +155,17 @@ class _Lesson:
     held_out: int
     loss: float | None
     prior_loss: float | None
+    error: float
+    """Standard error of loss − prior_loss."""
     warm: bool
 
-    def is_refused(self, tolerance: float) -> bool:
-        """Whether it is worse than the prior, or no number at all."""
+    def is_refused(self, params: TrainParams) -> bool:
+        """Whether it is worse than the prior by more than chance explains, or no number at all."""
         if not np.isfinite(self.losses).all():
             return True
-        return self.loss is not None and self.prior_loss is not None and not self.loss <= self.prior_loss + tolerance
+        if self.loss is None or self.prior_loss is None:
+            return False
+        return not self.loss <= self.prior_loss + params.tolerance + params.doubt * self.error
 
 
 def run_cycle(
@@ -169,7 +177,7 @@ def run_cycle(
     full: bool = True,
     reason: str = "it was asked for",
 ) -> Cycle:
-    """Learn from the log and publish a snapshot in `data/snapshots`, unless it is worse than the prior.
+    """Learn from the log and publish a snapshot in `data/snapshots`, unless it is clearly worse than the prior.
 
     An incremental cycle becomes a full one when there is no fitting model to go on from, or when its loss jumps. Raises
     DatabaseError or DataFolderError when the log can't be read or the snapshot can't be written.
@@ -254,15 +262,15 @@ def _learn(material: _Material, last: _Last | None, params: Params) -> _Lesson |
     if not material.examples.any():
         return None
     new = material.examples if last is None else material.examples & material.new
-    held = _newest(material.all.time, new, params.train)
+    held = _newest(material, new, params.train)
     taken = _labelled(material.all, material.examples & ~held)
     steps = _Steps(material, params, np.random.default_rng([params.train.seed, material.seq]))
     model, losses = steps.fit(taken) if last is None else steps.partial_fit(last.model, new & ~held)
-    loss, prior_loss = _test(model, material.all, held, taken)
+    loss, prior_loss, error = _test(model, material.all, held, taken) if held.any() else (None, None, 0.0)
     if held.any():
         model, more = steps.partial_fit(model, held)
         losses = np.concatenate((losses, more))
-    return _Lesson(model, losses, int(new.sum()), int(held.sum()), loss, prior_loss, last is not None)
+    return _Lesson(model, losses, int(new.sum()), int(held.sum()), loss, prior_loss, error, last is not None)
 
 
 @dataclass(frozen=True)
@@ -294,31 +302,45 @@ class _Steps:
         return self.material.item_sources, self.params.factorization_machine, int(self.random.integers(2**31))
 
 
-def _newest(times: NDArray[np.int64], new: NDArray[np.bool_], params: TrainParams) -> NDArray[np.bool_]:
-    """Which of the new examples are held out: the newest share, none when that is too few for a test."""
+def _newest(material: _Material, new: NDArray[np.bool_], params: TrainParams) -> NDArray[np.bool_]:
+    """Which of the new examples are held out: the newest share, none when that is too few for a test.
+
+    The older half of each person's examples is taken only when there are not enough others. The newest of all are often the
+    first of somebody who has just come: a model that knows nothing of a person can't be told from the prior by them.
+    """
     places = np.flatnonzero(new)
     count = max(round(params.held_out_share * len(places)), params.min_held_out)
     held = np.zeros(len(new), bool)
     if params.held_out_share > 0 and 2 * count <= len(places):
-        held[places[np.argsort(times[places], kind="stable")[-count:]]] = True
+        later = _in_later_half(material.all, material.examples)[places]
+        held[places[np.lexsort((material.all.time[places], later))[-count:]]] = True
     return held
+
+
+def _in_later_half(pairs: Interactions, examples: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which examples are among the later half (rounded down) of their person's."""
+    places = np.flatnonzero(examples)
+    places = places[np.lexsort((pairs.time[places], pairs.user[places]))]
+    _, starts, counts = np.unique(pairs.user[places], return_index=True, return_counts=True)
+    later = np.zeros(len(examples), bool)
+    later[places] = np.arange(len(places)) - np.repeat(starts, counts) >= np.repeat((counts + 1) // 2, counts)
+    return later
 
 
 def _test(
     model: FactorizationMachine, pairs: Interactions, held: NDArray[np.bool_], taken: Interactions
-) -> tuple[float | None, float | None]:
-    """Mean loss of the model and of the prior (the mean label of what was learned) on the held-out examples."""
-    if not held.any():
-        return None, None
-    labels = pairs.label[held]
-    prior = np.full(len(labels), np.nanmean(taken.label, dtype=np.float64))
-    return _loss(model.loss, fm.score(model, pairs.user[held], pairs.item[held]), labels), _loss(
-        model.loss, prior, labels
-    )
-
-
-def _loss(kind: str, scores: NDArray[Any], labels: NDArray[np.float32]) -> float:
-    return metrics.log_loss(labels, scores) if kind == "logistic" else metrics.rmse(labels, scores) ** 2
+) -> tuple[float, float, float]:
+    """Mean loss of the model and of the prior (the mean label of what was learned) on the held-out examples, and the standard
+    error of their difference. Examples of one person err together, so people are what is counted (Liang and Zeger,
+    "Longitudinal Data Analysis Using Generalized Linear Models", 1986).
+    """
+    labels, users = pairs.label[held], pairs.user[held]
+    measure = metrics.log_losses if model.loss == "logistic" else metrics.squared_errors
+    losses = measure(labels, fm.score(model, users, pairs.item[held]))
+    prior_losses = measure(labels, np.full(len(labels), np.nanmean(taken.label, dtype=np.float64)))
+    difference = losses - prior_losses
+    by_person = np.bincount(np.unique(users, return_inverse=True)[1], difference - difference.mean())
+    return float(losses.mean()), float(prior_losses.mean()), float(np.sqrt((by_person**2).sum())) / len(labels)
 
 
 def _jump(engine: sa.Engine, lesson: _Lesson, params: TrainParams) -> str | None:
@@ -361,7 +383,7 @@ def _publish(
     """The version that was published and None, or None and the reason why not. Nobody who was deleted gets into it."""
     if lesson is None:
         return None, "there is nothing to learn from yet"
-    if lesson.is_refused(params.train.tolerance):
+    if lesson.is_refused(params.train):
         return (
             None,
             f"refused: its loss {lesson.loss or np.nan:.4f} is worse than the prior's {lesson.prior_loss or np.nan:.4f}",

@@ -12,14 +12,25 @@ Values = NDArray[np.float64]
 
 def rmse(labels: ArrayLike, scores: ArrayLike) -> float:
     """Root of the mean squared error; NaN of nothing."""
-    errors = _float(labels) - _float(scores)
-    return float(np.sqrt(np.mean(errors**2))) if errors.size else float("nan")
+    errors = squared_errors(labels, scores)
+    return float(np.sqrt(np.mean(errors))) if errors.size else float("nan")
+
+
+def squared_errors(labels: ArrayLike, scores: ArrayLike) -> Values:
+    """What `rmse` is the root of the mean of."""
+    return _float((_float(labels) - _float(scores)) ** 2)
 
 
 def log_loss(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Mean cross-entropy in nats of labels 0..1; NaN of nothing. Scores are held 1e-7 off 0 and 1, so that it stays finite."""
+    """Mean cross-entropy in nats of labels 0..1; NaN of nothing."""
+    losses = log_losses(labels, scores)
+    return float(np.mean(losses)) if losses.size else float("nan")
+
+
+def log_losses(labels: ArrayLike, scores: ArrayLike) -> Values:
+    """What `log_loss` is the mean of. Scores are held 1e-7 off 0 and 1, so that all are finite."""
     y, p = _float(labels), np.clip(_float(scores), 1e-7, 1 - 1e-7)
-    return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p))) if y.size else float("nan")
+    return _float(-(y * np.log(p) + (1 - y) * np.log1p(-p)))
 
 
 def auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None) -> float:
