@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from palate import events
 from palate.database import connect, migrate, reading
 from palate.domain import Event
+from palate.group_commit import GroupCommit
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -62,7 +63,7 @@ def raw(folder: Path, seconds: float, batch: int) -> float:
         os.close(handle)
 
 
-def grouped(commits: events.GroupCommit, seconds: float, batch: int, waiting: int, ids: bool, first: int) -> float:
+def grouped(commits: GroupCommit, seconds: float, batch: int, waiting: int, ids: bool, first: int) -> float:
     """`waiting` callers that each submit `batch` events and wait for them before the next."""
     open_: deque[Future[int]] = deque()
 
@@ -89,7 +90,7 @@ def main() -> None:
 def measure(folder: Path, seconds: float) -> None:
     engine = connect(None, folder)
     migrate(engine)
-    commits = events.GroupCommit(engine)
+    commits = GroupCommit(engine)
     limits = {batch: raw(folder, seconds / 2, batch) for batch in (1, 64, 100, 500, 1000)}
     print(f"raw file, append + fdatasync of 1 event: {limits[1]:10,.0f} events/s")
     print(f"{'':44}{'log':>12}{'raw file':>12}{'ratio':>8}   (events/s)")

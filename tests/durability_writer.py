@@ -23,6 +23,7 @@ from palate import events
 from palate.database import connect, reading
 from palate.domain import Event
 from palate.errors import PalateError
+from palate.group_commit import GroupCommit
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -46,7 +47,7 @@ def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())  # at once, one write: whole or not there, also when killed
 
 
-def resend(commits: events.GroupCommit, ids: list[str]) -> None:
+def resend(commits: GroupCommit, ids: list[str]) -> None:
     for at in range(0, len(ids), 7):
         some = ids[at : at + 7]
         commits.submit([Event(user=id[:4], item="duck", type="like", id=id) for id in some], NOW).result()
@@ -54,7 +55,7 @@ def resend(commits: events.GroupCommit, ids: list[str]) -> None:
             say(f"kept {id}")
 
 
-def write(commits: events.GroupCommit, name: str, seed: int) -> None:
+def write(commits: GroupCommit, name: str, seed: int) -> None:
     chance = random.Random(seed)
     for n in range(100_000):
         ids = [f"{name}-{n}-{place}" for place in range(chance.choice([1, 1, 3, 40]))]
@@ -77,7 +78,7 @@ def run(order: Order) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest, order.largest))
     data = Path(order.data)
     engine = connect(order.url, data)
-    commits = events.GroupCommit(engine)
+    commits = GroupCommit(engine)
     names = [f"r{order.number:02}t{n}" for n in range(3)]
     writers = [
         threading.Thread(target=write, args=(commits, name, 100 * order.number + n), daemon=True)

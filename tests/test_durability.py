@@ -20,6 +20,7 @@ from palate import database, events
 from palate.database import connect, migrate, writing
 from palate.domain import Event
 from palate.errors import DataFolderError, NotDurable
+from palate.group_commit import GroupCommit
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 WRITER = Path(__file__).with_name("durability_writer.py")
@@ -133,7 +134,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_said_and_loses_nothing_and_works_again_with_room(small_disk: Path) -> None:
     engine = connect(None, small_disk)
     migrate(engine)
-    commits = events.GroupCommit(engine)
+    commits = GroupCommit(engine)
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * 1_000_000)
     kept = 0
@@ -175,7 +176,7 @@ def test_a_disk_too_full_to_seal_keeps_the_events_where_they_are(small_disk: Pat
 def test_a_folder_that_turns_read_only_is_said_and_loses_nothing(small_disk: Path) -> None:
     engine = connect(None, small_disk)
     migrate(engine)
-    commits = events.GroupCommit(engine)
+    commits = GroupCommit(engine)
     assert commits.submit([Event(user="ann", item="duck", type="like", id="before")], NOW).result() == 1
     engine.dispose()  # a disk with files open for writing can't be made read-only
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)

@@ -1,8 +1,8 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from palate import database, events, identities, sealing
 from palate.columns import MAX_TYPES, Log, from_rows
 from palate.database import reading, writing
 from palate.domain import Event, EventColumns, to_milliseconds
-from palate.errors import DataFolderError, InvalidEvent, NotDurable, Overloaded
+from palate.errors import DataFolderError, InvalidEvent
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -29,13 +29,6 @@ EVERYTHING = 2**62
 def folder(data: Path) -> Path:
     """Where the sealed files lie."""
     return data / "events"
-
-
-@pytest.fixture
-def commits(engine: sa.Engine) -> Iterator[events.GroupCommit]:
-    log = events.GroupCommit(engine)
-    yield log
-    log.close()
 
 
 def add(engine: sa.Engine, given: Sequence[Event], now: datetime = NOW) -> None:
@@ -235,114 +228,6 @@ def test_last_seq_is_that_of_the_newest_event_sealed_or_not(engine: sa.Engine, f
     assert last() == newest
     add(engine, [like("ann")])
     assert last() > newest
-
-
-# group commit
-
-
-def test_what_is_submitted_is_durable_when_the_future_says_so(
-    engine: sa.Engine, folder: Path, commits: events.GroupCommit
-) -> None:
-    futures = [commits.submit([like(f"u{n}"), like(f"u{n}", id="same")], NOW) for n in range(50)]
-    assert [future.result(20) for future in futures] == [2] * 50
-    assert Counter(event.id for event in read(engine, folder)) == {None: 50, "same": 1}
-
-
-def test_one_submission_that_cannot_be_written_does_not_harm_the_others(
-    engine: sa.Engine, folder: Path, commits: events.GroupCommit
-) -> None:
-    unchecked = Event(user="\ud800", item="duck", type="like")
-    given = [[like("ann")], [unchecked], [like("bob")], [], [like("cid")]]
-    with writing(engine) if engine.dialect.name == "sqlite" else reading(engine):  # so that they gather behind it
-        futures = [commits.submit(some, NOW) for some in given]
-    assert futures[1].exception(20) is not None
-    assert [futures[place].result(20) for place in (0, 2, 3, 4)] == [1, 1, 0, 1]
-    assert sorted(event.user for event in read(engine, folder)) == ["ann", "bob", "cid"]
-
-
-def test_every_caller_hears_that_nothing_is_durable_and_the_next_write_works(data: Path) -> None:
-    engine = database.connect(None, data)
-    database.migrate(engine)
-    refuse = True
-
-    @sa.event.listens_for(engine, "commit")
-    def fail(_: sa.Connection) -> None:
-        if refuse:
-            raise sa.exc.OperationalError("COMMIT", {}, Exception("database or disk is full"))
-
-    commits = events.GroupCommit(engine)
-    futures = [commits.submit([like("ann")], NOW) for _ in range(5)]
-    for future in futures:
-        with pytest.raises(NotDurable, match="disk is full"):
-            future.result(20)
-    refuse = False
-    assert commits.submit([like("bob")], NOW).result(20) == 1
-    commits.close()
-    assert [event.user for event in read(engine, data / "events")] == ["bob"]
-    engine.dispose()
-
-
-def test_too_many_waiting_events_are_refused_and_the_waiting_ones_kept(data: Path) -> None:
-    engine = database.connect(None, data)
-    database.migrate(engine)
-    commits = events.GroupCommit(engine, events.EventParams(max_waiting=10, max_commit=4))
-    futures: list[Future[int]] = []
-    with writing(engine), pytest.raises(Overloaded, match="wait"):
-        for _ in range(30):
-            futures.append(commits.submit([like("ann")], NOW))
-    assert len(futures) >= 10
-    assert sum(future.result(20) for future in futures) == len(futures)
-    commits.close()
-    assert len(read(engine, data / "events")) == len(futures)
-    engine.dispose()
-
-
-def test_a_submission_given_up_before_its_commit_is_not_written(data: Path) -> None:
-    engine = database.connect(None, data)
-    database.migrate(engine)
-    commits = events.GroupCommit(engine)
-    with writing(engine):
-        futures = [commits.submit([like(f"u{n}")], NOW) for n in range(5)]
-        assert futures[-1].cancel()
-    commits.close()
-    assert [future.result() for future in futures[:-1]] == [1] * 4
-    assert len(read(engine, data / "events")) == 4
-    engine.dispose()
-
-
-def test_closing_writes_what_waits_and_refuses_the_rest(engine: sa.Engine, folder: Path) -> None:
-    commits = events.GroupCommit(engine)
-    futures = [commits.submit([like("ann")] * 3, NOW) for _ in range(20)]
-    commits.close()
-    assert all(future.done() for future in futures)
-    assert len(read(engine, folder)) == 60
-    with pytest.raises(NotDurable, match="closed"):
-        commits.submit([like("ann")], NOW)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_no_future_is_left_open_when_the_writer_dies(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = database.connect(None, data)
-    database.migrate(engine)
-    reached, go = threading.Event(), threading.Event()
-
-    def die(*_: object) -> None:
-        reached.set()
-        go.wait(20)
-        raise MemoryError
-
-    monkeypatch.setattr(events.GroupCommit, "_commit", die)
-    commits = events.GroupCommit(engine)
-    first = commits.submit([like("ann")], NOW)
-    assert reached.wait(20)
-    second = commits.submit([like("ann")], NOW)
-    go.set()
-    for future in (first, second):
-        with pytest.raises(NotDurable, match="stopped"):
-            future.result(20)
-    with pytest.raises(NotDurable):
-        commits.submit([like("ann")], NOW)
-    engine.dispose()
 
 
 # reading

@@ -1,17 +1,13 @@
 """The durable event log: what was shown, and what people did.
 
-New events enter a table, the hot tail of the log (`append`, many callers in one commit through `GroupCommit`); complete days
+New events enter a table, the hot tail of the log (`append`; many callers share a commit through `group_commit`); complete days
 are sealed into Parquet files (`seal`). Whoever reads sees both as one log in the order of `seq`.
 """
 
 from __future__ import annotations
 
 import re
-import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +20,7 @@ import sqlalchemy as sa
 from palate import columns, database, identities, sealing
 from palate.database import reading, writing
 from palate.domain import Event, EventColumns, from_milliseconds, to_milliseconds
-from palate.errors import DataFolderError, InvalidEvent, InvalidInput, NotDurable, Overloaded
+from palate.errors import DataFolderError, InvalidEvent, InvalidInput
 
 EXACTLY_ONCE = timedelta(days=7)
 """How long a client's event id is remembered."""
@@ -113,14 +109,15 @@ def append(connection: sa.Connection, events: Sequence[Event], now: datetime) ->
     Users and items that nobody named before get their rows. An event whose client id came within the last seven days, or
     earlier in this call, is not added again. Returns how many of the events the log then holds: all, repeats included.
     """
-    return _append(connection, [(event, to_milliseconds(now)) for event in events], now)
+    return append_received(connection, [(event, to_milliseconds(now)) for event in events], now)
 
 
 Received = tuple[Event, int]
 """An event and the milliseconds at which it came."""
 
 
-def _append(connection: sa.Connection, arrived: Sequence[Received], now: datetime) -> int:
+def append_received(connection: sa.Connection, arrived: Sequence[Received], now: datetime) -> int:
+    """What `append` does, for events that came at moments of their own, the last of them at `now`."""
     if connection.dialect.name == "postgresql":
         # Numbers are drawn under this lock, so that they become visible in their order and followers skip none.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7073618)"))
@@ -202,126 +199,6 @@ def _insert(connection: sa.Connection, rows: list[Row]) -> None:
         connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list(column) for column in zip(*rows, strict=True)))
     else:
         connection.exec_driver_sql(_INSERT_SQLITE, rows)
-
-
-@dataclass(frozen=True)
-class _Submission:
-    events: Sequence[Event]
-    now: datetime
-    future: Future[int]
-
-
-class GroupCommit:
-    """Makes the events of many callers durable together: one thread writes all that waits in one transaction.
-
-    A commit to disk costs the same for one event and for hundreds, so callers that wait at the same time share it.
-    `committed` is called with the number of events after each commit, and must not raise.
-    """
-
-    def __init__(
-        self,
-        engine: sa.Engine,
-        params: EventParams | None = None,
-        committed: Callable[[int], object] | None = None,
-    ) -> None:
-        self._engine = engine
-        self._committed = committed or (lambda _: None)
-        self._params = params or EventParams()
-        self._waiting: deque[_Submission] = deque()
-        self._writing: list[_Submission] = []
-        self._rows = 0
-        self._closed = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="palate-events", daemon=True)
-        self._thread.start()
-
-    def submit(self, events: Sequence[Event], now: datetime) -> Future[int]:
-        """Hand over checked events; the future gives their number once they are durable.
-
-        The future raises NotDurable when they could not be written. Raises Overloaded at once when too many wait,
-        NotDurable after `close`.
-        """
-        future: Future[int] = Future()
-        with self._changed:
-            if self._closed:
-                raise NotDurable("The event log is closed: this process is stopping.")
-            if self._rows and self._rows + len(events) > self._params.max_waiting:
-                raise Overloaded(f"{self._rows} events wait to be written already: try again in a second.")
-            self._waiting.append(_Submission(events, now, future))
-            self._rows += len(events)
-            self._changed.notify()
-        return future
-
-    def close(self) -> None:
-        """Write what waits, then stop. Later submissions are refused."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            while self._take_batch():
-                self._commit(self._writing)
-        finally:
-            with self._changed:
-                self._closed = True
-                left = [*self._writing, *self._waiting]
-                self._waiting.clear()
-            _fail(left, NotDurable("The writer of the event log has stopped: restart this process."))
-
-    def _take_batch(self) -> bool:
-        """Wait for submissions and take as many as one commit holds; False when closed and drained."""
-        batch = self._writing = list[_Submission]()
-        rows = 0
-        with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait()
-            while self._waiting and (not batch or rows + len(self._waiting[0].events) <= self._params.max_commit):
-                batch.append(self._waiting.popleft())
-                rows += len(batch[-1].events)
-            self._rows -= rows
-        return bool(batch)
-
-    def _commit(self, batch: list[_Submission]) -> None:
-        # A future that its caller gave up before now is not written; from here on it can't be given up.
-        batch = [submission for submission in batch if submission.future.set_running_or_notify_cancel()]
-        if not batch:
-            return
-        try:
-            self._write(batch)
-        except NotDurable as error:
-            _fail(batch, error)
-        except BaseException as error:
-            if len(batch) == 1:
-                _fail(batch, error)
-            else:
-                self._commit_each(batch)
-        else:
-            for submission in batch:
-                submission.future.set_result(len(submission.events))
-
-    def _commit_each(self, batch: list[_Submission]) -> None:
-        """One of the batch can't be written whatever comes with it: find out which, and keep the others."""
-        for submission in batch:
-            try:
-                self._write([submission])
-            except BaseException as error:
-                _fail([submission], error)
-            else:
-                submission.future.set_result(len(submission.events))
-
-    def _write(self, batch: list[_Submission]) -> None:
-        with writing(self._engine) as connection:
-            arrived = [(event, to_milliseconds(one.now)) for one in batch for event in one.events]
-            _append(connection, arrived, max(one.now for one in batch))
-        self._committed(len(arrived))
-
-
-def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:
-    for submission in submissions:
-        with suppress(InvalidStateError):  # done already, or given up by its caller
-            submission.future.set_exception(error)
 
 
 def last_seq(connection: sa.Connection) -> int:

@@ -1,0 +1,139 @@
+"""Many callers in one commit: what waits to be written to the event log is made durable together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from palate import events
+from palate.database import writing
+from palate.domain import Event, to_milliseconds
+from palate.errors import NotDurable, Overloaded
+from palate.events import EventParams
+
+
+@dataclass(frozen=True)
+class _Submission:
+    events: Sequence[Event]
+    now: datetime
+    future: Future[int]
+
+
+class GroupCommit:
+    """Makes the events of many callers durable together: one thread writes all that waits in one transaction.
+
+    A commit to disk costs the same for one event and for hundreds, so callers that wait at the same time share it.
+    `committed` is called with the number of events after each commit, and must not raise.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        params: EventParams | None = None,
+        committed: Callable[[int], object] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._committed = committed or (lambda _: None)
+        self._params = params or EventParams()
+        self._waiting: deque[_Submission] = deque()
+        self._writing: list[_Submission] = []
+        self._rows = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="palate-events", daemon=True)
+        self._thread.start()
+
+    def submit(self, events: Sequence[Event], now: datetime) -> Future[int]:
+        """Hand over checked events; the future gives their number once they are durable.
+
+        The future raises NotDurable when they could not be written. Raises Overloaded at once when too many wait,
+        NotDurable after `close`.
+        """
+        future: Future[int] = Future()
+        with self._changed:
+            if self._closed:
+                raise NotDurable("The event log is closed: this process is stopping.")
+            if self._rows and self._rows + len(events) > self._params.max_waiting:
+                raise Overloaded(f"{self._rows} events wait to be written already: try again in a second.")
+            self._waiting.append(_Submission(events, now, future))
+            self._rows += len(events)
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Write what waits, then stop. Later submissions are refused."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._take_batch():
+                self._commit(self._writing)
+        finally:
+            with self._changed:
+                self._closed = True
+                left = [*self._writing, *self._waiting]
+                self._waiting.clear()
+            _fail(left, NotDurable("The writer of the event log has stopped: restart this process."))
+
+    def _take_batch(self) -> bool:
+        """Wait for submissions and take as many as one commit holds; False when closed and drained."""
+        batch = self._writing = list[_Submission]()
+        rows = 0
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            while self._waiting and (not batch or rows + len(self._waiting[0].events) <= self._params.max_commit):
+                batch.append(self._waiting.popleft())
+                rows += len(batch[-1].events)
+            self._rows -= rows
+        return bool(batch)
+
+    def _commit(self, batch: list[_Submission]) -> None:
+        # A future that its caller gave up before now is not written; from here on it can't be given up.
+        batch = [submission for submission in batch if submission.future.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        try:
+            self._write(batch)
+        except NotDurable as error:
+            _fail(batch, error)
+        except BaseException as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+            else:
+                self._commit_each(batch)
+        else:
+            for submission in batch:
+                submission.future.set_result(len(submission.events))
+
+    def _commit_each(self, batch: list[_Submission]) -> None:
+        """One of the batch can't be written whatever comes with it: find out which, and keep the others."""
+        for submission in batch:
+            try:
+                self._write([submission])
+            except BaseException as error:
+                _fail([submission], error)
+            else:
+                submission.future.set_result(len(submission.events))
+
+    def _write(self, batch: list[_Submission]) -> None:
+        with writing(self._engine) as connection:
+            arrived = [(event, to_milliseconds(one.now)) for one in batch for event in one.events]
+            events.append_received(connection, arrived, max(one.now for one in batch))
+        self._committed(len(arrived))
+
+
+def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:
+    for submission in submissions:
+        with suppress(InvalidStateError):  # done already, or given up by its caller
+            submission.future.set_exception(error)
