@@ -136,8 +136,7 @@ def memory(pid: int) -> dict[str, float]:
     parent = psutil.Process(pid)
     for process in [parent, *parent.children(recursive=True)]:
         try:
-            words = process.cmdline()
-            name = words[3] if len(words) > 3 else "child"
+            name = next((word for word in process.cmdline()[3:4] if word.isalpha()), "others")
             found[name] = found.get(name, 0) + process.memory_full_info().pss / 1e6
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
 from palate import supervisor
 from palate.errors import NotFound, PalateError
-from palate.supervisor import Child, role
+from palate.supervisor import role
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -60,6 +60,7 @@ DEMO = Path("data/demo")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line (None: the process's own); what goes wrong is one sentence on stderr and exit status 1."""
     child = supervisor.LEASH in os.environ
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: its threads wait longer than they work
     supervisor.follow_parent()
     try:
         app(arguments)
@@ -81,12 +82,12 @@ def serve(data: Data = DATA, config: Config = None, host: Host = None, port: Por
     host, port = host or settings.server.host, settings.server.port if port is None else port
     with role(data, "serve"):
         common = _common(data, config)
-        children = [
-            Child("api", ["api", *common, "--host", host, "--port", str(port)]),
-            Child("ingest", ["ingest", *common]),
-            Child("train", ["train", *common]),
-        ]
-        _supervise(children, host, port, f"palate serve on {data}")
+        children = {
+            "api": ["api", *common, "--host", host, "--port", str(port)],
+            "ingest": ["ingest", *common],
+            "train": ["train", *common],
+        }
+        _supervise(children, host, port, f"Palate, with its data in {data}")
 
 
 @app.command()
@@ -103,14 +104,14 @@ def demo(data: Data = DEMO, config: Config = None, host: Host = None, port: Port
     with role(data, "serve"), role(own, "serve"):
         _put_sample(data)
         common, beside = _common(data, config), _common(own, config)
-        children = [
-            Child("api", ["api", *common, "--host", host, "--port", str(port), "--own", str(own)]),
-            Child("train", ["train", *common]),
-            Child("ingest", ["ingest", *common]),
-            Child("own ingest", ["ingest", *beside]),
-            Child("own train", ["train", *beside]),
-        ]
-        _supervise(children, host, port, "the sample of Palate")
+        children = {
+            "api": ["api", *common, "--host", host, "--port", str(port), "--own", str(own)],
+            "train": ["train", *common],
+            "ingest": ["ingest", *common],
+            "own ingest": ["ingest", *beside],
+            "own train": ["train", *beside],
+        }
+        _supervise(children, host, port, "Palate, with its sample")
 
 
 @app.command()
@@ -432,16 +433,10 @@ def _common(data: Path, config: Path | None) -> list[str]:
     return ["--data", str(data), *(["--config", str(config)] if config else [])]
 
 
-def _supervise(children: list[Child], host: str, port: int, what: str) -> None:
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+def _supervise(children: dict[str, list[str]], host: str, port: int, title: str) -> NoReturn:
     _check_free(host, port)
-
-    def announce() -> None:
-        typer.echo(f"\n  {what}: http://{shown}:{port}\n  Ctrl-C stops it.\n")
-
-    status = supervisor.supervise(children, lambda: supervisor.answers(shown, port), announce)
-    if status:
-        raise typer.Exit(status)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    supervisor.become(supervisor.Plan(children=children, host=shown, port=port, title=title))
 
 
 def _check_free(host: str, port: int) -> None:

@@ -1,14 +1,15 @@
 """Starts the loops as processes, restarts those that crash, and stops all of them cleanly.
 
-The supervisor itself stays small: it loads nothing of the loops. Its children share its process group, so that Ctrl-C reaches
-all of them, and each holds the reading end of a pipe whose writing end only the supervisor has: when it dies, however it dies,
-the pipe closes and the child stops.
+The supervisor itself stays small: the command that read the settings becomes it (`become`), and it loads nothing of the loops.
+Its children share its process group, so that Ctrl-C reaches all of them, and each holds the reading end of a pipe whose writing
+end only the supervisor has: when it dies, however it dies, the pipe closes and the child stops.
 """
 
 from __future__ import annotations
 
 import fcntl
 import http.client
+import json
 import logging
 import os
 import signal
@@ -18,8 +19,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from palate.errors import AlreadyRunning, DataFolderError
 
@@ -31,11 +33,25 @@ LEASH = "PALATE_LEASH"
 GIVE_UP = 78
 """Exit status of a child that can't work until somebody mends something (EX_CONFIG of sysexits.h)."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before a crashed child is started again: doubled from crash to crash."""
+
+HEALTHY = 10.0
+"""Seconds after which a child that was started is well, and its next crash the first."""
 
 PATIENCE = 15.0
 """Seconds that children get to stop by themselves before they are killed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: the arguments after `palate` of each child by its name, and where the whole then answers."""
+
+    children: dict[str, list[str]]
+    host: str
+    port: int
+    title: str
+    """What the user is told to be there, once it is."""
 
 
 @dataclass
@@ -59,6 +75,7 @@ def role(data: Path, name: str) -> Iterator[None]:
     try:
         (data / "locks").mkdir(parents=True, exist_ok=True)
         handle = os.open(data / "locks" / name, os.O_RDWR | os.O_CREAT, 0o644)
+        os.set_inheritable(handle, True)  # stays held through `become`; Popen closes it in children
     except OSError as error:
         raise DataFolderError(f"The data folder {data} can't be used: {error.strerror}.") from error
     try:
@@ -96,7 +113,23 @@ def stop_signal() -> threading.Event:
     return stop
 
 
-def supervise(children: Sequence[Child], ready: Callable[[], bool], when_ready: Callable[[], None]) -> int:
+def become(plan: Plan) -> NoReturn:
+    """Turn this process into the supervisor of a plan: same process, same roles, none of the memory."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "palate.supervisor", json.dumps(asdict(plan))])
+
+
+def supervise(plan: Plan) -> int:
+    """Run a plan until a signal or until a child gives up; returns the exit status."""
+    children = [Child(name, arguments) for name, arguments in plan.children.items()]
+
+    def announce() -> None:
+        print(f"\n  {plan.title}: http://{plan.host}:{plan.port}\n  Ctrl-C stops it.\n", flush=True)
+
+    return run(children, lambda: answers(plan.host, plan.port), announce)
+
+
+def run(children: Sequence[Child], ready: Callable[[], bool], when_ready: Callable[[], None]) -> int:
     """Run the children until a signal or until one gives up; returns the exit status.
 
     `when_ready` is called once, as soon as `ready` is true.
@@ -140,7 +173,7 @@ def _tend(child: Child, leash: int) -> int | None:
         return None
     status = child.process.poll()
     if status is None:
-        if now - child.started > LONGEST_PAUSE:
+        if now - child.started > HEALTHY:
             child.pause = FIRST_PAUSE
         return None
     child.process = None
@@ -172,3 +205,8 @@ def _stop_all(children: Sequence[Child]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(asctime)s serve  %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    sys.exit(supervise(Plan(**json.loads(sys.argv[1]))))

@@ -48,9 +48,9 @@ def read(body: bytes) -> list[Subscription]:
 
 def _outlines(root: Any) -> Iterator[Subscription]:
     """Depth first without recursion, since files may nest as deep as they like."""
-    todo: list[tuple[Any, tuple[str, ...]]] = [(root, ())]
-    while todo:
-        element, folders = todo.pop()
+    waiting: list[tuple[Any, tuple[str, ...]]] = [(root, ())]
+    while waiting:
+        element, folders = waiting.pop()
         inner = folders
         if _name(element) == "outline":
             attributes = {name.lower(): value for name, value in element.attrib.items()}
@@ -62,7 +62,7 @@ def _outlines(root: Any) -> Iterator[Subscription]:
                 yield Subscription(address, title, tuple(dict.fromkeys([*folders, *_categories(attributes)])))
             elif title and len(folders) < MAX_DEPTH:
                 inner = (*folders, title)
-        todo += [(child, inner) for child in reversed(element) if isinstance(child.tag, str)]
+        waiting += [(child, inner) for child in reversed(element) if isinstance(child.tag, str)]
 
 
 def _name(element: Any) -> str:
