@@ -437,6 +437,33 @@ def test_ranking_for_somebody_unknown_is_by_popularity(world: World) -> None:
     assert feed.rank(world.live, "nobody", [], NOW, PLAIN)[0] == []
 
 
+SURE = {"most": 1.6, "more": 1.3, "much": 1.05, "some": 0.5, "little": -0.05, "less": -0.3, "least": -0.6}
+"""What a model of the squared loss says of items: 0.5 and so much that no probability can be it."""
+
+
+def sure(world: World) -> None:
+    """Items of equal age, each of its own source, and somebody who is known by one vote."""
+    world.add(*(item(id, f"of {id}", hours=1) for id in (*reversed(SURE), "other")))
+    world.publish({id: [0.0] for id in (*SURE, "other")}, bias={id: raw - 0.5 for id, raw in SURE.items()})
+    world.act("ann", "dislike", "other")
+
+
+def test_scores_beyond_what_a_probability_can_be_keep_their_order_when_ranked(world: World) -> None:
+    sure(world)
+    ranked, _ = feed.rank(world.live, "ann", list(reversed(SURE)), NOW, PLAIN)
+    assert [id for id, _ in ranked] == list(SURE)
+    scores = [score for _, score in ranked]
+    assert scores == sorted(set(scores), reverse=True)
+    assert 0 < scores[-1] < scores[0] < 1
+
+
+def test_scores_beyond_what_a_probability_can_be_keep_their_order_in_the_feed(world: World) -> None:
+    sure(world)
+    places = world.serve("ann").items
+    assert [place.item.id for place in places] == list(SURE)
+    assert len({place.score for place in places}) == len(SURE)
+
+
 def test_an_item_that_left_the_pool_is_still_ranked_by_its_vector(world: World) -> None:
     trained(world, 2)
     with writing(world.engine) as connection:

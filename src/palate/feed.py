@@ -141,8 +141,8 @@ def rank(
         known = identities.item_keys(connection, _possible(ids), None)
     keys = np.array([known.get(id, UNKNOWN) for id in ids], np.int64)
     judgement = _judge(state, person, params)
-    scores = scoring.score(judgement, of_keys(state.pool, keys, state.snapshot))
-    best = np.argsort(-scores, kind="stable")
+    scores, values = scoring.order_values(judgement, of_keys(state.pool, keys, state.snapshot))
+    best = np.argsort(-values, kind="stable")
     return [(ids[place], float(scores[place])) for place in best], state.pool.model.version
 
 

@@ -56,6 +56,23 @@ def test_the_compiled_kernel_and_its_readable_twin_agree(loss: Loss, factors: in
         np.testing.assert_allclose(compiled, readable, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_link_stays_between_0_and_1_and_keeps_the_order(loss: Loss) -> None:
+    raw = np.linspace(-2, 3, 1001, dtype=np.float32)
+    scores = fm.link(raw, loss)
+    assert scores.dtype == np.float32
+    assert (np.diff(scores) > 0).all()
+    assert 0 < scores[0] < scores[-1] < 1
+    far = fm.link(np.array([-1e30, 1e30], np.float32), loss)
+    assert far == pytest.approx([0, 1], abs=1e-6)
+
+
+def test_the_link_of_the_squared_loss_leaves_what_can_be_a_label_as_it_is() -> None:
+    raw = np.linspace(0.02, 0.98, 50, dtype=np.float32)
+    np.testing.assert_allclose(fm.link(raw, "squared"), raw, rtol=1e-6)
+    assert fm.link(np.array([0, 1], np.float32), "squared") == pytest.approx([0.01, 0.99])
+
+
 def test_losses_are_the_mean_of_each_mini_batch_and_fall() -> None:
     data = some(1)
     still, losses = fm.fit(

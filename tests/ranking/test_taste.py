@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.models.factorization_machine import Floats, Loss
 from palate.ranking.taste import (
     Features,
-    Floats,
-    Loss,
     Taste,
     TasteParams,
     influence,

@@ -23,6 +23,10 @@ Loss = Literal["squared", "logistic"]
 BATCH = 512
 """Examples whose mean loss makes one entry of the loss curve."""
 
+MARGIN = np.float32(0.02)
+"""Sums of the squared loss that are so far from 0 and 1 are expected labels as they are. It costs nothing: RMSE on MovieLens is
+as with a cut."""
+
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Counts = NDArray[np.int32]
@@ -164,10 +168,16 @@ def score(model: FactorizationMachine, users: ArrayLike, items: ArrayLike) -> Fl
 
 
 def link(raw: Floats, loss: Loss) -> Floats:
-    """From the sum that the model makes to the expected label, 0..1."""
-    if loss == "squared":
-        return np.clip(raw, 0, 1)
-    return np.exp(-np.logaddexp(0, -raw, dtype=np.float32))
+    """From the sum that the model makes to the expected label, between 0 and 1; a larger sum gives a larger label.
+
+    The squared loss knows no bounds: sums within `MARGIN` of 0 or 1 and beyond approach them ever more slowly (Michaelis and
+    Menten's curve), since a plain cut would put all that a person likes most at exactly 1, in no order.
+    """
+    if loss == "logistic":
+        return np.asarray(1 / (1 + np.exp(-np.clip(raw, -80, 80))), np.float32)
+    over, under = np.maximum(raw - (1 - MARGIN), 0), np.maximum(MARGIN - raw, 0)
+    bent = MARGIN * (MARGIN / (MARGIN + under) - MARGIN / (MARGIN + over))
+    return np.asarray(np.clip(raw, MARGIN, 1 - MARGIN) + bent, np.float32)
 
 
 def to_arrays(model: FactorizationMachine) -> dict[str, NDArray[Any]]:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.domain import Reason, from_milliseconds
+from palate.models.factorization_machine import Floats
 from palate.pool import NO_DATE, Pool, take
 from palate.ranking.scoring import Judgement, features
-from palate.ranking.taste import Floats, Taste, influence
+from palate.ranking.taste import Taste, influence
 
 LEAST = 0.01
 """A part of the score below this is no reason."""

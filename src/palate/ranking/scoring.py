@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.live import Person
+from palate.models.factorization_machine import Floats, link
 from palate.pool import Pool, of_keys
-from palate.ranking.taste import Features, Floats, Taste, TasteParams, linear, respond, solve, with_choices
+from palate.ranking.taste import Features, Taste, TasteParams, linear, solve, with_choices
 from palate.snapshots import Snapshot
 
 
@@ -51,20 +52,14 @@ def features(pool: Pool, by_popularity: bool = False) -> Features:
     return Features(pool.vectors, pool.bias, pool.source, pool.label_offsets, pool.labels)
 
 
-def score(judgement: Judgement, pool: Pool) -> Floats:
-    """(n,) estimated probability, 0..1, that the person likes each item of the pool."""
-    return respond(judgement.taste.loss, _linear(judgement, pool))
-
-
 def order_values(judgement: Judgement, pool: Pool) -> tuple[Floats, Floats]:
-    """(n,) scores, and (n,) positive values to order by: these still tell apart what a squared loss puts above 1."""
-    values = _linear(judgement, pool)
-    scores = respond(judgement.taste.loss, values)
-    return scores, np.maximum(values, 0.01) if judgement.taste.loss == "squared" else scores
+    """(n,) estimated probabilities, 0..1, that the person likes each item, and (n,) positive values that order them alike.
 
-
-def _linear(judgement: Judgement, pool: Pool) -> Floats:
-    return linear(judgement.taste, features(pool, judgement.by_popularity))
+    The values still tell well apart what a squared loss puts above 1, where the probabilities lie close together.
+    """
+    values = linear(judgement.taste, features(pool, judgement.by_popularity))
+    scores = link(values, judgement.taste.loss)
+    return scores, np.maximum(values, scores) if judgement.taste.loss == "squared" else scores
 
 
 def _everybody(pool: Pool) -> Taste:

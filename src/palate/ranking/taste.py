@@ -7,16 +7,14 @@ anything; with few votes all weights stay near the prior, and the score near wha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from palate.models import fold_in
-
-Floats = NDArray[np.float32]
-Loss = Literal["squared", "logistic"]
+from palate.models.factorization_machine import Floats, Loss, link
 
 CURVATURE = {"squared": 1.0, "logistic": 0.25}
 """Of the loss at its middle: dividing `l2` by it makes one vote weigh the same under either."""
@@ -111,14 +109,7 @@ def linear(taste: Taste, items: Features) -> Floats:
 
 def score(taste: Taste, items: Features) -> Floats:
     """(n,) estimated probability, 0..1, that the person likes each item."""
-    return respond(taste.loss, linear(taste, items))
-
-
-def respond(loss: Loss, scores: Floats) -> Floats:
-    """Probabilities of scores in the model's own unit."""
-    if loss == "squared":
-        return np.clip(scores, 0.0, 1.0)
-    return _sigmoid(scores)
+    return link(linear(taste, items), taste.loss)
 
 
 def solve(prior: Taste, items: Features, labels: Floats, scale: float, params: TasteParams) -> Taste:
@@ -172,12 +163,7 @@ def _prior_part(prior: Taste, voted: Features, labels: Floats, items: Features) 
 
 def _raw_response(taste: Taste, items: Features) -> Floats:
     scores = linear(taste, items)
-    return scores if taste.loss == "squared" else _sigmoid(scores)
-
-
-def _sigmoid(scores: Floats) -> Floats:
-    probabilities: Floats = (1 / (1 + np.exp(-np.clip(scores, -30, 30)))).astype(np.float32)
-    return probabilities
+    return scores if taste.loss == "squared" else link(scores, taste.loss)
 
 
 def _seen(values: NDArray[np.int32], prior: NDArray[np.int32]) -> NDArray[np.int32]:
