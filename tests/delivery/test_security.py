@@ -38,8 +38,8 @@ def test_on_loopback_a_page_can_not_point_its_own_name_at_the_server() -> None:
 
 
 def test_named_servers_answer_to_their_names_only() -> None:
-    assert security.host_allowed("Feed.example.com", "0.0.0.0", ["feed.example.com"])
-    assert not security.host_allowed("other.example.com", "0.0.0.0", ["feed.example.com"])
+    assert security.host_allowed("Feed.example.com", "0.0.0.0", ("feed.example.com",))
+    assert not security.host_allowed("other.example.com", "0.0.0.0", ("feed.example.com",))
     assert security.host_allowed("any.example.com", "0.0.0.0", ())
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palate import people
 from palate.database import reading
 from palate.delivery import security
 from palate.delivery.context import ServerParams, Serving, in_thread, utc_now
-from palate.delivery.observing import ROUTE, answer, refuse
+from palate.delivery.observing import ROUTE, answer, fields, refuse
 from palate.delivery.operations import Asked, Operation, Raw, Table, find, table
 from palate.delivery.refusals import Refusal, no_method, refusal, undecodable
 from palate.identities import check_id
@@ -37,7 +36,7 @@ def answering(operations: Sequence[Operation], serving: Serving) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             operation, id = _operation(known, scope)
-            headers = Headers(scope=scope)
+            headers = fields(scope)
             if keyed:
                 await _authorize(serving, operation, headers)
             asked = Asked(
@@ -68,7 +67,7 @@ def _operation(known: Table, scope: Scope) -> tuple[Operation, str]:
     return operation, check_id(id, operation.parameter) if operation.parameter else ""
 
 
-async def _authorize(serving: Serving, operation: Operation, headers: Headers) -> None:
+async def _authorize(serving: Serving, operation: Operation, headers: Mapping[str, str]) -> None:
     if operation.scope is None:
         return
     token = security.api_key(headers.get("authorization"), headers.get("x-api-key"))
@@ -120,7 +119,7 @@ def _lists(type_: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(field.name for field in fields if isinstance(field.type, msgspec.inspect.ListType))
 
 
-async def _body(type_: Any, headers: Headers, receive: Receive, server: ServerParams) -> Any:
+async def _body(type_: Any, headers: Mapping[str, str], receive: Receive, server: ServerParams) -> Any:
     if type_ is None:
         return None
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import uvicorn
 from msgspec.structs import replace
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palate.delivery import security
 from palate.delivery.api import create_api
 from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving
-from palate.delivery.observing import observed, refuse
+from palate.delivery.observing import fields, observed, refuse
 from palate.delivery.refusals import Refusal
 from palate.delivery.web import create_pages
 from palate.delivery.workers import run_workers
@@ -76,7 +75,7 @@ def guarded(app: ASGIApp, server: ServerParams) -> ASGIApp:
     """The application, closed to foreign host names and to what other sites' pages ask for."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        refused = _refused(scope, Headers(scope=scope), server)
+        refused = _refused(scope, fields(scope), server)
         if refused is not None:
             await refuse(refused, send)
         else:
@@ -85,7 +84,7 @@ def guarded(app: ASGIApp, server: ServerParams) -> ASGIApp:
     return guard
 
 
-def _refused(scope: Scope, headers: Headers, server: ServerParams) -> Refusal | None:
+def _refused(scope: Scope, headers: Mapping[str, str], server: ServerParams) -> Refusal | None:
     host = headers.get("host")
     if not security.host_allowed(host, server.host, server.names):
         return Refusal(403, "foreign_host", "This server is not known by this name; the setting server.names adds it.")

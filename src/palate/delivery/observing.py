@@ -69,6 +69,11 @@ def observed(app: ASGIApp, serving: Serving) -> ASGIApp:
     return observe
 
 
+def fields(scope: Scope) -> dict[str, str]:
+    """The headers of a request by their names in lower case; of one that comes twice the last."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
 async def refuse(error: Exception, send: Send) -> None:
     """Answer with a failure."""
     refused = refusal(error)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
@@ -49,7 +50,8 @@ def asks_for_keys(host: str, names: Iterable[str]) -> bool:
     return not is_loopback(host) or any(not is_loopback(name) for name in names)
 
 
-def host_allowed(header: str | None, listens_on: str, names: Iterable[str]) -> bool:
+@lru_cache(maxsize=100)  # a server is asked by one or two names, many times a second
+def host_allowed(header: str | None, listens_on: str, names: tuple[str, ...]) -> bool:
     """Whether a request's Host header names this server.
 
     A page elsewhere can point its own name at a loopback address; the browser then takes this server for that page's own.
