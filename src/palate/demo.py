@@ -6,11 +6,13 @@ It lives in a data folder of its own, so that what the simulated readers did nev
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -29,6 +31,9 @@ READERS = 200
 
 SPAN = timedelta(days=6, hours=12)
 """The sample's items are spread over this much time before now: less than the feed's window, so that none is stale."""
+
+LIVE_FEEDS = ("https://globalvoices.org/feed/", "https://ru.globalvoices.org/feed/", "https://www.nasa.gov/feed/")
+"""Freely licensed feeds that are read too where there is a network."""
 
 SEED = 20_26
 
@@ -49,6 +54,8 @@ def prepare(engine: sa.Engine, now: datetime) -> Sample:
     items = sample_items(now)
     _add_sources(engine, items, now)
     ingest.store_items(engine, items, now)
+    if _is_online():
+        _add_live_feeds(engine, now)
     with reading(engine) as connection:
         before = events.last_seq(connection)
     if before == 0:
@@ -78,6 +85,22 @@ def _add_sources(engine: sa.Engine, items: Sequence[Item], now: datetime) -> Non
         for name in dict.fromkeys(item.source for item in items):
             if name is not None and name not in known:
                 subscriptions.add(connection, "sample", name, now, title=name)
+
+
+def _is_online() -> bool:
+    """Whether the first live feed's host can be reached, within two seconds: without a network the demo is still whole."""
+    host = urlsplit(LIVE_FEEDS[0]).hostname
+    try:
+        with socket.create_connection((host, 443), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _add_live_feeds(engine: sa.Engine, now: datetime) -> None:
+    with writing(engine) as connection:
+        for address in LIVE_FEEDS:
+            subscriptions.add(connection, "feed", address, now)
 
 
 def _let_readers_read(engine: sa.Engine, items: Sequence[Item], now: datetime) -> None:
