@@ -50,7 +50,15 @@ def test_the_compiled_kernel_and_its_readable_twin_agree(loss: Loss, factors: in
         fm._scatter(model, np.arange(len(model.users)), np.arange(len(model.items)), params, random)
         losses = np.zeros((2, 3), np.float32)
         for row in losses:
-            fm._sweep(model, examples, params, np.float32(0.2), random.permutation(1500), row, kernel)
+            fm._sweep(
+                model,
+                examples,
+                params,
+                np.float32(0.2),
+                random.permutation(np.arange(1500, dtype=np.int32)),
+                row,
+                kernel,
+            )
         results.append([losses, model.user_bias, model.item_bias, model.user_vectors, model.item_vectors])
     for compiled, readable in zip(*results, strict=True):
         np.testing.assert_allclose(compiled, readable, rtol=1e-4, atol=1e-5)
