@@ -17,11 +17,13 @@ $(UV):
 	$(BIN)/pip install --quiet uv
 
 .venv/.run: $(UV) uv.lock pyproject.toml
-	$(UV) sync --quiet --frozen --no-dev --inexact --extra postgres
+	$(UV) sync --quiet --frozen --compile-bytecode --no-dev --inexact --extra postgres
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 .venv/.all: $(UV) uv.lock pyproject.toml
-	$(UV) sync --quiet --frozen --all-extras --inexact
+	$(UV) sync --quiet --frozen --compile-bytecode --all-extras --inexact
+	@$(BIN)/python -m compileall -q src
 	@touch $@ .venv/.run
 
 setup: .venv/.all  ## make .venv with everything in it
@@ -46,5 +48,5 @@ lint: .venv/.all  ## format the code and check it
 	$(BIN)/lint-imports
 
 bench: .venv/.all  ## every figure of the README (some need PALATE_DATA)
-	$(UV) sync --quiet --frozen --all-extras --all-groups --inexact
+	$(UV) sync --quiet --frozen --compile-bytecode --all-extras --all-groups --inexact
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

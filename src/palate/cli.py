@@ -124,7 +124,7 @@ def api(
     own: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """The web page and the HTTP API alone."""
-    _log("api")
+    _log_requests()
     from palate.delivery import application
 
     settings = _settings(config)
@@ -139,6 +139,7 @@ def api(
         host=host or server.host,
         port=server.port if port is None else port,
         workers=workers or server.workers,
+        set_up=_log_requests,
     )
 
 
@@ -478,6 +479,15 @@ def _log(role_name: str) -> None:
     )
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _log_requests() -> None:
+    from palate.delivery.observing import RequestIds
+
+    _log("api")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RequestIds())
+        handler.setFormatter(logging.Formatter("%(asctime)s api    %(levelname)s %(request)s %(message)s", "%H:%M:%S"))
 
 
 def _now() -> datetime:

@@ -42,7 +42,7 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     window_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] = 7.0
     """Items published longer ago than so many days are not served, unless a person or a request wants another window.
     Items without a date never go stale."""
-    limit_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    limit_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
     """Items in one answer at most."""
     first_items: Annotated[int, msgspec.Meta(ge=0)] = 30
     """So many items a new person gets by what everybody likes, until their first vote."""

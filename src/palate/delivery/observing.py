@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 ROUTE = "palate.route"
 """Where in a request's scope the operation that answers it is named, for the figures: a path of an id would be endless."""
 
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""What watchers ask for every few seconds: their lines would hide the others."""
+
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,100}")
 
 _request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="-")
@@ -103,10 +106,11 @@ def _count(serving: Serving, scope: Scope, status: int, seconds: float) -> None:
     route = _route(scope)
     serving.metrics.requests.labels(scope["method"] if route != "none" else "-", route, status).inc()
     serving.metrics.seconds.labels(route).observe(seconds)
-    if serving.params.server.access_log and access.isEnabledFor(logging.INFO):
+    level = logging.DEBUG if scope["path"].endswith(PROBES) else logging.INFO
+    if serving.params.server.access_log and access.isEnabledFor(level):
         client = (scope.get("client") or ("-",))[0]
         # %r, since a path from outside may hold line ends that would forge a line of the log
-        access.info("%s %r %d %.1f ms from %s", scope["method"], scope["path"], status, seconds * 1000, client)
+        access.log(level, "%s %r %d %.1f ms from %s", scope["method"], scope["path"], status, seconds * 1000, client)
 
 
 def _route(scope: Scope) -> str:
