@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -102,12 +103,13 @@ def demo(data: Data = DEMO, config: Config = None, host: Host = None, port: Port
     host, port = host or settings.server.host, settings.server.port if port is None else port
     own = data.parent if data.name == "demo" else data / "own"
     with role(data, "serve"), role(own, "serve"):
-        _put_sample(data)
+        if not (data / "palate.sqlite").exists():
+            _put_sample(data)
         common, beside = _common(data, config), _common(own, config)
         children = {
             "api": ["api", *common, "--host", host, "--port", str(port), "--own", str(own)],
             "train": ["train", *common],
-            "ingest": ["ingest", *common],
+            "ingest": ["ingest", *common, "--sample"],
             "own ingest": ["ingest", *beside],
             "own train": ["train", *beside],
         }
@@ -148,6 +150,7 @@ def ingest_command(
     data: Data = DATA,
     config: Config = None,
     once: Annotated[bool, typer.Option("--once", help="Read every source that is due, and exit.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", hidden=True)] = False,
 ) -> None:
     """Read the sources when they are due, for as long as it runs."""
     _log("ingest")
@@ -155,6 +158,8 @@ def ingest_command(
 
     settings = _settings(config)
     with role(data, "ingest"), _database(data, settings.database_url) as engine:
+        if sample:
+            _bring_sample_up_to_date(engine)
         if once:
             typer.echo(ingest.run_once(engine, settings.ingest, settings.fetch, _now()))
         else:
@@ -452,22 +457,24 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _put_sample(data: Path) -> None:
-    """In a child process: what it loads is not kept in the memory of the supervisor."""
-    from multiprocessing import get_context
-
+    """The first time, before anything is served, in a child process: this one is about to become the supervisor."""
     typer.echo("Putting the sample in place …")
     child = get_context("spawn").Process(target=_prepare_sample, args=(data,))
     child.start()
     child.join()
     if child.exitcode != 0:
-        raise PalateError(f"The sample could not be put into {data}: see the lines above.")
+        raise PalateError(f"The sample could not be put into {data}: see the lines above, or remove the folder.")
 
 
 def _prepare_sample(data: Path) -> None:
+    with _database(data, None) as engine:
+        _bring_sample_up_to_date(engine)
+
+
+def _bring_sample_up_to_date(engine: sa.Engine) -> None:
     from palate import demo
 
-    with _database(data, None) as engine:
-        demo.prepare(engine, _now())
+    demo.prepare(engine, _now())
 
 
 def _log(role_name: str) -> None:
