@@ -290,12 +290,49 @@ def test_a_persons_unsealed_events_are_found_by_all_their_ids(engine: sa.Engine,
         assert len(events.of_user(connection, [], 0)) == 0
 
 
-def test_the_unsealed_events_of_an_item_are_counted_by_type(engine: sa.Engine, folder: Path) -> None:
-    add(engine, [like("ann"), like("bob"), like("bob", type="shown"), like("bob", "goose")])
+def counts(engine: sa.Engine) -> dict[str, dict[str, int]]:
+    """What `counts_of_item` says of each item, by its id."""
     with reading(engine) as connection:
-        keys = identities.item_keys(connection, ["duck", "goose"], None)
-        assert events.counts_of_item(connection, keys["duck"]) == {"like": 2, "shown": 1}
-        assert events.counts_of_item(connection, max(keys.values()) + 1) == {}
+        items = connection.execute(sa.select(database.items.c.id, database.items.c.key)).all()
+        return {item.id: events.counts_of_item(connection, item.key) for item in items}
+
+
+def counted(log: Sequence[Event]) -> dict[str, dict[str, int]]:
+    """What the log says."""
+    return {
+        item: dict(Counter(event.type for event in log if event.item == item)) for item in {event.item for event in log}
+    }
+
+
+def test_the_events_of_an_item_are_counted_by_type(engine: sa.Engine) -> None:
+    add(engine, [like("ann"), like("bob"), like("bob", type="shown"), like("bob", "goose")])
+    assert counts(engine) == {"duck": {"like": 2, "shown": 1}, "goose": {"like": 1}}
+    with reading(engine) as connection:
+        assert events.counts_of_item(connection, 999) == {}
+
+
+def test_an_items_counts_do_not_change_by_sealing_and_expiry(engine: sa.Engine, folder: Path) -> None:
+    for day in range(3):
+        add(engine, [like("ann"), like("bob", type="shown"), like("bob", "goose")], NOW + day * DAY)
+    expected = {"duck": {"like": 3, "shown": 3}, "goose": {"like": 3}}
+    for day in range(4):
+        events.seal(engine, folder, NOW + day * DAY, EVERYTHING)
+        assert counts(engine) == expected
+    assert events.expire(engine, folder, NOW + DAY) == 3
+    assert counts(engine) == expected
+
+
+def test_a_forgotten_persons_events_are_counted_no_more(engine: sa.Engine, folder: Path) -> None:
+    add(engine, [like("ann"), like("ann", "goose"), like("bob"), like("ann")])
+    add(engine, [like("ann", type="shown"), like("bob", type="shown")], NOW + DAY)
+    events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    with reading(engine) as connection:
+        keys = list(identities.user_keys(connection, ["ann"], None).values())
+    events.forget(engine, folder, keys)
+    assert counts(engine) == {"duck": {"like": 1, "shown": 1}, "goose": {}}
+    events.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)
+    add(engine, [like("cid", "goose")])
+    assert counts(engine) == {"duck": {"like": 1, "shown": 1}, "goose": {"like": 1}}
 
 
 def test_types_beyond_those_that_columns_can_tell_apart_become_one() -> None:
@@ -432,6 +469,7 @@ def test_a_crash_while_sealing_loses_and_repeats_nothing(
     assert read(engine, folder) == given
     assert len(events.seal(engine, folder, NOW + DAY, EVERYTHING)) == 1
     assert read(engine, folder) == given
+    assert counts(engine) == {"duck": {"like": 5}}
     assert len(list(folder.glob("day=*/*"))) == 1
 
 
@@ -526,6 +564,7 @@ def test_a_crash_while_forgetting_harms_nobody_else_and_can_be_repeated(
     assert [event.user for event in read(engine, folder) if event.user == "bob"] == ["bob"]
     events.forget(engine, folder, keys)
     assert [event.user for event in read(engine, folder)] == ["bob"]
+    assert counts(engine) == {"duck": {"like": 1}}
     assert len(list(folder.glob("day=*/*"))) == 1
 
 
@@ -537,6 +576,7 @@ def test_events_of_deleted_people_do_not_reach_sealed_files(engine: sa.Engine, f
     assert [event.user for event in read(engine, folder)] == ["bob"]
     assert len(events.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)) == 1
     assert len(events.read_columns(engine, folder)) == 1
+    assert counts(engine) == {"duck": {"like": 1}}
     assert len(list(folder.glob("day=*/*"))) == 1
 
 
@@ -568,6 +608,7 @@ def test_any_events_come_back_equal_sealed_or_not_and_one_person_is_forgotten_al
     with writing(engine) as connection:
         connection.execute(sa.delete(database.events))
         connection.execute(sa.delete(database.sealed))
+        connection.execute(sa.delete(database.item_counts))
     for event in given_:
         assert events.check(event, 0, NOW) is event
     add(engine, given_)
@@ -579,7 +620,9 @@ def test_any_events_come_back_equal_sealed_or_not_and_one_person_is_forgotten_al
         keys = identities.user_keys(connection, ["ann"], None)
     forgotten = events.forget(engine, folder, list(keys.values()))
     assert forgotten == sum(event.user == "ann" for event in given_)
-    assert read(engine, folder) == [event for event in given_ if event.user != "ann"]
+    left = read(engine, folder)
+    assert left == [event for event in given_ if event.user != "ann"]
+    assert {item: found for item, found in counts(engine).items() if found} == counted(left)
 
 
 def test_parameters_are_checked() -> None:

@@ -185,6 +185,15 @@ sealed = Table(  # the Parquet files that belong to the log
     Column("rows", BigInteger, nullable=False),
 )
 
+item_counts = Table(  # events in sealed files, those since expired included
+    "item_counts",
+    metadata,
+    Column("item", BigInteger, primary_key=True),
+    Column("type", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 cycles = Table(  # what the training loop did
     "cycles",
     metadata,

@@ -7,7 +7,8 @@ are sealed into Parquet files (`seal`). Whoever reads sees both as one log in th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -220,10 +221,14 @@ def of_user(connection: sa.Connection, user_keys: Collection[int], after_seq: in
 
 
 def counts_of_item(connection: sa.Connection, item_key: int) -> dict[str, int]:
-    """How many unsealed events of each type an item has."""
-    table = database.events
-    query = sa.select(table.c.type, sa.func.count()).where(table.c.item == item_key).group_by(table.c.type)
-    return {row[0]: row[1] for row in connection.execute(query)}
+    """How many events of each type an item has had: all of the log, and those of days that have expired."""
+    table, sealed = database.events, database.item_counts
+    unsealed = sa.select(table.c.type, sa.func.count().label("count")).where(table.c.item == item_key)
+    both = sa.union_all(
+        unsealed.group_by(table.c.type), sa.select(sealed.c.type, sealed.c.count).where(sealed.c.item == item_key)
+    ).subquery()
+    query = sa.select(both.c.type, sa.func.sum(both.c.count)).group_by(both.c.type)
+    return {type: int(count) for type, count in connection.execute(query) if count}
 
 
 def read_columns(
@@ -319,7 +324,7 @@ def _next_seq(connection: sa.Connection, after: int) -> int | None:
     return found
 
 
-_SEQ = list(sealing.COLUMNS).index("seq")
+_SEQ, _TYPE, _ITEM_KEY = (list(sealing.COLUMNS).index(name) for name in ("seq", "type", "item_key"))
 
 
 def _hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:
@@ -404,8 +409,10 @@ def _seal_part(engine: sa.Engine, folder: Path, span: _Span) -> str | None:
     """Write one file, then record it and delete its rows in one transaction. None when all was of deleted people."""
     day = from_milliseconds(span.start).date().isoformat()
     path = sealing.new_path(day, span.first_seq)
-    rows = sealing.write(folder, path, _pages(engine, span))
+    counts = ItemCounts()
+    rows = sealing.write(folder, path, _counted(_pages(engine, span), counts))
     with writing(engine) as connection:
+        _add_counts(connection, counts)
         if rows:
             row = {"path": path, "day": day, "first_seq": span.first_seq, "last_seq": span.last_seq, "rows": rows}
             connection.execute(sa.insert(database.sealed).values(row))
@@ -422,6 +429,27 @@ def _pages(engine: sa.Engine, span: _Span) -> Iterator[list[Row]]:
             yield [row for row in page if row[0] is not None and row[1] is not None]
 
 
+ItemCounts = Counter[tuple[int, str]]
+"""Number of events by the item's key and the type."""
+
+
+def _counted(pages: Iterable[list[Row]], counts: ItemCounts) -> Iterator[list[Row]]:
+    for page in pages:
+        counts.update((row[_ITEM_KEY], row[_TYPE]) for row in page)
+        yield page
+
+
+def _add_counts(connection: sa.Connection, counts: ItemCounts) -> None:
+    """Add to the counts of sealed events, or take away by counts below 0."""
+    if not counts:
+        return
+    insert = identities.insert_new(connection, database.item_counts)
+    total = database.item_counts.c.count + insert.excluded.count
+    insert = insert.on_conflict_do_update(index_elements=["item", "type"], set_={"count": total})
+    rows = [{"item": item, "type": type, "count": count} for (item, type), count in sorted(counts.items())]
+    connection.execute(insert, rows)
+
+
 def _clean(engine: sa.Engine, folder: Path) -> None:
     """Remove what a crash left in the folder."""
     with reading(engine) as connection:
@@ -430,7 +458,10 @@ def _clean(engine: sa.Engine, folder: Path) -> None:
 
 
 def expire(engine: sa.Engine, folder: Path, before: datetime) -> int:
-    """Drop the sealed files of days that ended by `before`. Returns how many events that were."""
+    """Drop the sealed files of days that ended by `before`. Returns how many events that were.
+
+    The counts of an item are of all times: they keep these events, also when one of their people is forgotten later.
+    """
     first_kept = before.astimezone(UTC).date().isoformat()
     table = database.sealed
     with sealing.locked(folder):
@@ -474,6 +505,7 @@ def _forget_sealed(engine: sa.Engine, folder: Path, part: sa.Row[Any], user_keys
     with writing(engine) as connection:
         for ids in identities.chunks(new.ids):
             connection.execute(sa.delete(known).where(known.c.id.in_(ids)))
+        _add_counts(connection, ItemCounts({pair: -count for pair, count in new.counts.items()}))
         this = table.c.path == part.path
         if new.path is None:
             connection.execute(sa.delete(table).where(this))

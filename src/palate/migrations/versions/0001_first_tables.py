@@ -65,6 +65,14 @@ def upgrade() -> None:
     )
     op.create_index("events_user", "events", ["user", "seq"], unique=False)
     op.create_table(
+        "item_counts",
+        sa.Column("item", sa.BigInteger(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("item", "type"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "item_origins",
         sa.Column("guid", sa.Text(), nullable=False),
         sa.Column("source", sa.BigInteger(), nullable=False),
