@@ -79,8 +79,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     `type` is one of the settings' types, any other short name, `retract:TYPE` (undoes that type of this user and item) or
     `retract` (undoes all of them). `value` is the type's own measure (a rating, a watched fraction, dwell in seconds), None
-    where there is none. `time` is when it happened, `received` when we took it, both in milliseconds since 1970; None means
-    now. The rest says how the item came before the person; all None when we did not show it.
+    where there is none. `time` is when it happened, in milliseconds since 1970; None means now. `request` to `features` say how
+    the item came before the person; all None when we did not show it.
     """
 
     user: str
@@ -98,6 +98,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     probability: float | None = None
     features: str | None = None
     """What the rankers knew when it was shown, as JSON."""
+    seq: int | None = None
+    """Its place in the log, given by the log and ignored when an event comes in; so is `received`."""
+    received: int | None = None
+    """When the log took it, in milliseconds since 1970; None for an event that isn't from a log."""
 
 
 @dataclass(frozen=True)

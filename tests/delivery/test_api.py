@@ -88,6 +88,7 @@ BAD_EVENTS: list[tuple[dict[str, object], str]] = [
     ({"position": -1}, "position"),
     ({"features": "{"}, "features"),
     ({"usr": "ann"}, "usr"),
+    ({"seq": 5}, "seq"),
     ({"received": 5}, "received"),
 ]
 

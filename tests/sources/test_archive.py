@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import msgspec
 import polars
 import pytest
 from hypothesis import given
@@ -62,6 +63,24 @@ def test_events_come_back_as_they_went(
     path = tmp_path_factory.mktemp("archive") / f"events.{ending}"
     assert archive.write_events(path, [rows]) == len(rows)
     assert all_events(path, ending) == rows
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_what_a_log_gave_an_event_is_written_and_not_read(ending: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"events.{ending}"
+    event = Event(user="ann", item="p1", type="like", time=1)
+    archive.write_events(path, [[msgspec.structs.replace(event, seq=2**40, received=1_700_000_000_000)]])
+    read = {"jsonl": "read_json_auto", "csv": "read_csv_auto", "parquet": "read_parquet"}[ending]
+    with duckdb.connect() as engine:
+        found = engine.execute(f"SELECT seq, received FROM {read}(?)", [str(path)]).fetchall()
+    assert found == [(2**40, 1_700_000_000_000)]
+    assert all_events(path) == [event]
+
+
+def test_an_import_does_not_mind_what_another_log_says(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("user,item,type,seq,received\nann,p1,like,first,yesterday\n")
+    assert all_events(path) == [Event(user="ann", item="p1", type="like")]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])

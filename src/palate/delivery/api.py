@@ -55,8 +55,8 @@ def create_api(serving: Serving, root_path: str = "") -> ASGIApp:
 
 async def post_events(serving: Serving, asked: Asked) -> Accepted:
     """Answers only when all events are durable; when one can't be taken, none is."""
-    posted = _several(serving, asked.body)
-    checked = [events.check(event, index, asked.now) for index, event in enumerate(posted)]
+    posted: Sequence[PostedEvent] = _several(serving, asked.body)
+    checked = [events.check(event.to_event(), index, asked.now) for index, event in enumerate(posted)]
     accepted = await asyncio.wrap_future(serving.commits.submit(checked, asked.now)) if checked else 0
     serving.metrics.events.inc(accepted)
     return Accepted(accepted=accepted)

@@ -43,13 +43,14 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of every body."""
 
 
-class PostedEvent(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PostedEvent(Wire, frozen=True, kw_only=True):
     """Something that happened between a user and an item. `time` is in milliseconds since 1970, now when left out; an event
     whose `id` was taken within seven days counts once. `features` is JSON in a string."""
 
     user: Id
     item: Id
     type: EventType
+    value: float | None = None
     time: Milliseconds | None = None
     id: Id | None = None
     request: Id | None = None
@@ -58,6 +59,11 @@ class PostedEvent(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
     snapshot: Id | None = None
     variant: Id | None = None
     probability: Annotated[float, Meta(gt=0, le=1)] | None = None
+    features: str | None = None
+
+    def to_event(self) -> Event:
+        """The event as the rest of Palate knows it."""
+        return Event(**msgspec.structs.asdict(self))
 
 
 class PostedMedia(Media, frozen=True, kw_only=True, forbid_unknown_fields=True):

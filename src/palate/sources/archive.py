@@ -2,8 +2,9 @@
 
 Reading is lazy, in lists of at most `BATCH` rows; a row that breaks a rule comes out as a `BadRow` with its place, and the rest
 goes on. Columns of events: user, item, type, value, time (milliseconds since 1970 or RFC 3339; empty for now), and whatever else
-`domain.Event` has. Columns of items: item, title, text, url, source, published, kind, labels, and the other fields of
-`domain.Item`; in CSV labels are joined by `|` (a JSON list where one holds a `|`) and media are JSON.
+`domain.Event` has; `seq` and `received` are written but not read. Columns of items: item, title, text, url, source, published,
+kind, labels, and the other fields of `domain.Item`; in CSV labels are joined by `|` (a JSON list where one holds a `|`) and media
+are JSON.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ Format = Literal["auto", "jsonl", "csv", "parquet", "movielens", "deskdrop", "go
 Row = Mapping[str, Any]
 
 EVENT_COLUMNS = tuple(Event.__struct_fields__)
+GIVEN_BY_THE_LOG = ("seq", "received")
+"""Columns of events that are written, and ignored when read: a log gives its own."""
 ITEM_COLUMNS = ("item", *(name for name in Item.__struct_fields__ if name != "id"))
 
 DESKDROP_TYPES = {
@@ -302,7 +305,7 @@ def _convert(rows: Iterator[tuple[int, Row]], make: Callable[[Row], Any]) -> Ite
 
 def _event(row: Row) -> Event:
     _require(row, "user", "item", "type")
-    fields = {name: row[name] for name in EVENT_COLUMNS if row.get(name) is not None}
+    fields = {name: row[name] for name in EVENT_COLUMNS if name not in GIVEN_BY_THE_LOG and row.get(name) is not None}
     if "time" in fields:
         fields["time"] = to_milliseconds(_time(fields["time"]))
     fields.update({name: str(fields[name]) for name in ("user", "item") if not isinstance(fields[name], str)})
@@ -424,6 +427,7 @@ def _write_parquet(file: IO[bytes], columns: tuple[str, ...], batches: Iterable[
 
     kinds = {"value": pa.float64(), "probability": pa.float64(), "duration": pa.float64(), "time": pa.int64()}
     kinds |= {"published": pa.int64(), "position": pa.int32(), "labels": pa.list_(pa.string())}
+    kinds |= {name: pa.int64() for name in GIVEN_BY_THE_LOG}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     rows = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
