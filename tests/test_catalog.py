@@ -233,6 +233,13 @@ def test_an_item_that_its_source_took_back_comes_back_with_it(engine: sa.Engine)
     assert found(engine, "a").item == full()
 
 
+def test_a_source_that_takes_a_copy_back_leaves_the_item_of_another(engine: sa.Engine) -> None:
+    store(engine, full(), full(id="copy", source="two"))
+    with writing(engine) as connection:
+        assert catalog.withdraw(connection, ["copy"], LATER) == 0
+    assert found(engine, "a").state == "live"
+
+
 def test_writers_at_one_time_make_one_item(engine: sa.Engine) -> None:
     def write(name: str) -> None:
         for n in range(10):

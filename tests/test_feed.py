@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from palate import catalog, feed, identities, people
 from palate.database import reading, writing
-from palate.domain import Event, Feed, FeedRequest
+from palate.domain import Event, Feed, FeedRequest, Item
 from palate.errors import InvalidCursor, InvalidInput, NotDurable
 from palate.feed import FeedParams
 
@@ -426,6 +426,20 @@ def test_ranking_keeps_unknown_ids_at_the_prior_and_names_each_once(world: World
     assert [id for id, _ in ranked] == ["tea-1", "?", "??", "no\x00id", "x" * 300, "rum-1"]
     scores = dict(ranked)
     assert scores["?"] == scores["??"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_id_that_was_merged_is_voted_for_and_ranked_as_its_item(world: World) -> None:
+    trained(world, 3)
+    for id in ("tea-0", "rum-0"):
+        world.add(Item(id=id, url=f"https://pub.example/{id}"))
+        world.add(Item(id=f"copy of {id}", url=f"https://pub.example/{id}"))
+    world.act("ann", "like", "copy of tea-0")
+    world.act("bob", "like", "tea-0")
+    asked = ["copy of rum-0", "rum-0", "rum-1", "copy of tea-0", "tea-0"]
+    ranked = [dict(feed.rank(world.live, user, asked, NOW, PLAIN)[0]) for user in ("ann", "bob")]
+    assert ranked[0] == ranked[1]
+    assert ranked[0]["copy of tea-0"] == ranked[0]["tea-0"] > ranked[0]["rum-0"] > ranked[0]["rum-1"]
+    assert ranked[0]["copy of rum-0"] == ranked[0]["rum-0"]
 
 
 def test_ranking_for_somebody_unknown_is_by_popularity(world: World) -> None:

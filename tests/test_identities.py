@@ -5,8 +5,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate import identities
+from palate import catalog, database, identities
 from palate.database import reading, writing
+from palate.domain import Item
 from palate.errors import InvalidInput
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -37,6 +38,35 @@ def test_ids_are_data(engine: sa.Engine) -> None:
     with writing(engine) as connection:
         keys = identities.user_keys(connection, odd, NOW)
         assert identities.user_keys(connection, odd, None) == keys
+
+
+def test_an_id_that_was_merged_names_the_item_that_it_was_merged_into(engine: sa.Engine) -> None:
+    with writing(engine) as connection:
+        store(connection, Item(id="first", url="https://a.example/1"), Item(id="other", url="https://a.example/2"))
+        store(connection, Item(id="again", url="https://a.example/1"))
+        known = identities.item_keys(connection, ["first"], None)
+        keys = identities.item_keys(connection, ["again", "first", "new"], NOW)
+        assert keys["again"] == keys["first"] == known["first"]
+        assert identities.item_keys(connection, ["again", "unknown"], None) == {"again": known["first"]}
+        assert sorted(connection.scalars(sa.select(database.items.c.id))) == ["first", "new", "other"]
+
+
+@pytest.mark.parametrize(("gone", "named"), [((), "i1"), (("i1",), "i2"), (("i1", "i2", "i3"), "i1")])
+def test_an_id_that_was_merged_into_several_names_the_oldest_that_lives(
+    engine: sa.Engine, gone: tuple[str, ...], named: str
+) -> None:
+    with writing(engine) as connection:
+        store(connection, *(Item(id=f"i{n}") for n in (1, 2, 3)))
+        keys = identities.item_keys(connection, ["i1", "i2", "i3"], None)
+        origins = [{"guid": "x", "source": n, "item": keys[f"i{4 - n}"]} for n in (1, 2, 3)]
+        connection.execute(sa.insert(database.item_origins), origins)
+        for id in gone:
+            catalog.delete(connection, id, NOW)
+        assert identities.item_keys(connection, ["x"], None) == {"x": keys[named]}
+
+
+def store(connection: sa.Connection, *items: Item) -> None:
+    catalog.upsert(connection, items, NOW)
 
 
 def test_joined_ids_are_one_person_and_keep_their_keys(engine: sa.Engine) -> None:

@@ -161,9 +161,15 @@ def delete(connection: sa.Connection, id: str, now: datetime) -> bool:
 
 
 def withdraw(connection: sa.Connection, ids: Iterable[str], now: datetime) -> int:
-    """Take the content of items away that their source took back, until a source gives them again. Returns how many."""
-    keys = identities.item_keys(connection, ids, None)
-    return _wipe(connection, sorted(get_many(connection, keys.values())), "withdrawn", now)
+    """Take the content of items away that their source took back, until a source gives them again. Returns how many.
+
+    Ids that were merged into another item are left alone: that one has another origin.
+    """
+    table, keys = database.items, list[int]()
+    for chunk in identities.chunks(sorted(set(ids))):
+        named = table.c.id.in_(chunk) & table.c.state.in_(("live", "hidden"))
+        keys += connection.scalars(sa.select(table.c.key).where(named))
+    return _wipe(connection, sorted(keys), "withdrawn", now)
 
 
 def _wipe(connection: sa.Connection, keys: Sequence[int], state: State, now: datetime) -> int:

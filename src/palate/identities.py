@@ -7,7 +7,7 @@ rewrites no event.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -37,18 +37,27 @@ def check_id(id: str, what: str) -> str:
 
 def user_keys(connection: sa.Connection, ids: Iterable[str], now: datetime | None) -> dict[str, int]:
     """Key of each user id. Unknown ones get a row when `now` is given, and are left out when it is None."""
+    wanted = set(ids)
+    found = _find(connection, database.users, wanted)
     if now is None:
-        return _keys(connection, database.users, ids, None)
-    return _keys(connection, database.users, ids, {"labels": {}, "choices": {}, "created": to_milliseconds(now)})
+        return found
+    fresh = {"labels": {}, "choices": {}, "created": to_milliseconds(now)}
+    return found | _create(connection, database.users, wanted - found.keys(), fresh)
 
 
 def item_keys(connection: sa.Connection, ids: Iterable[str], now: datetime | None) -> dict[str, int]:
-    """Key of each item id. Unknown ones get a stub row when `now` is given, and are left out when it is None."""
+    """Key of each item id; of an id that was merged into another item, that item's key.
+
+    Unknown ones get a stub row when `now` is given, and are left out when it is None.
+    """
+    wanted = set(ids)
+    found = _find(connection, database.items, wanted)
+    found |= _find_merged(connection, wanted - found.keys())
     if now is None:
-        return _keys(connection, database.items, ids, None)
+        return found
     time = to_milliseconds(now)
     fresh = {"state": "stub", "received": time, "updated": time, "kind": "post", "media": [], "labels": []}
-    return _keys(connection, database.items, ids, fresh)
+    return found | _create(connection, database.items, wanted - found.keys(), fresh)
 
 
 def persons(connection: sa.Connection, keys: Iterable[int]) -> dict[int, int]:
@@ -103,23 +112,34 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _keys(
-    connection: sa.Connection, table: sa.Table, ids: Iterable[str], fresh: dict[str, object] | None
+def _create(
+    connection: sa.Connection, table: sa.Table, ids: Collection[str], fresh: Mapping[str, object]
 ) -> dict[str, int]:
-    wanted = sorted(set(ids))  # sorted: two writers that insert the same ids in one order can't deadlock
-    found = _find(connection, table, wanted)
-    missing = [id for id in wanted if id not in found]
-    if not missing or fresh is None:
-        return found
-    for chunk in chunks(missing):
+    for chunk in chunks(sorted(ids)):  # sorted: two writers that insert the same ids in one order can't deadlock
         rows = [{"id": id, **fresh} for id in chunk]
         connection.execute(insert_new(connection, table).on_conflict_do_nothing(index_elements=["id"]), rows)
-    return found | _find(connection, table, missing)
+    return _find(connection, table, ids)
 
 
-def _find(connection: sa.Connection, table: sa.Table, ids: list[str]) -> dict[str, int]:
-    query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(_each(connection, ids)))
+def _find(connection: sa.Connection, table: sa.Table, ids: Collection[str]) -> dict[str, int]:
+    if not ids:
+        return {}
+    query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(_each(connection, sorted(ids))))
     return {row.id: row.key for row in connection.execute(query).all()}
+
+
+def _find_merged(connection: sa.Connection, ids: Collection[str]) -> dict[str, int]:
+    """Key of the item that each id was merged into; of several a live one, and of those the oldest."""
+    if not ids:
+        return {}
+    items, origins = database.items, database.item_origins
+    query = (
+        sa.select(origins.c.guid, items.c.key)
+        .join_from(origins, items, items.c.key == origins.c.item)
+        .where(origins.c.guid.in_(_each(connection, sorted(ids))))
+        .order_by(items.c.state == "live", items.c.key.desc())
+    )
+    return {row.guid: row.key for row in connection.execute(query)}  # the last of an id wins
 
 
 def _each(connection: sa.Connection, ids: list[str]) -> sa.Select[Any]:
