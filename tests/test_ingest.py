@@ -263,6 +263,27 @@ def test_a_feed_may_ask_for_a_longer_pause(engine: sa.Engine) -> None:
     assert source(engine, id).next_fetch == NOW + timedelta(hours=4)
 
 
+def test_the_labels_of_a_source_follow_those_of_its_items(engine: sa.Engine) -> None:
+    subscribe(engine, "https://labelled.example/", labels=["World", "News  of the day"])
+    subscribe(engine, "https://plain.example/")
+    given = {
+        "https://labelled.example/": (
+            Item(id="a", title="A", labels=("Bridges", "World")),
+            Item(id="b", title="B"),
+            Item(id="c", title="C", labels=tuple(f"{n}" for n in range(29))),
+            Item(id="d", title="D", labels=("same",) * 1000),
+        ),
+        "https://plain.example/": (Item(id="e", title="E", labels=("Bridges",)),),
+    }
+    for day in range(2):
+        report = pretend(engine, lambda source, _: Fetched(items=given[source.address]), NOW + timedelta(days=day))
+        assert report.outcomes == {"new" if day == 0 else "unchanged": 5}
+    labels = {title: item.labels for title, item in stored(engine).items()}
+    assert (labels["A"], labels["B"]) == (("Bridges", "World", "News of the day"), ("World", "News of the day"))
+    assert labels["C"] == (*(f"{n}" for n in range(29)), "World")
+    assert (labels["D"], labels["E"]) == (("same", "World", "News of the day"), ("Bridges",))
+
+
 def test_items_that_a_source_takes_back_are_gone(engine: sa.Engine) -> None:
     subscribe(engine, "https://site.example/")
     pretend(engine, lambda *_: Fetched(items=(Item(id="a", title="A"), Item(id="b", title="B"))))

@@ -239,11 +239,17 @@ def _rest(started: Mapping[Future[Fetched], Source], stop: threading.Event, seco
 def _read(tools: _Tools, source: Source, now: datetime) -> Fetched:
     """What the source gives, cleaned and with full texts. Runs in the source's own thread and writes nothing."""
     fetched = tools.readers[source.kind](source, tools.fetcher)
-    items = [msgspec.structs.replace(clean(item, now), source=item.source or source.id) for item in fetched.items]
+    items = [_of_source(clean(item, now), source) for item in fetched.items]
     if tools.params.full_text and source.options.get("full_text", True) and items:
         items, unread = _with_full_texts(tools, source, items, now)
         fetched = replace(fetched, state=_with_unread(fetched.state, unread))
     return replace(fetched, items=tuple(items))
+
+
+def _of_source(item: Item, source: Source) -> Item:
+    """The item with what its source says of all its items; repeats and labels beyond the bounds go when it is stored."""
+    labels = (*item.labels, *source.options.get("labels", ()))
+    return msgspec.structs.replace(item, source=item.source or source.id, labels=labels)
 
 
 def _settle_finished(tools: _Tools, started: dict[Future[Fetched], Source], now: datetime) -> Report:

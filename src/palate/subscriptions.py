@@ -45,7 +45,8 @@ class Source:
     site: str | None
     language: str | None
     options: dict[str, Any]
-    """The owner's choices: `full_text` false keeps to what the feed itself gives; `labels` are the folders of an OPML file."""
+    """The owner's choices: `full_text` false keeps to what the feed itself gives; `labels` (the folders of an OPML file,
+    the topics of a starter feed) are added to those of each item."""
     state: dict[str, Any]
     """What the next reading needs."""
     status: Status
