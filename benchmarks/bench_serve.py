@@ -49,14 +49,16 @@ def fill(data: Path, items: int, users: int, events: int) -> None:
     with (data / "items.jsonl").open("w") as file:
         for n in range(items):
             published = now - int(rng.integers(0, 6 * 86_400_000))
-            labels = [f"topic {int(label)}" for label in rng.choice(50, 2, replace=False)]
+            labels = [f"topic {n % 50}", f"topic {int(rng.integers(50))}"]
             text = f"<p>{'Some words about a thing that happened. ' * 12}</p>"
             row = {"item": f"item-{n}", "title": f"What happened, part {n}", "text": text, "labels": labels}
             file.write(json.dumps({**row, "source": f"source {n % 300}", "published": published}) + "\n")
     with (data / "events.jsonl").open("w") as file:
         for _ in range(events):
-            row = {"user": f"user-{int(rng.integers(users))}", "item": f"item-{int(items * rng.random() ** 3)}"}
-            file.write(json.dumps({**row, "type": "like" if rng.random() < 0.6 else "dislike", "time": now}) + "\n")
+            user, item = int(rng.integers(users)), int(items * rng.random() ** 3)
+            likes = rng.random() < (0.9 if item % 5 == user % 5 else 0.3)  # each person likes a fifth of the topics
+            row = {"user": f"user-{user}", "item": f"item-{item}", "type": "like" if likes else "dislike", "time": now}
+            file.write(json.dumps(row) + "\n")
     for what in ("items", "events"):
         start = time.perf_counter()
         subprocess.run([*PALATE, "import", what, str(data / f"{what}.jsonl"), "--data", str(data)], check=True)
@@ -68,7 +70,8 @@ def measure(data: Path, users: int) -> None:
         port = server.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     start = time.perf_counter()
-    service = subprocess.Popen([*PALATE, "serve", "--data", str(data), "--port", str(port)])
+    arguments = ["serve", "--data", str(data), "--port", str(port)]
+    service = subprocess.Popen([*PALATE, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_ready(address)
         print(f"ready after {time.perf_counter() - start:.1f} s")
@@ -126,8 +129,11 @@ def wait_until_ready(address: str) -> None:
 
 
 def wait_for_snapshot(data: Path) -> None:
-    while not (data / "snapshots" / "CURRENT").exists():
+    for _ in range(600):
+        if (data / "snapshots" / "CURRENT").exists():
+            return
         time.sleep(0.2)
+    raise SystemExit("No snapshot was published within two minutes.")
 
 
 def memory(pid: int) -> dict[str, float]:

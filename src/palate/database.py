@@ -7,7 +7,7 @@ SQL stays in the open: SQLAlchemy Core, no ORM.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,15 @@ from sqlalchemy import (
 )
 
 from palate.errors import DatabaseError, DatabaseTooNew, DataFolderError, NotDurable
+from palate.turns import Turns
 
 Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows itself only for INTEGER
 Json = sa.JSON()
 
 metadata = MetaData()
+
+PATIENCE = 15
+"""Seconds that a write to SQLite waits for other writers."""
 
 REVISION = "0001"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
@@ -240,7 +244,12 @@ def _sqlite_engine(path: Path) -> sa.Engine:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataFolderError(f"The data folder {path.parent} can't be made: {error.strerror}.") from error
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 15}, json_deserializer=msgspec.json.decode)
+    engine = sa.create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": PATIENCE},  # for the rare lock of a program that takes no turns
+        json_deserializer=msgspec.json.decode,
+        execution_options={"palate_turns": Turns(path, PATIENCE)},
+    )
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -274,8 +283,10 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """One transaction, durable when the block has ended without an error. Raises NotDurable when it can't be made so."""
+    turns = engine.get_execution_options().get("palate_turns")
     try:
-        with engine.connect() as connection:
+        # A connection is taken only within the turn: those who wait for one must not empty the pool.
+        with turns.turn() if turns else nullcontext(), engine.connect() as connection:
             connection = connection.execution_options(palate_write=True)
             with connection.begin():
                 yield connection

@@ -41,13 +41,20 @@ def some(seed: int, n: int = 1500, users: int = 40, items: int = 150) -> Interac
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("factors", [0, 1, 13])
 def test_the_compiled_kernel_and_its_readable_twin_agree(loss: Loss, factors: int) -> None:
-    params, data, results = FactorizationMachineParams(loss=loss, factors=factors, initial_scale=0.3), some(0), []
+    params = FactorizationMachineParams(loss=loss, factors=factors, initial_scale=0.3, l2_user_bias=3, l2_item_bias=3)
+    data, results = some(0), []
     for kernel in (fm._compiled, fm._readable):
         random = np.random.default_rng(3)
         model = fm._with_rows(fm._blank(0.4, params), data)
         examples = fm._examples(model, data)
         examples.user_pace[::3] = 0.25
-        fm._scatter(model, np.arange(len(model.users)), np.arange(len(model.items)), params, random)
+        fm._scatter(
+            model,
+            np.arange(len(model.users), dtype=np.int32),
+            np.arange(len(model.items), dtype=np.int32),
+            params,
+            random,
+        )
         losses = np.zeros((2, 3), np.float32)
         for row in losses:
             fm._sweep(
@@ -148,8 +155,10 @@ def test_sources_of_items_are_looked_up_in_any_order() -> None:
 def mixed(new: Interactions, old: Interactions, seed: int) -> Interactions:
     """The new ones with old ones, 2,048 in all where there are as many; no user and item may be in both."""
     sample = rows(old, np.random.default_rng(seed).choice(len(old), min(len(old), 2048 - len(new)), replace=False))
-    columns = ("user", "item", "label")
-    return interactions(*(np.concatenate((getattr(new, name), getattr(sample, name))) for name in columns))
+    user, item, label = (
+        np.concatenate((getattr(new, name), getattr(sample, name))) for name in ("user", "item", "label")
+    )
+    return interactions(user, item, label)
 
 
 def test_a_partial_fit_learns_new_users_and_items_and_leaves_the_old_model_alone() -> None:
@@ -272,3 +281,21 @@ def test_ratings_of_real_people_are_learned_as_well_as_was_measured() -> None:
 def contents(model: FactorizationMachine) -> dict[str, bytes]:
     names = [f"{field}_{part}" for field in ("user", "item", "source") for part in ("bias", "vectors")]
     return {name: getattr(model, name).tobytes() for name in [*names, "user_examples", "item_examples"]}
+
+
+def test_biases_are_held_as_the_data_show() -> None:
+    random = np.random.default_rng(5)
+    rows_of_items = random.integers(0, 500, 20_000)
+    noise = random.normal(0, 0.4, 20_000)
+    differing = random.normal(0, 0.2, 500)[rows_of_items]
+    assert fm.estimated_l2(rows_of_items, (0.5 + differing + noise).astype(np.float32)) == pytest.approx(4, rel=0.2)
+    assert fm.estimated_l2(rows_of_items, (0.5 + noise).astype(np.float32)) > 100
+    assert fm.estimated_l2(np.arange(9), np.ones(9, np.float32)) == 3
+
+
+def test_votes_by_chance_teach_no_item_a_bias() -> None:
+    random = np.random.default_rng(6)
+    n = 4_000
+    data = interactions(np.arange(n), random.integers(0, 1_500, n), (random.random(n) < 0.4).astype(np.float32))
+    model, _ = fm.fit(data, NO_SOURCES, FactorizationMachineParams(), seed=1)
+    assert np.abs(model.item_bias).max() < 0.1

@@ -59,7 +59,19 @@ def test_what_runs_frames_or_submits_is_gone() -> None:
         '<img src="mailto:a@b.example">'
     )
     safe = sanitise(hostile, BASE)
-    for word in ["steal", "onclick", "onload", "form", "input", "iframe", "object", "javascript", "data:", "mailto", "style"]:
+    for word in [
+        "steal",
+        "onclick",
+        "onload",
+        "form",
+        "input",
+        "iframe",
+        "object",
+        "javascript",
+        "data:",
+        "mailto",
+        "style",
+    ]:
         assert word not in safe
     assert to_plain(safe).split() == ["Hi", "insideonetwo"]
 
