@@ -257,7 +257,9 @@ def recommend(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """What the feed would show a user now; nothing is logged or used up."""
+    """What the feed would show a user now, exploration aside; nothing is logged or used up."""
+    import msgspec
+
     from palate import feed
     from palate.domain import FeedRequest
     from palate.live import Live
@@ -267,7 +269,8 @@ def recommend(
         live = Live(engine, data, settings.interactions)
         live.refresh(_now())
         request = FeedRequest(user=user, limit=limit, now=_now(), surface="cli", log=False)
-        served = feed.serve(live, request, settings.feed, feed.generator(request), append=_refuse_events)
+        params = msgspec.structs.replace(settings.feed, exploration=0.0)  # nobody looks, so nothing is learned
+        served = feed.serve(live, request, params, feed.generator(request), append=_refuse_events)
     rows = [
         {
             "item": place.item.id,
