@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,10 +19,11 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sqlite(data: Path) -> sa.Engine:
+def sqlite(data: Path) -> Iterator[sa.Engine]:
     engine = connect(None, data)
     migrate(engine)
-    return engine
+    yield engine
+    engine.dispose()
 
 
 def test_the_sample_is_large_mixed_free_and_recent() -> None:
