@@ -242,7 +242,7 @@ def tune(path: Path) -> None:
     for place in np.argsort(errors.mean(axis=1)):
         params, difference = grid[place], errors[place] - base
         print(
-            f"   {params.learning_rate:<5} {params.l2_users:<14} {params.l2_user_bias:<10} {params.epochs:<7} "
+            f"   {params.learning_rate:<5} {params.l2_users:<14} {params.l2_user_bias!s:<10} {params.epochs:<7} "
             f"{errors[place].mean():.4f}  {difference.mean():+.4f} ({difference.std(ddof=1) / 3**0.5:.4f})"
             + (" the defaults" if params == default else "")
         )
