@@ -50,24 +50,33 @@ def observed(app: ASGIApp, serving: Serving) -> ASGIApp:
     async def observe(scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         status = 0
+        counted = False
 
-        async def send_with_headers(message: Message) -> None:
+        def count_once() -> None:
+            nonlocal counted
+            if not counted:
+                counted = True
+                _count(serving, scope, status, time.perf_counter() - started)
+
+        async def send_observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *security.HEADERS, (b"x-request-id", id)]
+            elif not message.get("more_body", False):
+                count_once()  # before the end is out: whoever has the answer finds it in the log and in the figures
             await send(message)
 
         with _named(scope) as id:
             try:
-                await app(scope, receive, send_with_headers)
+                await app(scope, receive, send_observed)
             except Exception as error:
                 log.exception("A request failed by a mistake of ours.")
                 if status:  # the answer has begun: nothing can be told any more
                     raise
-                await refuse(error, send_with_headers)
+                await refuse(error, send_observed)
             finally:
-                _count(serving, scope, status, time.perf_counter() - started)
+                count_once()
 
     return observe
 
