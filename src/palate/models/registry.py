@@ -1,0 +1,62 @@
+"""The models by their names: what training fits and publishes, serving scores with, and evaluation measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.errors import NotFound
+from palate.models import factorization_machine as fm
+from palate.models import popularity
+from palate.models.material import Known, Material
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How one kind of model is fitted, asked, and kept in a snapshot."""
+
+    params: type[msgspec.Struct]
+    fit: Callable[[Material, Any, int], Any]
+    """(material, its params, seed) → the model; the same arguments give the same bytes."""
+    score_all: Callable[[Any, Known], NDArray[np.float32]]
+    """(model, people) → (n, I): in each row a larger number is a better item; of no unit that compares between people."""
+    to_arrays: Callable[[Any], dict[str, NDArray[Any]]]
+    """What a snapshot holds of it; the rows of items are those of the material, whose keys it needn't repeat."""
+    header: Callable[[Any], dict[str, Any]]
+    """The numbers beside the arrays, as JSON."""
+
+
+def _popularity_of_all(model: popularity.Popularity, known: Known) -> NDArray[np.float32]:
+    return np.broadcast_to(model.mean, (len(known.users), len(model.mean)))
+
+
+MODELS: dict[str, Entry] = {
+    "popularity": Entry(
+        params=popularity.PopularityParams,
+        fit=lambda material, params, seed: popularity.fit(material.interactions, material.now, params),
+        score_all=_popularity_of_all,
+        to_arrays=lambda model: {"popularity": model.mean, "popularity_evidence": model.evidence},
+        header=lambda model: {"mean": model.prior_mean, "strength": model.strength},
+    ),
+    "fm": Entry(
+        params=fm.FactorizationMachineParams,
+        fit=lambda material, params, seed: fm.fit(material.interactions, material.item_sources, params, seed)[0],
+        score_all=lambda model, known: fm.score(model, known.users[:, None], model.items.keys[None, :]),
+        to_arrays=fm.to_arrays,
+        header=lambda model: {"loss": model.loss, "base": model.base, "factors": model.item_vectors.shape[1]},
+    ),
+}
+
+
+def entry(name: str) -> Entry:
+    """The model of this name. Raises NotFound."""
+    if name not in MODELS:
+        raise NotFound(f"There is no model {name}: choose among {', '.join(MODELS)}.")
+    return MODELS[name]
