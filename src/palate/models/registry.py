@@ -14,6 +14,8 @@ from palate.errors import NotFound
 from palate.models import factorization_machine as fm
 from palate.models import popularity
 from palate.models.material import Known, Material
+from palate.models.popularity import Popularity
+from palate.vocabulary import Vocabulary
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -31,6 +33,18 @@ class Entry:
     """What a snapshot holds of it; the rows of items are those of the material, whose keys it needn't repeat."""
     header: Callable[[Any], dict[str, Any]]
     """The numbers beside the arrays, as JSON."""
+    from_arrays: Callable[[Arrays, Mapping[str, Any], Vocabulary], Any]
+    """(its arrays, its header, the items of the snapshot) → the model as it was, for `score_all`. The arrays are read-only
+    memory maps: what needn't be copied isn't."""
+
+
+def _popularity_of_items(material: Material, params: popularity.PopularityParams, seed: int) -> Popularity:
+    """With a row for each item of the material, also for those that no interaction is of."""
+    counted = popularity.fit(material.interactions, material.now, params)
+    rows = counted.items.rows(material.items.keys)
+    evidence = np.where(rows >= 0, np.append(counted.evidence, np.float32(0))[rows], np.float32(0))
+    mean = popularity.score(counted, material.items.keys)
+    return Popularity(material.items, mean, evidence, counted.prior_mean, counted.strength)
 
 
 def _popularity_of_all(model: popularity.Popularity, known: Known) -> NDArray[np.float32]:
@@ -40,10 +54,13 @@ def _popularity_of_all(model: popularity.Popularity, known: Known) -> NDArray[np
 MODELS: dict[str, Entry] = {
     "popularity": Entry(
         params=popularity.PopularityParams,
-        fit=lambda material, params, seed: popularity.fit(material.interactions, material.now, params),
+        fit=_popularity_of_items,
         score_all=_popularity_of_all,
         to_arrays=lambda model: {"popularity": model.mean, "popularity_evidence": model.evidence},
         header=lambda model: {"mean": model.prior_mean, "strength": model.strength},
+        from_arrays=lambda arrays, header, items: Popularity(
+            items, arrays["popularity"], arrays["popularity_evidence"], header["mean"], header["strength"]
+        ),
     ),
     "fm": Entry(
         params=fm.FactorizationMachineParams,
@@ -51,6 +68,7 @@ MODELS: dict[str, Entry] = {
         score_all=lambda model, known: fm.score(model, known.users[:, None], model.items.keys[None, :]),
         to_arrays=fm.to_arrays,
         header=lambda model: {"loss": model.loss, "base": model.base, "factors": model.item_vectors.shape[1]},
+        from_arrays=lambda arrays, header, items: fm.from_arrays(arrays, header["loss"], header["base"]),
     ),
 }
 
