@@ -173,11 +173,12 @@ def withdraw(connection: sa.Connection, ids: Iterable[str], now: datetime) -> in
 
 
 def _wipe(connection: sa.Connection, keys: Sequence[int], state: State, now: datetime) -> int:
-    table, wiped = database.items, 0
+    table, vectors, wiped = database.items, database.item_vectors, 0
     values: dict[str, Any] = dict.fromkeys(_CONTENT_ITSELF) | {"media": [], "labels": []}
     values |= {"state": state, "updated": to_milliseconds(now)}
     for chunk in identities.chunks(keys):
         wiped += connection.execute(sa.update(table).where(table.c.key.in_(chunk)).values(**values)).rowcount
+        connection.execute(sa.delete(vectors).where(vectors.c.item.in_(chunk)))
     return wiped
 
 

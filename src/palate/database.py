@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0001"
+REVISION = "0002"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -96,6 +96,14 @@ items = Table(
     Index("items_updated", "updated"),
     Index("items_source", "source"),
     sqlite_autoincrement=True,
+)
+
+item_vectors = Table(  # of the items' texts, made by `text.embedding`
+    "item_vectors",
+    metadata,
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),  # of what made it: others don't compare
+    Column("vector", LargeBinary, nullable=False),  # float16; empty where the text has no words
 )
 
 item_origins = Table(  # every source that gave an item, under the source's own id for it

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, identities, subscriptions
+from palate import catalog, identities, subscriptions, vectors
 from palate.catalog import Stored, StoredItem
 from palate.database import reading, writing
 from palate.domain import Fetched, Item
@@ -26,6 +26,7 @@ from palate.errors import DatabaseError, FetchFailed, InvalidInput, InvalidItem,
 from palate.sources import robots
 from palate.sources.fetching import Fetcher, FetchParams
 from palate.subscriptions import Source
+from palate.text import embedding
 from palate.text.cleaning import canonical_url, clean, to_plain
 from palate.text.extraction import article, is_stub
 
@@ -138,11 +139,12 @@ def follow(
 ) -> None:
     """Read sources when they are due, until `stop`. While the database can't be used it waits, ever longer up to a minute."""
     tools = _Tools(engine, params, Fetcher(fetch_params, clock), readers)
-    started, trouble = dict[Future[Fetched], Source](), 0.0
+    started, trouble, behind = dict[Future[Fetched], Source](), 0.0, True
     while not stop.is_set():
         try:
             _start_due(tools, started, clock())
             _settle_finished(tools, started, clock())
+            behind = behind and embed_some(engine, clock()) > 0
             trouble = 0.0
         except DatabaseError as error:
             trouble = min(max(2 * trouble, 1.0), _LONGEST_TROUBLE)
@@ -167,7 +169,24 @@ def store_items(engine: sa.Engine, items: Sequence[Item], now: datetime, *, revi
         part = slice(start, start + BATCH)
         with writing(engine) as connection:
             stored += catalog.upsert(connection, cleaned[part], now, canonical=canonical[part], revive=revive)
+            changed = {one.key for one in stored[part] if one.outcome != "unchanged"}
+            vectors.drop(connection, changed)
+        embed_some(engine, now, changed)
     return stored
+
+
+def embed_some(engine: sa.Engine, now: datetime, keys: Collection[int] | None = None) -> int:
+    """Make the vectors of the texts of at most 500 items that have none: of `keys`, or (None) of any that were left without.
+
+    Returns how many. Apart from storing, so that the database isn't kept from others while words are counted.
+    """
+    with reading(engine) as connection:
+        unread = vectors.unread(connection, embedding.VERSION, BATCH, keys)
+    if unread:
+        found = embedding.embed((one.title or "", to_plain(one.text or "")) for one in unread)
+        with writing(engine) as connection:
+            vectors.put(connection, unread, found, embedding.VERSION, now)
+    return len(unread)
 
 
 def _check_ids(item: Item, index: int) -> None:
