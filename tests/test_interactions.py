@@ -139,10 +139,18 @@ def _weight(meanings: Meanings, bounds: tuple[float, float] | None) -> float:
         weight = row["value"] if type.weight == "value" else type.weight or 0.0
         best[row["type"]] = max(best[row["type"]], 0.0 if math.isnan(weight) else weight)
     acted = [type for row, type in meanings if _sign(row, type, bounds) is not None]
-    return 0.0 if acted and acted[-1].positive is False else sum(best.values())
+    if acted and acted[-1].positive is False:
+        assert not isinstance(acted[-1].weight, str)
+        return min(acted[-1].weight or 0.0, 0.0)
+    return sum(best.values())
 
 
-TYPES = ["shown", "viewed", "opened", "like", "dislike", "save", "hide", "rating", "watch", "nod", "unheard_of"]
+OWN_TYPES = {
+    "nod": EventType(label=0.75, weight=0.5, positive=True),
+    "yawn": EventType(positive=False),
+    "leave": EventType(weight=-0.5, positive=False),
+}
+TYPES = ["shown", "viewed", "opened", "like", "dislike", "save", "hide", "rating", "watch", *OWN_TYPES, "unheard_of"]
 event_rows = st.tuples(
     st.integers(1, 3),
     st.integers(1, 2),
@@ -157,6 +165,7 @@ event_rows = st.tuples(
     rule=st.sampled_from(["votes", "views"]),
     bounds=st.sampled_from([None, (0.0, 4.0)]),
     limit=st.sampled_from([None, 4]),
+    positive=st.sampled_from([None, ("save", "watch"), ("unheard_of", "like")]),
     leave_out=st.frozensets(st.integers(1, 3), max_size=1),
 )
 def test_the_fast_merge_agrees_with_its_readable_twin(
@@ -164,10 +173,12 @@ def test_the_fast_merge_agrees_with_its_readable_twin(
     rule: Literal["votes", "views"],
     bounds: tuple[float, float] | None,
     limit: int | None,
+    positive: tuple[str, ...] | None,
     leave_out: frozenset[int],
 ) -> None:
-    nod = EventType(label=0.75, weight=0.5, positive=True)
-    params = InteractionParams(rule=rule, types={"nod": nod}, rating_range=bounds, max_events_per_day=limit)
+    params = InteractionParams(
+        rule=rule, types=OWN_TYPES, rating_range=bounds, max_events_per_day=limit, positive=positive
+    )
     merged = merge(log(*rows), params, leave_out)
     expected = twin(log(*rows), params, leave_out)
     assert plain(merged) == expected
@@ -201,7 +212,7 @@ def test_a_view_without_an_action_is_a_negative_and_with_one_a_positive() -> Non
 def test_a_dislike_or_a_hide_counts_until_something_positive_follows() -> None:
     merged = merge(log((1, 5, "like"), (1, 5, "hide"), (2, 5, "dislike"), (2, 5, "save"), (2, 5, "viewed")), VIEWS)
     assert labels(merged) == {(1, 5): 0.0, (2, 5): 1.0}
-    assert merged.weight.tolist() == [0.0, 3.0]
+    assert merged.weight.tolist() == [-1.0, 3.0]
 
 
 def test_a_retraction_undoes_what_was_before_it_and_not_what_comes_after() -> None:
@@ -235,6 +246,32 @@ def test_repeats_of_one_type_weigh_once_and_types_add_up() -> None:
     assert merged.weight.tolist() == [2.5, 1.0]
 
 
+def test_a_refusal_is_evidence_against_and_its_retraction_takes_that_back() -> None:
+    merged = merge(
+        log((1, 5, "like"), (1, 5, "hide"), (2, 5, "dislike"), (2, 5, "retract:dislike"), (3, 5, "yawn")),
+        InteractionParams(types={"yawn": EventType(positive=False)}),
+    )
+    assert merged.weight.tolist() == [-1.0, 0.0, 0.0]
+
+
+def test_a_low_rating_is_a_positive_of_its_value() -> None:
+    merged = merge(log((1, 5, "rating", 1.0), (1, 6, "rating", 5.0), (1, 7, "rating", -2.0)), VOTES)
+    assert merged.weight.tolist() == [1.0, 5.0, 0.0]
+
+
+def test_the_types_named_as_positives_weigh_alone() -> None:
+    params = InteractionParams(positive=("like", "watch", "bought"))
+    merged = merge(
+        log(
+            (1, 5, "like"), (1, 5, "save"), (1, 6, "watch", 0.5), (1, 7, "bought"), (1, 8, "dislike"), (1, 9, "viewed")
+        ),
+        params,
+    )
+    assert merged.weight.tolist() == [1.0, 0.5, 1.0, 0.0, 0.0]
+    assert labels(merged)[1, 8] == 0.0
+    assert msgspec.json.decode(msgspec.json.encode(params), type=InteractionParams) == params
+
+
 def test_robots_and_hyperactive_accounts_are_left_out() -> None:
     params = InteractionParams(max_events_per_day=2)
     events = log(*[(1, item, "like") for item in (5, 6, 7)], (2, 5, "like"), (3, 5, "like"), *[(3, 5, "shown")] * 4)
@@ -261,6 +298,9 @@ def test_an_empty_log_has_no_interactions() -> None:
         ({"types": {"nod": {"labels": 1.0}}}, "labels"),
         ({"rating_range": [5, 1]}, "rating_range"),
         ({"rule": "vote"}, "rule"),
+        ({"positive": ["like", "hide"]}, "refusal"),
+        ({"types": {"nod": {"weight": -1.0, "positive": True}}}, "below 0"),
+        ({"types": {"nod": {"weight": float("nan"), "positive": False}}}, "finite"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:

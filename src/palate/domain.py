@@ -153,7 +153,7 @@ class Interactions:
     label: NDArray[np.float32]
     """0..1, or NaN for no example."""
     weight: NDArray[np.float32]
-    """Strength of the positive for implicit models; 0 is none."""
+    """For implicit models: strength of the positive, below 0 of the refusal; 0 is no evidence of either."""
     time: NDArray[np.int64]
     """Of the newest event that decided the label, milliseconds since 1970."""
 

@@ -33,13 +33,21 @@ class EventType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     label: Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["value"] | None = None
     """Under the rule `votes`: the label it gives, "value" for its own value scaled by `rating_range`, None for no vote."""
-    weight: Annotated[float, msgspec.Meta(ge=0)] | Literal["value"] | None = None
-    """Strength as a positive for implicit models, or "value" for the event's own value; None: none."""
+    weight: float | Literal["value"] | None = None
+    """For implicit models: strength as a positive, or below 0 of a refusal (only where `positive` is false), or "value" for the
+    event's own value, of which negative ones are none; None: no evidence."""
     positive: bool | Literal["value"] | None = None
     """Under the rule `views`: true for a positive action, false for a negative one, "value" for a value in the upper half of
     `rating_range` (lower: negative), None for neither."""
     viewed: bool = False
     """Under the rule `views`: whether it says, without being an action, that the item was on the screen."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, int | float) and not 0 <= self.weight < np.inf:
+            if not -np.inf < self.weight < 0:
+                raise ValueError("weight must be a finite number")
+            if self.positive is not False:
+                raise ValueError("weight is below 0, which only a type with positive = false may have")
 
 
 BUILT_IN_TYPES: dict[str, EventType] = {
@@ -48,11 +56,11 @@ BUILT_IN_TYPES: dict[str, EventType] = {
     "opened": EventType(weight=1.0, viewed=True),
     "watch": EventType(weight="value", viewed=True),
     "like": EventType(label=1.0, weight=2.0, positive=True),
-    "dislike": EventType(label=0.0, positive=False),
+    "dislike": EventType(label=0.0, weight=-1.0, positive=False),
     "save": EventType(weight=2.0, positive=True),
     "share": EventType(weight=3.0, positive=True),
     "comment": EventType(weight=3.0, positive=True),
-    "hide": EventType(positive=False),
+    "hide": EventType(weight=-1.0, positive=False),
     "rating": EventType(label="value", weight="value", positive="value"),
 }
 """Opening is a view, not a positive action: whoever opens has only seen the item and may be disappointed by it."""
@@ -70,6 +78,9 @@ class InteractionParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Lowest and highest possible rating: they become the labels 0 and 1. None: the lowest and highest in the data."""
     max_events_per_day: Annotated[int, msgspec.Meta(ge=1)] | None = 20_000
     """An account with more events than this on one UTC day, `shown` not counted, is left out. None: none is."""
+    positive: tuple[str, ...] | None = None
+    """The only types with a weight: their value where a type's weight is "value", otherwise 1; no other type has any, refusals
+    included. Labels stay as they are. None: every type has its own weight."""
 
     def __post_init__(self) -> None:
         for name in self.types:
@@ -77,7 +88,21 @@ class InteractionParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
                 raise ValueError(f"{name!r} is no name for a type of event: small letters, digits, dots, - and _ only")
         if self.rating_range is not None and not self.rating_range[0] <= self.rating_range[1]:
             raise ValueError("rating_range must be two numbers, the lower first")
-        msgspec.structs.force_setattr(self, "types", BUILT_IN_TYPES | self.types)
+        types = BUILT_IN_TYPES | self.types
+        if self.positive is not None:
+            types = _with_positives(types, self.positive)
+        msgspec.structs.force_setattr(self, "types", types)
+
+
+def _with_positives(types: dict[str, EventType], positive: Collection[str]) -> dict[str, EventType]:
+    refused = [name for name in positive if name in types and types[name].positive is False]
+    if refused:
+        raise ValueError(f"positive names {refused[0]!r}, which is a refusal")
+    bare = {name: msgspec.structs.replace(type, weight=None) for name, type in types.items()}
+    given = {name: "value" if name in types and types[name].weight == "value" else 1.0 for name in positive}
+    return bare | {
+        name: msgspec.structs.replace(bare.get(name, EventType()), weight=weight) for name, weight in given.items()
+    }
 
 
 def merge(events: EventColumns, params: InteractionParams, leave_out: Collection[int] = frozenset()) -> Interactions:
@@ -243,7 +268,7 @@ def _view_or_action(meaning: _Meaning, pairs: int) -> tuple[NDArray[np.float32],
 def _weights(meaning: _Meaning, type: NDArray[np.uint16], pairs: int) -> NDArray[np.float32]:
     """The sum over the types of each one's largest weight: reading twice is no stronger than once, reading and saving is.
 
-    0 after a dislike or a hide that nothing positive followed.
+    After a dislike or a hide that nothing positive followed, that one's own weight, 0 or below, takes their place.
     """
     weights = np.zeros(pairs, np.float32)
     counts = meaning.alive & (meaning.weight > 0)
@@ -253,8 +278,7 @@ def _weights(meaning: _Meaning, type: NDArray[np.uint16], pairs: int) -> NDArray
         starts = np.flatnonzero(_changes(pair))
         weights[pair[starts]] += np.maximum.reduceat(meaning.weight[of_type], starts)
     acted = _newest(meaning.pair, meaning.alive & (meaning.sign != 0), pairs)
-    weights[_at(meaning.refused, acted, 0) > 0] = 0
-    return weights
+    return np.where(_at(meaning.refused, acted, 0) > 0, np.minimum(_at(meaning.weight, acted, 0), 0), weights)
 
 
 def _newest(pair: NDArray[np.int64], wanted: NDArray[np.bool_], pairs: int) -> NDArray[np.int64]:
