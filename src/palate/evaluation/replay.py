@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ from palate.models import factorization_machine as fm
 from palate.models import popularity
 from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
 from palate.models.popularity import PopularityParams
-from palate.ranking import taste
+from palate.ranking import asking, taste
 from palate.ranking.taste import Features, Taste, TasteParams
 from palate.vocabulary import Vocabulary
 
@@ -32,6 +32,9 @@ class ReplayParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     votes: tuple[int, ...] = (0, 1, 3, 10, 30)
     """After how many votes quality is measured, ascending."""
+    order: Literal["time", "information"] = "time"
+    """In which order a person's first votes are taken: as they came, or each time the one that tells most about all items
+    (`ranking.asking`), among those that came before the later votes."""
     people: Annotated[int, msgspec.Meta(ge=2)] = 200
     """People held out, chosen by chance among those with enough votes; at most half of them."""
     later: Annotated[int, msgspec.Meta(ge=2)] = 10
@@ -140,9 +143,13 @@ def _measure(
     nobody = Taste(loss=model.loss, base=model.base, vector=np.zeros(features.vectors.shape[1], np.float32))
     scale = float(np.square(features.vectors).sum(axis=1).mean())
     later = rows[max(params.votes) :]
+    taken = np.arange(max(params.votes))
+    if params.order == "information":
+        taken = asking.order(nobody, features.take(rows[taken]), features, scale, params.taste, len(taken))
     orders = []
     for votes in params.votes:
-        own = taste.solve(nobody, features.take(rows[:votes]), labels[:votes], scale, params.taste)
+        first = taken[:votes]
+        own = taste.solve(nobody, features.take(rows[first]), labels[first], scale, params.taste)
         orders.append(taste.linear(own, features.take(later)) if votes else by_popularity[later])
     liked = labels[max(params.votes) :] > 0.5
     return np.array([_metrics(liked, scores, params.k) for scores in (*orders, by_popularity[later])])

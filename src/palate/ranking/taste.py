@@ -153,6 +153,17 @@ def influence(
     return (kernel * residuals + _prior_part(prior, voted, labels, items)).astype(np.float32)
 
 
+def design(
+    prior: Taste, items: Features, among: Features, scale: float, params: TasteParams
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n, d) what `solve` would learn from votes on these items, and (d,) the l2 of each column.
+
+    The columns are the vector, the bias, and the sources and labels of the items `among`.
+    """
+    sources, tags = _seen(among.source, prior.sources), _seen(among.labels, prior.labels)
+    return _design(items, sources, tags), _l2(prior, len(sources), len(tags), scale, params)
+
+
 def _prior_part(prior: Taste, voted: Features, labels: Floats, items: Features) -> Floats:
     alike = np.maximum(items.vectors @ voted.vectors.T, 0) * (labels > 0.5)
     total = alike.sum(axis=1, keepdims=True)
