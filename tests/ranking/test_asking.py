@@ -25,16 +25,17 @@ def items(vectors: ArrayLike) -> Features:
 
 
 def order(asked: Features, population: Features, count: int) -> list[int]:
-    return asking.order(NOBODY, asked, population, 1.0, PARAMS, count).tolist()
+    found: list[int] = asking.order(NOBODY, asked, population, 1.0, PARAMS, count).tolist()
+    return found
 
 
 def test_the_first_question_is_about_what_most_items_are_like() -> None:
-    population = items([[1, 0]] * 9 + [[0, 1]])
-    assert order(items([[0, 1], [1, 0], [0.1, 0]]), population, 1) == [1]
+    population = items(np.repeat([[1, 0], [0, 1]], [9, 1], axis=0))
+    assert order(items(np.array([[0, 1], [1, 0], [0.1, 0]])), population, 1) == [1]
 
 
 def test_the_same_is_not_asked_twice_while_something_else_is_unknown() -> None:
-    population = items([[2, 0]] * 6 + [[0, 2]] * 4)
+    population = items(np.repeat([[2, 0], [0, 2]], [6, 4], axis=0))
     assert order(items([[2, 0], [2, 0], [0, 2]]), population, 3) == [0, 2, 1]
 
 
