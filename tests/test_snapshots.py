@@ -270,6 +270,15 @@ def test_forgetting_one_keeps_the_history_of_the_others(tmp_path: Path) -> None:
     assert snapshots.forget_user(tmp_path, [10]) == 0
 
 
+def test_what_any_model_knows_of_a_person_goes_with_them(tmp_path: Path) -> None:
+    named = {"ials_user_vectors": np.arange(6.0).reshape(3, 2), "ials_item_vectors": np.ones((3, 2), np.float32)}
+    snapshots.publish(tmp_path, HEADER, people() | named)
+    assert snapshots.forget_user(tmp_path, [10]) == 1
+    found = listed(snapshots.load(tmp_path))
+    assert found["ials_user_vectors"] == [[2, 3], [4, 5]]
+    assert len(found["ials_item_vectors"]) == 3
+
+
 def test_who_has_a_snapshot_from_before_a_forgetting_is_told_so(tmp_path: Path) -> None:
     snapshots.publish(tmp_path, HEADER, people())
     before = snapshots.load(tmp_path)

@@ -104,9 +104,7 @@ def test_a_full_cycle_publishes_a_model_that_beats_the_prior(engine: sa.Engine, 
     header = served(data).header
     assert header["seq"] == cycle.seq == len(happened)
     assert header["quality"] == {
-        "loss": cycle.loss,
-        "prior_loss": cycle.prior_loss,
-        "held_out": round(cycle.examples / 10),
+        "fm": {"loss": cycle.loss, "prior_loss": cycle.prior_loss, "held_out": round(cycle.examples / 10)}
     }
     (row,) = recorded(engine)
     assert (row.kind, row.version, row.warm) == ("full", cycle.version, 0)
@@ -358,6 +356,24 @@ def test_only_the_last_snapshots_are_kept(engine: sa.Engine, data: Path) -> None
     append(engine, votes(("a", "x", "like"), ("b", "x", "dislike")))
     made = [run_cycle(engine, data, Params(train=TrainParams(keep_snapshots=2)), NOW).version for _ in range(4)]
     assert snapshots.versions(data / "snapshots") == made[-2:]
+
+
+def test_what_has_left_the_window_leaves_the_model(engine: sa.Engine, data: Path) -> None:
+    day = 86_400_000
+    append(
+        engine, [msgspec.structs.replace(event, time=(event.time or 0) - day) for event in camps(range(9), range(9))]
+    )
+    append(engine, camps(range(5, 15), range(5, 15)))
+    params = Params(train=TrainParams(window_days=2, held_out_share=0))
+    run_cycle(engine, data, params, NOW)
+    append(engine, votes(("u7", "i7", "like")))
+    cycle = run_cycle(engine, data, params, NOW + 1.5 * DAY, full=False)
+    assert not cycle.full
+    arrays, named = served(data).arrays, keys(engine, database.users)
+    assert arrays["users"].tolist() == sorted(named[f"u{person}"] for person in range(5, 15))
+    assert len(arrays["user_vectors"]) == len(arrays["user_examples"]) == 10
+    assert arrays["items"].tolist() == sorted(keys(engine, database.items)[f"i{item}"] for item in range(5, 15))
+    assert len(arrays["item_vectors"]) == len(arrays["popularity"]) == 10
 
 
 def add_cycle(engine: sa.Engine, **values: object) -> None:

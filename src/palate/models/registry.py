@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,6 +16,9 @@ from palate.models import popularity
 from palate.models.material import Known, Material
 from palate.models.popularity import Popularity
 from palate.vocabulary import Vocabulary
+
+Name = Literal["popularity", "fm"]
+"""Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -1,0 +1,183 @@
+"""What a cycle learns: each model of the settings, tested on the newest examples before it learns them too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from palate import metrics
+from palate.domain import Interactions
+from palate.models import factorization_machine as fm
+from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
+from palate.vocabulary import Vocabulary, moved
+from palate.window import Params, TrainParams, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from palate.window import Mask
+
+    Losses = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LossTest:
+    """How a model of labels did on the held-out examples."""
+
+    held_out: int = 0
+    loss: float | None = None
+    """Mean loss; None when there were too few examples for a test."""
+    prior_loss: float | None = None
+    """Of the mean label of what was learned."""
+    error: float = 0.0
+    """Standard error of loss − prior_loss."""
+
+    def fails(self, params: TrainParams) -> bool:
+        """Whether the model is worse than the prior by more than chance explains."""
+        if self.loss is None or self.prior_loss is None:
+            return False
+        return not self.loss <= self.prior_loss + params.tolerance + params.doubt * self.error
+
+    def to_json(self) -> dict[str, Any]:
+        """What the header says of it."""
+        return {"loss": self.loss, "prior_loss": self.prior_loss, "held_out": self.held_out}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One model that was learned, and how it did in the test."""
+
+    name: str
+    model: Any
+    examples: int
+    """New ones."""
+    warm: bool
+    """Whether it went on from the last model."""
+    test: LossTest
+    losses: Losses
+    """Of each mini-batch; empty for a model that doesn't learn by steps."""
+
+    def refusal(self, params: TrainParams) -> str | None:
+        """Why the model can't be published: no number came out, or it is clearly worse than the prior; None if it can."""
+        if np.isfinite(self.losses).all() and not self.test.fails(params):
+            return None
+        loss, prior = self.test.loss or np.nan, self.test.prior_loss or np.nan
+        return f"refused: its loss {loss:.4f} is worse than the prior's {prior:.4f}"
+
+
+def learn(window: Window, name: str, last: Any | None, params: Params) -> Lesson | None:
+    """Learn a model anew, or go on from the last one. None without any example."""
+    return _learn_machine(window, last, params)
+
+
+def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
+    """Whether the settings are still those of a model with this header, as far as it can't be learned further otherwise."""
+    wanted = params.factorization_machine
+    return (header["loss"], header["factors"]) == (wanted.loss, wanted.factors)
+
+
+def _learn_machine(window: Window, last: FactorizationMachine | None, params: Params) -> Lesson | None:
+    """Learn all but the newest of the new examples, be tested on those, then learn them too."""
+    examples = window.labelled
+    if not examples.any():
+        return None
+    new = examples if last is None else examples & window.new
+    held = _newest(window.pairs, examples, new, params.train)
+    taken = window.with_examples(examples & ~held)
+    last = None if last is None else _within(last, window)
+    steps = _Steps(window, params, np.random.default_rng([params.train.seed, window.seq]))
+    model, losses = steps.fit(taken) if last is None else steps.partial_fit(last, new & ~held)
+    test = LossTest()
+    if held.any():
+        test = _test_machine(model, window.pairs, held, taken)
+        model, more = steps.partial_fit(model, held)
+        losses = np.concatenate((losses, more))
+    return Lesson("fm", model, int(new.sum()), last is not None, test, losses)
+
+
+def _within(model: FactorizationMachine, window: Window) -> FactorizationMachine:
+    """The model without people and items that are no longer in the window."""
+    users = Vocabulary(np.intersect1d(model.users.keys, window.users.keys, assume_unique=True))
+    items = Vocabulary(np.intersect1d(model.items.keys, window.items.keys, assume_unique=True))
+    return replace(
+        model,
+        users=users,
+        user_bias=moved(model.user_bias, model.users, users),
+        user_vectors=moved(model.user_vectors, model.users, users),
+        user_examples=moved(model.user_examples, model.users, users),
+        items=items,
+        item_bias=moved(model.item_bias, model.items, items),
+        item_vectors=moved(model.item_vectors, model.items, items),
+        item_examples=moved(model.item_examples, model.items, items),
+    )
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The machine's two ways to learn, on the window of one cycle."""
+
+    window: Window
+    params: Params
+    random: np.random.Generator
+
+    def fit(self, taken: Interactions) -> tuple[FactorizationMachine, Losses]:
+        """A new model. People and items without an example are in it, at the prior and at the mean of their source."""
+        return fm.fit(taken, *self._rest())
+
+    def partial_fit(self, model: FactorizationMachine, new: Mask) -> tuple[FactorizationMachine, Losses]:
+        """The model with the new examples among a sample of old ones, and with all people and items of the window."""
+        if not new.any():
+            return fm.partial_fit(model, self.window.with_examples(new), *self._rest())[0], np.zeros(0, np.float32)
+        old = np.flatnonzero(self.window.labelled & ~new)
+        train, count = self.params.train, int(new.sum())
+        wanted = min(len(old), max(train.old_per_new * count, train.min_mixture - count))
+        mixture = new.copy()
+        mixture[self.random.choice(old, wanted, replace=False)] = True
+        return fm.partial_fit(model, self.window.with_examples(mixture), *self._rest())
+
+    def _rest(self) -> tuple[ItemSources, FactorizationMachineParams, int]:
+        return self.window.item_sources, self.params.factorization_machine, int(self.random.integers(2**31))
+
+
+def _newest(pairs: Interactions, examples: Mask, new: Mask, params: TrainParams) -> Mask:
+    """Which of the new examples are held out: the newest share, none when that is too few for a test.
+
+    The older half of each person's examples is taken only when there are not enough others. The newest of all are often the
+    first of somebody who has just come: a model that knows nothing of a person can't be told from the prior by them.
+    """
+    places = np.flatnonzero(new)
+    count = max(round(params.held_out_share * len(places)), params.min_held_out)
+    held = np.zeros(len(new), bool)
+    if params.held_out_share > 0 and 2 * count <= len(places):
+        later = _in_later_half(pairs, examples)[places]
+        held[places[np.lexsort((pairs.time[places], later))[-count:]]] = True
+    return held
+
+
+def _in_later_half(pairs: Interactions, examples: Mask) -> Mask:
+    """Which examples are among the later half (rounded down) of their person's."""
+    places = np.flatnonzero(examples)
+    places = places[np.lexsort((pairs.time[places], pairs.user[places]))]
+    _, starts, counts = np.unique(pairs.user[places], return_index=True, return_counts=True)
+    later = np.zeros(len(examples), bool)
+    later[places] = np.arange(len(places)) - np.repeat(starts, counts) >= np.repeat((counts + 1) // 2, counts)
+    return later
+
+
+def _test_machine(model: FactorizationMachine, pairs: Interactions, held: Mask, taken: Interactions) -> LossTest:
+    """Loss of the model and of the prior (the mean label of what was learned) on the held-out examples.
+
+    Examples of one person err together, so people are what the standard error counts (Liang and Zeger, "Longitudinal Data
+    Analysis Using Generalized Linear Models", 1986).
+    """
+    labels, users = pairs.label[held], pairs.user[held]
+    measure = metrics.log_losses if model.loss == "logistic" else metrics.squared_errors
+    losses = measure(labels, fm.score(model, users, pairs.item[held]))
+    prior_losses = measure(labels, np.full(len(labels), np.nanmean(taken.label, dtype=np.float64)))
+    difference = losses - prior_losses
+    by_person = np.bincount(np.unique(users, return_inverse=True)[1], difference - difference.mean())
+    error = float(np.sqrt((by_person**2).sum())) / len(labels)
+    return LossTest(len(labels), float(losses.mean()), float(prior_losses.mean()), error)

@@ -1,0 +1,90 @@
+"""What a cycle learned, written as a snapshot; nobody who was deleted gets into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from palate import database, snapshots
+from palate.database import reading
+from palate.domain import Interactions, from_milliseconds, to_milliseconds
+from palate.lessons import Lesson
+from palate.models import registry, stored
+from palate.models.popularity import Popularity
+from palate.vocabulary import Vocabulary
+from palate.window import Params, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def publish(
+    engine: sa.Engine, data: Path, window: Window, lessons: Sequence[Lesson], params: Params, now: datetime
+) -> str:
+    """Publish these models, and popularity, in `data/snapshots`; return the version."""
+    models = {lesson.name: lesson.model for lesson in lessons} | {"popularity": _popularity(window, params, now)}
+    arrays = _arrays(window, models, params.train.history_limit)
+    arrays = snapshots.without_users(arrays, _deleted(engine, window.users.keys))
+    folder = data / "snapshots"
+    version = snapshots.publish(folder, _header(window, models, lessons, params, now), arrays)
+    snapshots.forget_user(folder, _deleted(engine, window.users.keys))  # who was deleted while we wrote
+    return version
+
+
+def _popularity(window: Window, params: Params, now: datetime) -> Popularity:
+    """Trends fade against the newest event: a log that ended years ago is judged as of its end, not as all faded."""
+    examples = window.labelled
+    newest = int(window.pairs.time[examples].max()) if examples.any() else to_milliseconds(now)
+    material = window.material(examples, from_milliseconds(min(to_milliseconds(now), newest)))
+    popularity: Popularity = registry.entry("popularity").fit(material, params.popularity, params.train.seed)
+    return popularity
+
+
+def _deleted(engine: sa.Engine, users: NDArray[np.int64]) -> NDArray[np.int64]:
+    with reading(engine) as connection:
+        known = np.array(connection.scalars(sa.select(database.users.c.key)).all(), np.int64)
+    return np.setdiff1d(users, known)
+
+
+def _header(
+    window: Window, models: Mapping[str, Any], lessons: Sequence[Lesson], params: Params, now: datetime
+) -> dict[str, Any]:
+    return {
+        "created": to_milliseconds(now),
+        "seq": window.seq,
+        "rule": params.interactions.rule,
+        "rating_range": list(window.rating_range) if window.rating_range else None,
+        "models": {name: registry.entry(name).header(model) for name, model in models.items()},
+        "quality": {lesson.name: lesson.test.to_json() for lesson in lessons},
+    }
+
+
+def _arrays(window: Window, models: Mapping[str, Any], limit: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a snapshot: every model has a row for each of the window's items."""
+    arrays = {"users": window.users.keys, "items": window.items.keys}
+    for name, model in models.items():
+        arrays |= stored.arrays(name, model)
+    return arrays | _history(window.pairs, window.users, window.items, limit)
+
+
+def _history(pairs: Interactions, users: Vocabulary, items: Vocabulary, limit: int) -> dict[str, NDArray[Any]]:
+    """The newest `limit` pairs of each user, oldest first, one user after the other."""
+    rows = users.rows(pairs.user)
+    order = np.lexsort((pairs.time, rows))
+    ends = np.searchsorted(rows[order], np.arange(len(users)), side="right")
+    order = order[ends[rows[order]] - np.arange(len(order)) <= limit]
+    counts = np.bincount(rows[order], minlength=len(users))
+    return {
+        "history_offsets": np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        "history_items": items.rows(pairs.item[order]).astype(np.int32),
+        "history_labels": pairs.label[order].astype(np.float16),
+        "history_weights": np.clip(pairs.weight[order], -HALF, HALF).astype(np.float16),
+    }
+
+
+HALF = float(np.finfo(np.float16).max)
