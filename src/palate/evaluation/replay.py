@@ -61,7 +61,7 @@ class Quality:
 
     votes: int
     metric: str
-    """`auc` or `ndcg`; both 0..1, more is better."""
+    """`auc`, `ndcg` or the like; 0..1, more is better."""
     people: int
     """Those it is the mean of: the AUC leaves out whose later votes are all likes or all dislikes."""
     model: float
@@ -91,7 +91,7 @@ def replay(pairs: Interactions, items: Items, params: ReplayParams, rng: np.rand
     for user in held:
         own = _in_order(pairs, user, rng)
         values.append(_measure(keys.rows(pairs.item[own]), pairs.label[own], model, features, by_popularity, params))
-    return _summary(np.array(values), params, rng)
+    return summary(np.array(values), params.votes, ("auc", "ndcg"), rng)
 
 
 def _hold_out(pairs: Interactions, params: ReplayParams, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -159,17 +159,22 @@ def _metrics(liked: NDArray[np.bool_], scores: NDArray[np.float32], k: int) -> t
     return metrics.auc(liked, scores), float(metrics.ndcg_at(metrics.relevance(liked, scores), k))
 
 
-def _summary(values: NDArray[np.float64], params: ReplayParams, rng: np.random.Generator) -> list[Quality]:
-    """`values`: (people, numbers of votes + 1, metrics), NaN where a person has no answer."""
+def summary(
+    values: NDArray[np.float64], votes: Sequence[int], names: Sequence[str], rng: np.random.Generator
+) -> list[Quality]:
+    """Means and intervals of `values` (people, numbers of votes + 1, metrics), the last number being popularity.
+
+    NaN stands where a person has no answer.
+    """
     found = []
-    for place, metric in enumerate(("auc", "ndcg")):
+    for place, metric in enumerate(names):
         answered = values[~np.isnan(values[:, -1, place]), :, place]
         base = answered[:, -1]
-        for column, votes in enumerate(params.votes):
+        for column, count in enumerate(votes):
             model = answered[:, column]
             found.append(
                 Quality(
-                    votes=votes,
+                    votes=count,
                     metric=metric,
                     people=len(answered),
                     model=float(model.mean()),
