@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palate import database, events, identities, sealing
-from palate.columns import MAX_TYPES, Log, from_rows
+from palate.columns import MAX_TYPES, NOBODY, Log, from_rows
 from palate.database import reading, writing
 from palate.domain import Event, EventColumns, to_milliseconds
 from palate.errors import DataFolderError, InvalidEvent
@@ -281,6 +281,54 @@ def test_columns_leave_out_what_was_not_asked_for(engine: sa.Engine, folder: Pat
     assert len(events.read_columns(engine, folder, types=["save"])) == 0
 
 
+@pytest.mark.parametrize("since", [None, NOW + DAY])
+def test_batches_hold_what_the_columns_hold(engine: sa.Engine, folder: Path, since: datetime | None) -> None:
+    for day in range(6):
+        add(engine, [like("ann", time=None), like("cookie", type="shown", time=None)], NOW + day * DAY)
+    events.seal(engine, folder, NOW + 3 * DAY, EVERYTHING)
+    with writing(engine) as connection:
+        keys = identities.user_keys(connection, ["ann", "cookie"], None)
+        identities.join(connection, keys["cookie"], keys["ann"])
+    log = Log(20, NOBODY)
+    for batch in events.batches(engine, folder, since=since):
+        log.add(batch)
+    whole = events.read_columns(engine, folder, since=since)
+    same_columns(log.columns(), whole)
+    assert len(whole) == (12 if since is None else 10)
+    spans: list[dict[str, Any]] = [{"up_to_seq": 5}, {"after_seq": 5, "up_to_seq": 9}, {"after_seq": 9}]
+    parts = [batch.seq for span in spans for batch in events.batches(engine, folder, **span)]
+    assert np.concatenate(parts).tolist() == list(range(1, 13))
+
+
+def test_days_before_the_window_are_not_opened(engine: sa.Engine, folder: Path) -> None:
+    for day in range(5):
+        ahead = to_milliseconds(NOW + day * DAY) + 80_000_000  # a client whose clock is nearly a day ahead
+        add(engine, [like("ann", time=ahead)], NOW + day * DAY)
+    files = events.seal(engine, folder, NOW + 4 * DAY, EVERYTHING)
+    files[0].unlink()
+    since = datetime(2026, 3, 12, tzinfo=UTC)
+    assert events.read_columns(engine, folder, since=since).seq.tolist() == [2, 3, 4, 5]
+    assert len(list(events.batches(engine, folder, since=since))) == 1
+    with pytest.raises(DataFolderError, match="missing"):
+        list(events.batches(engine, folder))
+
+
+def test_batches_go_on_when_files_are_replaced_or_expire_meanwhile(engine: sa.Engine, folder: Path) -> None:
+    for day in range(4):
+        days = [like("ann", f"i{n}") for n in range(10_001 if day == 0 else 1)]
+        add(engine, [*days, like("bob")], NOW + day * DAY)
+    events.seal(engine, folder, NOW + 4 * DAY, EVERYTHING)
+    reader = events.batches(engine, folder)
+    first = next(reader)
+    with reading(engine) as connection:
+        keys = identities.user_keys(connection, ["bob"], None)
+    events.forget(engine, folder, keys.values())
+    events.expire(engine, folder, NOW + 3 * DAY)
+    later = [users_of(batch, engine) for batch in reader]
+    assert len(first) == 10_002
+    assert later == [["ann", "bob", "ann"]]  # the second day was read ahead, the third is gone
+
+
 def test_columns_have_their_types_also_when_empty(engine: sa.Engine, folder: Path) -> None:
     columns = events.read_columns(engine, folder)
     assert {name: getattr(columns, name).dtype.name for name in ("seq", "user", "item", "type", "value", "time")} == {
@@ -352,7 +400,7 @@ def test_a_forgotten_persons_events_are_counted_no_more(engine: sa.Engine, folde
 
 def test_types_beyond_those_that_columns_can_tell_apart_become_one() -> None:
     rows = [(n, 1, 1, f"t{n:05}", None, 0) for n in range(MAX_TYPES + 3)]
-    log = Log(len(rows), {})
+    log = Log(len(rows), NOBODY)
     log.add(from_rows(rows[:MAX_TYPES]))
     log.add(from_rows(rows[MAX_TYPES:]))
     columns = log.columns()

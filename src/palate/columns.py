@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,35 @@ from palate.domain import EventColumns
 
 MAX_TYPES = 2**16 - 1
 """Names of types told apart in columns; all further ones are read as one."""
+
+OVERLAP = 10_000
+"""Events at the end of a day among which the first of the next may belong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Persons:
+    """Who stands behind user keys that were joined to others."""
+
+    aliases: NDArray[np.int64]
+    """Ascending; no person is among them."""
+    persons: NDArray[np.int64]
+    """The person of each."""
+
+    def of(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Key of the person behind each user key: itself unless it is an alias."""
+        if not len(self.aliases):
+            return users
+        at = np.searchsorted(self.aliases, users).clip(max=len(self.aliases) - 1)
+        return np.where(self.aliases[at] == users, self.persons[at], users)
+
+
+def persons(joined: Mapping[int, int]) -> Persons:
+    """From the person of each alias; keys that are their own person may be among them."""
+    aliases = sorted(alias for alias, person in joined.items() if alias != person)
+    return Persons(np.array(aliases, np.int64), np.array([joined[alias] for alias in aliases], np.int64))
+
+
+NOBODY = persons({})
 
 
 def from_rows(rows: Sequence[Sequence[Any]]) -> EventColumns:
@@ -39,6 +69,15 @@ def select(columns: EventColumns, earliest: int | None, types: Collection[str] |
         wanted &= columns.time >= earliest
     if types is not None:
         wanted &= np.array([type in types for type in columns.types], bool)[columns.type]
+    return _rows(columns, wanted)
+
+
+def first(columns: EventColumns, count: int) -> EventColumns:
+    """The first `count` events."""
+    return _rows(columns, slice(count))
+
+
+def _rows(columns: EventColumns, wanted: NDArray[np.bool_] | slice) -> EventColumns:
     return EventColumns(
         seq=columns.seq[wanted],
         user=columns.user[wanted],
@@ -50,10 +89,28 @@ def select(columns: EventColumns, earliest: int | None, types: Collection[str] |
     )
 
 
+def in_order(batches: Iterable[EventColumns]) -> Iterator[EventColumns]:
+    """The same events in batches whose seq ascends throughout, though days overlap a little (see `Log`)."""
+    held: EventColumns | None = None
+    for batch in batches:
+        if held is None:
+            held = batch
+        elif len(held) < OVERLAP or (len(batch) and held.seq[-1] > batch.seq[0]):
+            log = Log(len(held) + len(batch), NOBODY)
+            log.add(held)
+            log.add(batch)
+            held = log.columns()
+        else:
+            yield held
+            held = batch
+    if held is not None:
+        yield held
+
+
 class Log:
     """EventColumns that grow batch by batch in the order of the log, within room for `room` events."""
 
-    def __init__(self, room: int, persons: Mapping[int, int]) -> None:
+    def __init__(self, room: int, persons: Persons) -> None:
         self._columns: dict[str, NDArray[Any]] = {  # room that nobody writes to takes no memory
             name: np.empty(room, dtype)
             for name, dtype in (
@@ -67,8 +124,7 @@ class Log:
         }
         self._size = 0
         self._types: dict[str, int] = {}
-        self._aliases = np.array(sorted(persons), np.int64)
-        self._persons = np.array([persons[alias] for alias in sorted(persons)], np.int64)
+        self._persons = persons
 
     def add(self, batch: EventColumns) -> None:
         """Add events that are in order among themselves, and that mostly follow those before."""
@@ -79,7 +135,7 @@ class Log:
             column[start : self._size] = getattr(batch, name)
         codes = np.array([self._code(name) for name in batch.types], np.uint16)
         self._columns["type"][start : self._size] = codes[batch.type]
-        self._columns["user"][start : self._size] = self._person(batch.user)
+        self._columns["user"][start : self._size] = self._persons.of(batch.user)
         self._put_in_order(start)
 
     def columns(self) -> EventColumns:
@@ -95,12 +151,6 @@ class Log:
         if type not in self._types and len(self._types) >= MAX_TYPES:
             type = "…"
         return self._types.setdefault(type, len(self._types))
-
-    def _person(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
-        if not len(self._aliases):
-            return users
-        at = np.searchsorted(self._aliases, users).clip(max=len(self._aliases) - 1)
-        return np.where(self._aliases[at] == users, self._persons[at], users)
 
     def _put_in_order(self, start: int) -> None:
         """Days overlap a little in `seq`: writers that commit around midnight saw the clock before and after it."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -215,7 +216,7 @@ def of_user(connection: sa.Connection, user_keys: Collection[int], after_seq: in
     for keys in identities.chunks(user_keys):
         query = sa.select(*_HOT).where(table.c.user.in_(keys), table.c.seq > after_seq)
         rows += map(tuple, connection.execute(query))
-    log = columns.Log(len(rows), identities.persons(connection, user_keys))
+    log = columns.Log(len(rows), columns.persons(identities.persons(connection, user_keys)))
     log.add(columns.from_rows(sorted(rows)))
     return log.columns()
 
@@ -252,10 +253,10 @@ def _read_columns(
     engine: sa.Engine, folder: Path, after_seq: int, earliest: int | None, types: Collection[str] | None
 ) -> EventColumns:
     with reading(engine) as connection:
-        parts = _parts(connection, after_seq)
+        parts = _parts(connection, after_seq, earliest)
         hot = [columns.select(page, earliest, types) for page in _hot_pages(connection, after_seq)]
-        joined = identities.joined(connection)
-    log = columns.Log(sum(part.rows for part in parts) + sum(map(len, hot)), joined)
+        persons = columns.persons(identities.joined(connection))
+    log = columns.Log(sum(part.rows for part in parts) + sum(map(len, hot)), persons)
     for part in parts:
         for batch in sealing.read_columns(folder / part.path, after_seq):
             log.add(columns.select(batch, earliest, types))
@@ -264,10 +265,56 @@ def _read_columns(
     return log.columns()
 
 
-def _parts(connection: sa.Connection, after_seq: int = 0) -> list[sa.Row[Any]]:
-    """The sealed files with a row of a greater seq, by their first."""
+def batches(
+    engine: sa.Engine, folder: Path, *, after_seq: int = 0, up_to_seq: int | None = None, since: datetime | None = None
+) -> Iterator[EventColumns]:
+    """What `read_columns` gives, in batches whose seq ascends and of which one fits into memory when all would not.
+
+    `up_to_seq` is the last event wanted. The log is read as it is at the first batch; only who is forgotten meanwhile may be
+    missing already. Raises DataFolderError when a sealed file is missing or broken.
+    """
+    earliest = None if since is None else to_milliseconds(since)
+    last = 2**63 - 1 if up_to_seq is None else up_to_seq
+    with reading(engine) as connection:
+        parts = _parts(connection, after_seq, earliest)
+        hot = list(_hot_pages(connection, after_seq))
+        persons = columns.persons(identities.joined(connection))
+    sealed = (batch for part in parts if part.first_seq <= last for batch in _sealed(engine, folder, part, after_seq))
+    for batch in columns.in_order(chain(sealed, hot)):
+        end = int(np.searchsorted(batch.seq, last, side="right"))
+        if end:
+            person = replace(batch, user=persons.of(batch.user))
+            yield columns.select(person if end == len(batch) else columns.first(person, end), earliest, None)
+
+
+def _sealed(engine: sa.Engine, folder: Path, part: sa.Row[Any], after_seq: int) -> Iterator[EventColumns]:
+    """The batches of a file, under the name that it has by now; none when its day has expired."""
+    path: str | None = part.path
+    for _ in range(5):
+        if path is None:
+            return
+        try:
+            yield from sealing.read_columns(folder / path, after_seq)
+            return
+        except FileNotFoundError as error:
+            missing = error
+        table = database.sealed
+        same = (table.c.day == part.day) & (table.c.first_seq == part.first_seq) & (table.c.last_seq == part.last_seq)
+        with reading(engine) as connection:
+            path = connection.scalar(sa.select(table.c.path).where(same))
+    raise _gone(missing)
+
+
+def _parts(connection: sa.Connection, after_seq: int = 0, earliest: int | None = None) -> list[sa.Row[Any]]:
+    """The sealed files with a row of a greater seq, by their first; without those of days in which nothing came that could
+    have happened from the millisecond `earliest` on.
+    """
     table = database.sealed
     query = sa.select(table).where(table.c.last_seq > after_seq).order_by(table.c.first_seq)
+    if earliest is not None:
+        skew = CLOCK_SKEW // timedelta(milliseconds=1)
+        received = from_milliseconds(max(0, earliest - skew))
+        query = query.where(table.c.day >= received.date().isoformat())
     return list(connection.execute(query))
 
 
@@ -352,7 +399,11 @@ def _retried(attempt: Callable[[], T]) -> T:
             return attempt()
         except FileNotFoundError as error:
             missing = error
-    raise DataFolderError(f"Sealed events are missing: {missing}. Restore the file from a backup.")
+    raise _gone(missing)
+
+
+def _gone(missing: FileNotFoundError) -> DataFolderError:
+    return DataFolderError(f"Sealed events are missing: {missing}. Restore the file from a backup.")
 
 
 def seal(engine: sa.Engine, folder: Path, before: datetime, up_to_seq: int) -> list[Path]:
