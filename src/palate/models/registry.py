@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from palate.errors import NotFound
 from palate.models import factorization_machine as fm
-from palate.models import popularity
+from palate.models import item_knn, neighbours, popularity
 from palate.models.material import Known, Material
 from palate.models.popularity import Popularity
 from palate.vocabulary import Vocabulary
 
-Name = Literal["popularity", "fm"]
+Name = Literal["popularity", "fm", "itemknn"]
 """Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -72,6 +72,14 @@ MODELS: dict[str, Entry] = {
         to_arrays=fm.to_arrays,
         header=lambda model: {"loss": model.loss, "base": model.base, "factors": model.item_vectors.shape[1]},
         from_arrays=lambda arrays, header, items: fm.from_arrays(arrays, header["loss"], header["base"]),
+    ),
+    "itemknn": Entry(
+        params=item_knn.ItemKnnParams,
+        fit=lambda material, params, seed: item_knn.fit(material, params),
+        score_all=neighbours.score_all,
+        to_arrays=lambda model: neighbours.to_arrays(model, "itemknn"),
+        header=neighbours.header,
+        from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "itemknn"),
     ),
 }
 
