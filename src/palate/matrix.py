@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.domain import Interactions
+from palate.machine_code import compiled
 from palate.vocabulary import Vocabulary
+
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +53,25 @@ def sparse(
     >>> sparse(np.array([1, 0]), np.array([2, 1]), np.array([0.5, 4], np.float32), (2, 3)).offsets.tolist()
     [0, 1, 2]
     """
-    code = rows.astype(np.int64) * shape[1] + columns
-    if (code[1:] <= code[:-1]).any():
+    if not _ascending(rows, columns):
+        code = rows.astype(np.int64) * shape[1] + columns
         order = np.argsort(code, kind="stable")
         last = np.append(code[order][1:] != code[order][:-1], True)[: len(order)]
         chosen = order[last]
         rows, columns, values = rows[chosen], columns[chosen], values[chosen]
     offsets = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
-    return Sparse(offsets.astype(np.int64), columns.astype(np.int32), values.astype(np.float32), shape[1])
+    return Sparse(
+        offsets.astype(np.int64),
+        columns.astype(np.int32, copy=False),
+        values.astype(np.float32, copy=False),
+        shape[1],
+    )
+
+
+def _ascending(rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]) -> bool:
+    """Whether the cells are by rows and then columns, each once."""
+    before = (rows[1:] < rows[:-1]) | ((rows[1:] == rows[:-1]) & (columns[1:] <= columns[:-1]))
+    return not before.any()
 
 
 def of_interactions(
@@ -67,17 +81,56 @@ def of_interactions(
 
     `values` has one value a pair: labels or weights.
     """
-    rows, columns = users.rows(interactions.user), items.rows(interactions.item)
-    kept = (rows >= 0) & (columns >= 0) & ~np.isnan(values)
-    return sparse(rows[kept], columns[kept], values[kept], (len(users), len(items)))
+    size = len(interactions)
+    rows, columns = np.empty(size, np.int32), np.empty(size, np.int32)
+    found = np.empty(size, np.float32)
+    end = 0
+    for start in range(0, size, CHUNK):  # a million at a time: rows of 64 bits would take more than the matrix
+        part = slice(start, start + CHUNK)
+        user, item = users.rows(interactions.user[part]), items.rows(interactions.item[part])
+        kept = (user >= 0) & (item >= 0) & ~np.isnan(values[part])
+        place = slice(end, end + int(kept.sum()))
+        rows[place], columns[place], found[place] = user[kept], item[kept], values[part][kept]
+        end = place.stop
+    return sparse(rows[:end], columns[:end], found[:end], (len(users), len(items)))
 
 
-def transposed(matrix: Sparse) -> Sparse:
-    """Rows and columns exchanged."""
-    rows = np.repeat(np.arange(len(matrix), dtype=np.int32), matrix.counts)
-    order = np.argsort(matrix.columns, kind="stable")
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(matrix.columns, minlength=matrix.width))))
-    return Sparse(offsets.astype(np.int64), rows[order], matrix.values[order], len(matrix))
+def transposed(
+    matrix: Sparse, row_order: NDArray[np.int64] | None = None, column_order: NDArray[np.int64] | None = None
+) -> Sparse:
+    """Rows and columns exchanged: a row for each column, in `column_order`, a column for each row, in `row_order`.
+
+    Orders are permutations; None means as they are.
+    """
+    rows = np.arange(len(matrix)) if row_order is None else row_order
+    rank = np.empty(matrix.width, np.int64)
+    rank[slice(None) if column_order is None else column_order] = np.arange(matrix.width)
+    counts = np.zeros(matrix.width, np.int64)
+    counts[rank] = np.bincount(matrix.columns, minlength=matrix.width)
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    columns, values = np.empty_like(matrix.columns), np.empty_like(matrix.values)
+    cells = matrix.offsets, matrix.columns, matrix.values
+    compiled(_scatter, *cells, rows, rank, offsets[:-1].copy(), columns, values)
+    return Sparse(offsets, columns, values, len(matrix))
+
+
+def _scatter(
+    offsets: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    values: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    rank: NDArray[np.int64],
+    places: NDArray[np.int64],
+    new_columns: NDArray[np.int32],
+    new_values: NDArray[np.float32],
+) -> None:
+    """Row `rows[n]` becomes column n, column c row `rank[c]`; `places` is where each new row's next cell goes."""
+    for n in range(len(rows)):
+        for cell in range(offsets[rows[n]], offsets[rows[n] + 1]):
+            row = rank[columns[cell]]
+            new_columns[places[row]] = n
+            new_values[places[row]] = values[cell]
+            places[row] += 1
 
 
 def taken(matrix: Sparse, rows: NDArray[np.int64]) -> Sparse:

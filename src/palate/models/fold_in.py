@@ -85,3 +85,68 @@ def _solved(matrix: Values, size: int, right: Values) -> Values:
     """(matrix + 1)⁻¹ right"""
     matrix.flat[:: size + 1] += 1
     return np.asarray(np.linalg.solve(matrix, right), np.float64)
+
+
+def implicit(
+    vectors: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    pulls: NDArray[np.float32],
+    matrix: NDArray[np.float32],
+    ridge: float,
+) -> NDArray[np.float32]:
+    """(F,): the vector that minimises Σ weight (pull / weight − ⟨vector, x⟩)² + xᵀ matrix x + ridge |x|².
+
+    That is a user's half-step of implicit ALS (Hu, Koren and Volinsky): `vectors` (n, F) of the items they took or refused,
+    `weights` (n,) beyond that of an unobserved pair, `pulls` (n,) confidence times preference, `matrix` (F, F) the unobserved
+    weight times the Gramian of all items. In single precision, for the time of a request.
+    """
+    return np.linalg.solve(_normal(vectors, weights, matrix, ridge), pulls @ vectors)
+
+
+def contributions(
+    vectors: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    pulls: NDArray[np.float32],
+    matrix: NDArray[np.float32],
+    ridge: float,
+    targets: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """(t, n): what each interaction adds to the score of each of the `targets` (t, F), exactly: a row sums to the score.
+
+    The score is targetᵀ A⁻¹ Σ pull · vector, so that each interaction has its own term (Hu, Koren and Volinsky, section 5).
+    Refusals add 0: they lessen what the others add. The other arguments are those of `implicit`.
+    """
+    solved = np.linalg.solve(_normal(vectors, weights, matrix, ridge), targets.T)
+    return (solved.T @ vectors.T) * pulls
+
+
+def _normal(
+    vectors: NDArray[np.float32], weights: NDArray[np.float32], matrix: NDArray[np.float32], ridge: float
+) -> NDArray[np.float32]:
+    scaled = vectors * np.sqrt(weights)[:, None]
+    result = scaled.T @ scaled
+    result += matrix
+    result.flat[:: len(result) + 1] += np.float32(ridge)
+    return result
+
+
+def observed(
+    vectors: NDArray[np.float32], votes: NDArray[np.float32], l2: float, weights: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """(d,): the vector of one person among any fixed vectors of items, those of their texts included.
+
+    It minimises Σ weight (vote − ⟨vector, x⟩)² + l2 |x|² over what was observed alone: `votes` (n,) are +1 and −1. `l2` > 0.
+    Without votes it is zero.
+    """
+    assert l2 > 0, "Without l2 few votes don't determine the vector."
+    root = np.ones(len(votes), np.float32) if weights is None else np.sqrt(weights)
+    x, y = vectors * root[:, None], votes * root
+    n, d = x.shape
+    if n < d:
+        return np.asarray(x.T @ _ridged(x @ x.T, y, l2), np.float32)
+    return _ridged(x.T @ x, x.T @ y, l2)
+
+
+def _ridged(matrix: NDArray[np.float32], right: NDArray[np.float32], l2: float) -> NDArray[np.float32]:
+    matrix.flat[:: len(matrix) + 1] += np.float32(l2)
+    return np.asarray(np.linalg.solve(matrix, right), np.float32)

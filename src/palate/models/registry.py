@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from palate.errors import NotFound
 from palate.models import factorization_machine as fm
-from palate.models import item_knn, neighbours, popularity
+from palate.models import implicit_als, item_knn, neighbours, popularity
 from palate.models.material import Known, Material
 from palate.models.popularity import Popularity
 from palate.vocabulary import Vocabulary
 
-Name = Literal["popularity", "fm", "itemknn"]
+Name = Literal["popularity", "fm", "itemknn", "ials"]
 """Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -80,6 +80,14 @@ MODELS: dict[str, Entry] = {
         to_arrays=lambda model: neighbours.to_arrays(model, "itemknn"),
         header=neighbours.header,
         from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "itemknn"),
+    ),
+    "ials": Entry(
+        params=implicit_als.ImplicitALSParams,
+        fit=implicit_als.fit,
+        score_all=implicit_als.score_all,
+        to_arrays=implicit_als.to_arrays,
+        header=implicit_als.header,
+        from_arrays=implicit_als.from_arrays,
     ),
 }
 

@@ -1,0 +1,275 @@
+"""Half-steps of implicit ALS in machine code. Imported when a fit begins, not before: numba takes half a second and 60 MB.
+
+A half-step solves, for each row of a sparse matrix, (gramian + ridge + Σ |value| y yᵀ) x = Σ pull y + ridge · prior, where y
+are the rows of the other side's factors: see `implicit_als`, whose `readable_half_step` says the same in NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from palate.models.als_tiles import (
+    backward_block,
+    factor_block,
+    flat_tile,
+    flat_tile_ahead,
+    forward_block,
+    gather,
+    panel,
+    tall_tile,
+    tall_tile_ahead,
+)
+
+CHUNK = 64
+"""Rows of the other side whose scaled copies lie in the first cache at a time; a multiple of 4."""
+GRAMIAN_CHUNK = 512
+"""Rows whose squares are summed in float32 before the sum goes to float64."""
+LOST = np.float32(1e-6)
+"""A pivot below this part of its diagonal is rounding."""
+
+FREEDOMS = frozenset({"contract", "reassoc", "nsz"})
+"""That LLVM has with floats."""
+
+Address = int
+Floats = NDArray[np.float32]
+Scratch = tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats, Floats]
+"""Addresses of a chunk's rows and of the next chunk's, roots and pulls of its cells, its scaled rows."""
+
+
+def _loops(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Machine code that the kernels call."""
+    code: Callable[..., Any] = njit(inline="never", nogil=True, fastmath=set(FREEDOMS))(function)
+    return code
+
+
+@_loops
+def _add_gramian(rows: Address, count: int, factors: int, total: Address, lines: Address, wide: bool) -> None:
+    """total += rowsᵀ rows, in blocks of 16 × 16 on and above the diagonal; `lines` are addresses to fetch meanwhile."""
+    distance, one = 4 * factors, np.float32(1)
+    for j in range(0, factors, 16):
+        right = rows + 4 * j
+        if wide:
+            for i in range(0, j, 16):
+                tall_tile(rows + 4 * i, right, count, distance, total + i * distance + 4 * j, distance, one)
+            tall_tile_ahead(right, right, count, distance, total + j * distance + 4 * j, distance, one, lines, 4 * j)
+        else:
+            for i in range(0, j + 16, 4):
+                block = total + i * distance + 4 * j
+                if i == j:
+                    flat_tile_ahead(rows + 4 * i, right, count, distance, block, distance, one, lines, 4 * j)
+                else:
+                    flat_tile(rows + 4 * i, right, count, distance, block, distance, one)
+
+
+@_loops
+def _factor(
+    matrix: Address, factors: int, least: np.float32, units: Address, columns: Address, inverse: Address, wide: bool
+) -> None:
+    """Cholesky's RᵀR = matrix, in place on and above the diagonal, 16 rows at a time."""
+    distance, minus = 4 * factors, np.float32(-1)
+    for i in range(0, factors, 16):
+        rows = matrix + i * distance
+        for j in range(i, factors, 16):
+            if wide:
+                tall_tile(matrix + 4 * i, matrix + 4 * j, i, distance, rows + 4 * j, distance, minus)
+            else:
+                for k in range(0, 16, 4):
+                    block = rows + k * distance + 4 * j
+                    flat_tile(matrix + 4 * (i + k), matrix + 4 * j, i, distance, block, distance, minus)
+        factor_block(rows + 4 * i, distance, least, units + 64 * i, columns + 64 * i, inverse + 4 * i)
+        for j in range(i + 16, factors, 16):
+            panel(rows + 4 * j, distance, units + 64 * i, inverse + 4 * i)
+
+
+@_loops
+def _forward(matrix: Address, factors: int, right: Address, units: Address, inverse: Address) -> None:
+    """right becomes R⁻ᵀ right."""
+    for i in range(0, factors, 16):
+        forward_block(matrix + 4 * i, 4 * factors, i, right, right + 4 * i, units + 64 * i, inverse + 4 * i)
+
+
+@_loops
+def _backward(matrix: Address, factors: int, right: Address, columns: Address, inverse: Address) -> None:
+    """right becomes R⁻¹ right."""
+    distance = 4 * factors
+    for i in range(factors - 16, -1, -16):
+        beside, rest = matrix + i * distance + 4 * (i + 16), (factors - i - 16) // 16
+        backward_block(beside, distance, rest, right + 4 * (i + 16), right + 4 * i, columns + 64 * i, inverse + 4 * i)
+
+
+@_loops
+def _addresses(
+    columns: NDArray[np.int32], first: int, last: int, base: Address, distance: int, lines: NDArray[np.int64]
+) -> None:
+    """Where the factors of these cells lie; filled up to a multiple of four with the first row."""
+    for n in range(last - first):
+        lines[n] = base + np.int64(columns[first + n]) * distance
+    for n in range(last - first, (last - first + 3) // 4 * 4):
+        lines[n] = base
+
+
+@_loops
+def _strengths(values: Floats, first: int, last: int, shift: np.float32, roots: Floats, pulls: Floats) -> np.float32:
+    """Square root of each cell's weight, and how strongly it pulls (a refusal: not at all); their sum is the loss at x = 0."""
+    total = np.float32(0)
+    for n in range(last - first):
+        value = values[first + n]
+        pulls[n] = value + shift if value > 0 else np.float32(0)
+        roots[n] = math.sqrt(abs(value))
+        total += pulls[n]
+    for n in range(last - first, (last - first + 3) // 4 * 4):
+        pulls[n] = roots[n] = 0
+    return total
+
+
+@_loops
+def _add_cells(
+    columns: NDArray[np.int32],
+    values: Floats,
+    first: int,
+    last: int,
+    end: int,
+    base: Address,
+    factors: int,
+    shift: np.float32,
+    total: Address,
+    right: Address,
+    scratch: Scratch,
+    wide: bool,
+) -> float:
+    """Add these cells to the normal equations; `end` is where the cells end that will be asked for after them."""
+    lines, ahead, roots, pulls, scaled = scratch
+    distance, at, constant = 4 * factors, scaled.ctypes.data, 0.0
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        _addresses(columns, start, stop, base, distance, lines)
+        constant += _strengths(values, start, stop, shift, roots, pulls)
+        for n in range(0, stop - start, 4):
+            gather(
+                lines.ctypes.data + 8 * n,
+                roots.ctypes.data + 4 * n,
+                pulls.ctypes.data + 4 * n,
+                at + n * distance,
+                distance,
+                right,
+                factors // 16,
+            )
+        _addresses(columns, stop, min(stop + CHUNK, end), base, distance, ahead)
+        _add_gramian(at, stop - start, factors, total, ahead.ctypes.data, wide)
+    return constant
+
+
+@_loops
+def _begin(gramian: Floats, ridge: np.float32, prior: Floats, row: int, matrix: Floats, right: Floats) -> float:
+    """Set up the normal equations of a row without cells; return what the prior adds to the loss."""
+    constant = 0.0
+    factors = len(right)
+    for i in range(factors):
+        for j in range(i // 16 * 16, factors):
+            matrix[i, j] = gramian[i, j]
+        matrix[i, i] += ridge
+        right[i] = 0
+    if len(prior):
+        for i in range(factors):
+            right[i] = ridge * prior[row, i]
+            constant += ridge * prior[row, i] * prior[row, i]
+    return constant
+
+
+@_loops
+def _largest(matrix: Floats) -> np.float32:
+    """Of the diagonal."""
+    result: np.float32 = matrix[0, 0]
+    for i in range(1, len(matrix)):
+        if matrix[i, i] > result:
+            result = matrix[i, i]
+    return result
+
+
+def half_step(
+    first: int,
+    last: int,
+    offsets: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    values: Floats,
+    other: Floats,
+    gramian: Floats,
+    shift: np.float32,
+    l2: float,
+    floor: float,
+    exponent: float,
+    prior: Floats,
+    result: Floats,
+    buffer: Floats,
+    wide: bool,
+) -> tuple[float, float]:
+    """Solve rows first … last − 1 into `result`; return (loss of these rows with its ridge, the ridge's part of it).
+
+    `values` (N,): weights, below 0 for refusals. `other` and `result` have a multiple of 16 columns and lie on whole lines of
+    the cache, as does `buffer`, of `buffer_size` floats. The ridge of a row of n cells is l2 · (n + floor)^exponent. `prior`
+    has a row for each of `result`, or none. A row without cells is zero if there is no prior.
+    """
+    factors = result.shape[1]
+    matrix = buffer[: factors * factors].reshape(factors, factors)
+    rest = buffer[factors * factors :]
+    scaled, rest = rest[: CHUNK * factors], rest[CHUNK * factors :]
+    units, rest = rest[: 16 * factors], rest[16 * factors :]
+    transposed, rest = rest[: 16 * factors], rest[16 * factors :]
+    inverse, right = rest[:factors], rest[factors : 2 * factors]
+    lines, ahead = np.full(CHUNK, other.ctypes.data), np.full(CHUNK, other.ctypes.data)
+    scratch = (lines, ahead, np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), scaled)
+    a, u, t, d, b = (
+        matrix.ctypes.data,
+        units.ctypes.data,
+        transposed.ctypes.data,
+        inverse.ctypes.data,
+        right.ctypes.data,
+    )
+    loss = ridges = 0.0
+    end = offsets[last]
+    for row in range(first, last):
+        start, stop = offsets[row], offsets[row + 1]
+        if start == stop and not len(prior):
+            result[row] = 0
+            continue
+        ridge = np.float32(l2 * (stop - start + floor) ** exponent)
+        loss += _begin(gramian, ridge, prior, row, matrix, right)
+        loss += _add_cells(columns, values, start, stop, end, other.ctypes.data, factors, shift, a, b, scratch, wide)
+        _factor(a, factors, LOST * _largest(matrix), u, t, d, wide)
+        _forward(a, factors, b, u, d)
+        for i in range(factors):
+            loss -= np.float64(right[i]) * np.float64(right[i])
+        _backward(a, factors, b, t, d)
+        square = 0.0
+        for i in range(factors):
+            result[row, i] = right[i]
+            square += np.float64(right[i]) * np.float64(right[i])
+        ridges += ridge * square
+    return loss, ridges
+
+
+def buffer_size(factors: int) -> int:
+    """Floats of scratch that a `half_step` needs."""
+    return factors * factors + (CHUNK + 34) * factors
+
+
+def gramian(vectors: Floats, first: int, last: int, buffer: Floats, total: NDArray[np.float64], wide: bool) -> None:
+    """total (F, F, float64) = vectorsᵀ vectors over these rows, on and above the diagonal's blocks of 16 × 16."""
+    factors = vectors.shape[1]
+    part = buffer[: factors * factors].reshape(factors, factors)
+    lines = np.full(GRAMIAN_CHUNK, vectors.ctypes.data)
+    total[:] = 0
+    for start in range(first, last, GRAMIAN_CHUNK):
+        part[:] = 0
+        count = min(GRAMIAN_CHUNK, last - start)
+        at = vectors.ctypes.data + 4 * factors * start
+        _add_gramian(at, count, factors, part.ctypes.data, lines.ctypes.data, wide)
+        for i in range(factors):
+            for j in range(i // 16 * 16, factors):
+                total[i, j] += part[i, j]

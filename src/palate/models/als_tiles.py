@@ -1,0 +1,358 @@
+"""Small blocks of dense algebra in vector registers, as LLVM code: what the loops of `als_kernels` are made of.
+
+Numba's own loops reach a tenth of a core here, because it doesn't keep a block of sums in registers. Vectors are 16 floats
+wide: one register with AVX-512, two with AVX2, four on ARM and on old x86; LLVM does the splitting, so all machines run the same
+operations in the same order. All addresses and distances are in bytes; matrices lie by rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.extending import intrinsic
+
+WIDTH = 16
+"""Floats of a vector; the number of factors is padded to a multiple."""
+
+FLOAT, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+VECTOR = ir.VectorType(FLOAT, WIDTH)
+ZERO = ir.Constant(VECTOR, [0.0] * WIDTH)
+BYTES = 4 * WIDTH
+
+Builder = Any
+Value = Any
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation for numba's loops whose code is written where it is called."""
+    operation: Callable[..., Any] = intrinsic(function)
+    return operation
+
+
+def has_wide_registers() -> bool:
+    """Whether 16 vectors of 16 floats fit the registers of this machine, with as many to spare."""
+    return bool(binding.get_host_cpu_features().get("avx512f", False))
+
+
+def _multiply_add(b: Builder, x: Value, y: Value, z: Value) -> Value:
+    """x · y + z, in one rounding where the machine has it."""
+    return b.fadd(b.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+
+def _minus_product(b: Builder, x: Value, y: Value, z: Value) -> Value:
+    """z − x · y"""
+    return b.fsub(z, b.fmul(x, y, flags=("contract",)), flags=("contract",))
+
+
+def _spread(b: Builder, number: Value) -> Value:
+    """The number in all lanes."""
+    single = b.insert_element(ir.Constant(VECTOR, ir.Undefined), number, ir.Constant(I32, 0))
+    return b.shuffle_vector(single, ir.Constant(VECTOR, ir.Undefined), _lanes([0] * WIDTH))
+
+
+def _lane(b: Builder, vector: Value, lane: int) -> Value:
+    """One lane of a vector in all lanes."""
+    return b.shuffle_vector(vector, ir.Constant(VECTOR, ir.Undefined), _lanes([lane] * WIDTH))
+
+
+def _lanes(lanes: Sequence[int]) -> Value:
+    return ir.Constant(ir.VectorType(I32, WIDTH), list(lanes))
+
+
+def _load(b: Builder, address: Value, offset: int = 0) -> Value:
+    return b.load(b.inttoptr(_plus(b, address, offset), VECTOR.as_pointer()), align=4)
+
+
+def _number(b: Builder, address: Value, offset: int = 0) -> Value:
+    return b.load(b.inttoptr(_plus(b, address, offset), FLOAT.as_pointer()), align=4)
+
+
+def _store(b: Builder, vector: Value, address: Value, offset: int = 0) -> None:
+    b.store(vector, b.inttoptr(_plus(b, address, offset), VECTOR.as_pointer()), align=4)
+
+
+def _plus(b: Builder, address: Value, offset: int) -> Value:
+    return b.add(address, ir.Constant(I64, offset)) if offset else address
+
+
+def _prefetch(b: Builder, address: Value) -> None:
+    pointer = ir.IntType(8).as_pointer()
+    name = "llvm.prefetch.p0"
+    signature = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+    function = b.module.globals.get(name) or ir.Function(b.module, signature, name)
+    b.call(function, [b.inttoptr(address, pointer), *(ir.Constant(I32, flag) for flag in (0, 3, 1))])
+
+
+def _loop(b: Builder, count: Value, starts: Sequence[Value], body: Callable[..., list[Value]]) -> list[Value]:
+    """What `starts` have become after `count` ≥ 0 rounds of `body(*values)`."""
+    before = b.block
+    loop, done = (b.function.append_basic_block(name) for name in ("loop", "done"))
+    b.cbranch(b.icmp_signed(">", count, ir.Constant(I64, 0)), loop, done)
+    b.position_at_end(loop)
+    counter = b.phi(I64)
+    values = [b.phi(start.type) for start in starts]
+    after = body(*values)
+    following = b.add(counter, ir.Constant(I64, 1))
+    for phi, start, end in zip([counter, *values], [ir.Constant(I64, 0), *starts], [following, *after], strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(end, b.block)
+    last = b.block
+    b.cbranch(b.icmp_signed("<", following, count), loop, done)
+    b.position_at_end(done)
+    results = [b.phi(start.type) for start in starts]
+    for phi, start, end in zip(results, starts, after, strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(end, last)
+    return results
+
+
+def _tile(rows: int, ahead: bool) -> Callable[..., Any]:
+    """The code of `tall_tile` and its kin."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        left, right, count, distance, block, block_distance, sign, *listed = arguments
+
+        def body(one: Value, other: Value, *values: Value) -> list[Value]:
+            if ahead:
+                line = b.load(b.inttoptr(values[-1], I64.as_pointer()))
+                _prefetch(b, b.add(line, listed[1]))
+            vector = _load(b, other)
+            sums = [_multiply_add(b, _spread(b, _number(b, one, 4 * row)), vector, values[row]) for row in range(rows)]
+            return [b.add(one, distance), b.add(other, distance), *sums, *[_plus(b, at, 8) for at in values[rows:]]]
+
+        sums = _loop(b, count, [left, right, *[ZERO] * rows, *listed[:1]], body)[2 : 2 + rows]
+        factor = _spread(b, sign)
+        for row, each in enumerate(sums):
+            place = b.add(block, b.mul(block_distance, ir.Constant(I64, row)))
+            _store(b, _multiply_add(b, factor, each, _load(b, place)), place)
+        return context.get_dummy_value()
+
+    return code
+
+
+def _void(addresses: int, *others: Any) -> Any:
+    return types.void(*[types.intp] * addresses, *others)
+
+
+@_in_place
+def tall_tile(
+    context: Any, left: Any, right: Any, count: Any, distance: Any, block: Any, block_distance: Any, sign: Any
+) -> Any:
+    """Add sign · Σₚ left[p, :16]ᵀ right[p, :16], over p < count, to a block of 16 × 16: for 32 registers of 16 floats."""
+    return _void(6, types.float32), _tile(16, ahead=False)
+
+
+@_in_place
+def flat_tile(
+    context: Any, left: Any, right: Any, count: Any, distance: Any, block: Any, block_distance: Any, sign: Any
+) -> Any:
+    """The same to 4 × 16, which fits 16 registers of 8 floats."""
+    return _void(6, types.float32), _tile(4, ahead=False)
+
+
+@_in_place
+def tall_tile_ahead(
+    context: Any,
+    left: Any,
+    right: Any,
+    count: Any,
+    distance: Any,
+    block: Any,
+    block_distance: Any,
+    sign: Any,
+    lines: Any,
+    skip: Any,
+) -> Any:
+    """`tall_tile` that asks the cache, in each round p, for the line `skip` bytes after the address lines[p].
+
+    So what is needed next is on its way while this is computed.
+    """
+    return _void(6, types.float32, types.intp, types.intp), _tile(16, ahead=True)
+
+
+@_in_place
+def flat_tile_ahead(
+    context: Any,
+    left: Any,
+    right: Any,
+    count: Any,
+    distance: Any,
+    block: Any,
+    block_distance: Any,
+    sign: Any,
+    lines: Any,
+    skip: Any,
+) -> Any:
+    """The same of 4 × 16."""
+    return _void(6, types.float32, types.intp, types.intp), _tile(4, ahead=True)
+
+
+@_in_place
+def gather(
+    context: Any, rows: Any, roots: Any, pulls: Any, scaled: Any, distance: Any, right: Any, vectors: Any
+) -> Any:
+    """Write the four rows at the listed addresses times their roots below each other, add them times their pulls to `right`.
+
+    `vectors` is the length of a row, in vectors. Four at a time, since `right` is read and written once for all.
+    """
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        rows, roots, pulls, scaled, distance, right, vectors = arguments
+        addresses = [b.load(b.inttoptr(_plus(b, rows, 8 * n), I64.as_pointer())) for n in range(4)]
+        root, pull = ([_spread(b, _number(b, numbers, 4 * n)) for n in range(4)] for numbers in (roots, pulls))
+        targets = [b.add(scaled, b.mul(distance, ir.Constant(I64, n))) for n in range(4)]
+
+        def body(skip: Value) -> list[Value]:
+            total = _load(b, b.add(right, skip))
+            for n in range(4):
+                row = _load(b, b.add(addresses[n], skip))
+                _store(b, b.fmul(row, root[n]), b.add(targets[n], skip))
+                total = _multiply_add(b, row, pull[n], total)
+            _store(b, total, b.add(right, skip))
+            return [_plus(b, skip, BYTES)]
+
+        _loop(b, vectors, [ir.Constant(I64, 0)], body)
+        return context.get_dummy_value()
+
+    return _void(7), code
+
+
+@_in_place
+def factor_block(context: Any, block: Any, distance: Any, least: Any, unit: Any, columns: Any, inverse: Any) -> Any:
+    """Turn a symmetric positive 16 × 16 block A into R, upper triangular with RᵀR = A.
+
+    Also writes U = R / its diagonal without the diagonal (`unit`, 16 × 16), Uᵀ (`columns`) and 1 / the diagonal of R
+    (`inverse`). Pivots up to `least` are lost in rounding: their rows count as zero.
+    """
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        block, distance, least, unit, columns, inverse = arguments
+        places = [b.add(block, b.mul(distance, ir.Constant(I64, n))) for n in range(WIDTH)]
+        rows = [_load(b, place) for place in places]
+        diagonal, units = ZERO, []
+        for k in range(WIDTH):
+            pivot = b.extract_element(rows[k], ir.Constant(I32, k))
+            reciprocal = b.fdiv(ir.Constant(FLOAT, 1.0), pivot)
+            reciprocal = b.select(b.fcmp_ordered(">", pivot, least), reciprocal, ir.Constant(FLOAT, 0.0))
+            diagonal = b.insert_element(diagonal, reciprocal, ir.Constant(I32, k))
+            scaled = b.fmul(rows[k], _spread(b, reciprocal))
+            for n in range(k + 1, WIDTH):
+                rows[n] = _minus_product(b, _lane(b, rows[k], n), scaled, rows[n])
+            units.append(b.shuffle_vector(scaled, ZERO, _lanes([n if n > k else WIDTH for n in range(WIDTH)])))
+        root = b.call(_square_root(b), [diagonal])
+        _store(b, root, inverse)
+        for n in range(WIDTH):
+            _store(b, b.fmul(rows[n], _lane(b, root, n)), places[n])
+            _store(b, units[n], unit, n * BYTES)
+        for n, column in enumerate(_transposed(b, units)):
+            _store(b, column, columns, n * BYTES)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.float32, types.intp, types.intp, types.intp), code
+
+
+def _square_root(b: Builder) -> Value:
+    name = "llvm.sqrt.v16f32"
+    return b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(VECTOR, [VECTOR]), name)
+
+
+def _exchanged(b: Builder, one: Value, other: Value, stride: int) -> tuple[Value, Value]:
+    """The two vectors after an exchange of lanes: the first half of a butterfly over `stride`."""
+    lanes = range(WIDTH)
+    low = [lane if not lane & stride else WIDTH + (lane ^ stride) for lane in lanes]
+    high = [lane ^ stride if not lane & stride else WIDTH + lane for lane in lanes]
+    return b.shuffle_vector(one, other, _lanes(low)), b.shuffle_vector(one, other, _lanes(high))
+
+
+def _transposed(b: Builder, rows: Sequence[Value]) -> list[Value]:
+    rows = list(rows)
+    for stride in (8, 4, 2, 1):
+        for n in range(WIDTH):
+            if not n & stride:
+                rows[n], rows[n | stride] = _exchanged(b, rows[n], rows[n | stride], stride)
+    return rows
+
+
+def _totals(b: Builder, rows: Sequence[Value]) -> Value:
+    """The sum over the lanes of each of 16 vectors, as one vector."""
+    rows = list(rows)
+    for stride in (8, 4, 2, 1):
+        rows = [b.fadd(*_exchanged(b, rows[n], rows[n + stride], stride)) for n in range(stride)]
+    return rows[0]
+
+
+@_in_place
+def panel(context: Any, block: Any, distance: Any, unit: Any, inverse: Any) -> Any:
+    """Turn the 16 × 16 block A to the right of a factored one into R⁻ᵀA."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        block, distance, unit, inverse = arguments
+        places = [b.add(block, b.mul(distance, ir.Constant(I64, n))) for n in range(WIDTH)]
+        rows = [_load(b, place) for place in places]
+        for k in range(WIDTH):
+            for n in range(k + 1, WIDTH):
+                multiplier = _spread(b, _number(b, unit, k * BYTES + 4 * n))
+                rows[n] = _minus_product(b, multiplier, rows[k], rows[n])
+        for n in range(WIDTH):
+            _store(b, b.fmul(rows[n], _spread(b, _number(b, inverse, 4 * n))), places[n])
+        return context.get_dummy_value()
+
+    return _void(4), code
+
+
+@_in_place
+def forward_block(
+    context: Any, above: Any, distance: Any, count: Any, solved: Any, right: Any, unit: Any, inverse: Any
+) -> Any:
+    """16 unknowns y of Rᵀy = b: `above` are the `count` rows of R over these columns, `solved` the y of those rows."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        above, distance, count, solved, right, unit, inverse = arguments
+
+        def body(row: Value, known: Value, *sums: Value) -> list[Value]:
+            new = []
+            for n, each in enumerate(sums):
+                new.append(_multiply_add(b, _spread(b, _number(b, known, 4 * n)), _load(b, row), each))
+                row = b.add(row, distance)
+            return [row, _plus(b, known, 16), *new]
+
+        fours = b.ashr(count, ir.Constant(I64, 2))
+        sums = _loop(b, fours, [above, solved, ZERO, ZERO, ZERO, ZERO], body)[2:]
+        value = b.fsub(_load(b, right), b.fadd(b.fadd(sums[0], sums[1]), b.fadd(sums[2], sums[3])))
+        for n in range(WIDTH - 1):
+            value = _minus_product(b, _lane(b, value, n), _load(b, unit, n * BYTES), value)
+        _store(b, b.fmul(value, _load(b, inverse)), right)
+        return context.get_dummy_value()
+
+    return _void(7), code
+
+
+@_in_place
+def backward_block(
+    context: Any, beside: Any, distance: Any, vectors: Any, solved: Any, right: Any, columns: Any, inverse: Any
+) -> Any:
+    """16 unknowns x of Rx = y: `beside` are their rows of R right of the diagonal block, `solved` the x of those columns."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        beside, distance, vectors, solved, right, columns, inverse = arguments
+        starts = [b.add(beside, b.mul(distance, ir.Constant(I64, n))) for n in range(WIDTH)]
+
+        def body(skip: Value, *sums: Value) -> list[Value]:
+            known = _load(b, b.add(solved, skip))
+            new = [
+                _multiply_add(b, _load(b, b.add(start, skip)), known, each)
+                for start, each in zip(starts, sums, strict=True)
+            ]
+            return [_plus(b, skip, BYTES), *new]
+
+        sums = _loop(b, vectors, [ir.Constant(I64, 0), *[ZERO] * WIDTH], body)[1:]
+        value = b.fmul(b.fsub(_load(b, right), _totals(b, sums)), _load(b, inverse))
+        for n in range(WIDTH - 1, 0, -1):
+            value = _minus_product(b, _lane(b, value, n), _load(b, columns, n * BYTES), value)
+        _store(b, value, right)
+        return context.get_dummy_value()
+
+    return _void(7), code
