@@ -20,10 +20,10 @@ import sqlalchemy as sa
 from palate import database, events, lessons, snapshots
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
+from palate.examples import Examples, Params, TrainParams, read
 from palate.lessons import Lesson, LossTest
 from palate.models import stored
 from palate.publishing import publish
-from palate.window import Params, TrainParams, Window, read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,20 +93,20 @@ def run_cycle(
     """
     begin = time.perf_counter()
     last = None if full else _last_models(data, params)
-    window = read(engine, data, params, now, last.seq if last else 0)
-    taught = _learn(window, last, params)
+    examples = read(engine, data, params, now, last.seq if last else 0)
+    taught = _learn(examples, last, params)
     if last is not None and (jump := _jump(engine, taught, params.train)) is not None:
         last, reason = None, jump
-        taught = _learn(window, None, params)
+        taught = _learn(examples, None, params)
     refusal = _refusal(taught, params)
-    version = publish(engine, data, window, _published(taught, params), params, now) if refusal is None else None
+    version = publish(engine, data, examples, _published(taught, params), params, now) if refusal is None else None
     test = next((lesson.test for lesson in taught if isinstance(lesson.test, LossTest)), LossTest())
     cycle = Cycle(
         full=last is None,
         reason=refusal or reason,
         started=to_milliseconds(now),
         seconds=time.perf_counter() - begin,
-        seq=window.seq,
+        seq=examples.seq,
         examples=max((lesson.examples for lesson in taught), default=0),
         version=version,
         loss=test.loss,
@@ -128,10 +128,10 @@ def _last_models(data: Path, params: Params) -> _Last | None:
     return _Last({name: stored.load(snapshot, name) for name in known}, snapshot.header["seq"])
 
 
-def _learn(window: Window, last: _Last | None, params: Params) -> list[Lesson]:
+def _learn(examples: Examples, last: _Last | None, params: Params) -> list[Lesson]:
     """A lesson of each model that has anything to learn from."""
     models = last.models if last else {}
-    found = (lessons.learn(window, name, models.get(name), params) for name in params.train.models)
+    found = (lessons.learn(examples, name, models.get(name), params) for name in params.train.models)
     return [lesson for lesson in found if lesson is not None]
 
 

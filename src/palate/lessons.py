@@ -10,15 +10,15 @@ import numpy as np
 
 from palate import metrics
 from palate.domain import Interactions
+from palate.examples import Examples, Params, TrainParams
 from palate.models import factorization_machine as fm
 from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
 from palate.vocabulary import Vocabulary, moved
-from palate.window import Params, TrainParams, Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from palate.window import Mask
+    from palate.examples import Mask
 
     Losses = NDArray[np.float32]
 
@@ -68,9 +68,9 @@ class Lesson:
         return f"refused: its loss {loss:.4f} is worse than the prior's {prior:.4f}"
 
 
-def learn(window: Window, name: str, last: Any | None, params: Params) -> Lesson | None:
+def learn(examples: Examples, name: str, last: Any | None, params: Params) -> Lesson | None:
     """Learn a model anew, or go on from the last one. None without any example."""
-    return _learn_machine(window, last, params)
+    return _learn_machine(examples, last, params)
 
 
 def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
@@ -79,29 +79,29 @@ def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
     return (header["loss"], header["factors"]) == (wanted.loss, wanted.factors)
 
 
-def _learn_machine(window: Window, last: FactorizationMachine | None, params: Params) -> Lesson | None:
+def _learn_machine(examples: Examples, last: FactorizationMachine | None, params: Params) -> Lesson | None:
     """Learn all but the newest of the new examples, be tested on those, then learn them too."""
-    examples = window.labelled
-    if not examples.any():
+    labelled = examples.labelled
+    if not labelled.any():
         return None
-    new = examples if last is None else examples & window.new
-    held = _newest(window.pairs, examples, new, params.train)
-    taken = window.with_examples(examples & ~held)
-    last = None if last is None else _within(last, window)
-    steps = _Steps(window, params, np.random.default_rng([params.train.seed, window.seq]))
+    new = labelled if last is None else labelled & examples.new
+    held = _newest(examples.pairs, labelled, new, params.train)
+    taken = examples.only(labelled & ~held)
+    last = None if last is None else _within(last, examples)
+    steps = _Steps(examples, params, np.random.default_rng([params.train.seed, examples.seq]))
     model, losses = steps.fit(taken) if last is None else steps.partial_fit(last, new & ~held)
     test = LossTest()
     if held.any():
-        test = _test_machine(model, window.pairs, held, taken)
+        test = _test_machine(model, examples.pairs, held, taken)
         model, more = steps.partial_fit(model, held)
         losses = np.concatenate((losses, more))
     return Lesson("fm", model, int(new.sum()), last is not None, test, losses)
 
 
-def _within(model: FactorizationMachine, window: Window) -> FactorizationMachine:
+def _within(model: FactorizationMachine, examples: Examples) -> FactorizationMachine:
     """The model without people and items that are no longer in the window."""
-    users = Vocabulary(np.intersect1d(model.users.keys, window.users.keys, assume_unique=True))
-    items = Vocabulary(np.intersect1d(model.items.keys, window.items.keys, assume_unique=True))
+    users = Vocabulary(np.intersect1d(model.users.keys, examples.users.keys, assume_unique=True))
+    items = Vocabulary(np.intersect1d(model.items.keys, examples.items.keys, assume_unique=True))
     return replace(
         model,
         users=users,
@@ -119,7 +119,7 @@ def _within(model: FactorizationMachine, window: Window) -> FactorizationMachine
 class _Steps:
     """The machine's two ways to learn, on the window of one cycle."""
 
-    window: Window
+    examples: Examples
     params: Params
     random: np.random.Generator
 
@@ -128,21 +128,21 @@ class _Steps:
         return fm.fit(taken, *self._rest())
 
     def partial_fit(self, model: FactorizationMachine, new: Mask) -> tuple[FactorizationMachine, Losses]:
-        """The model with the new examples among a sample of old ones, and with all people and items of the window."""
+        """The model with the new examples among a sample of old ones, and with all people and items of the examples."""
         if not new.any():
-            return fm.partial_fit(model, self.window.with_examples(new), *self._rest())[0], np.zeros(0, np.float32)
-        old = np.flatnonzero(self.window.labelled & ~new)
+            return fm.partial_fit(model, self.examples.only(new), *self._rest())[0], np.zeros(0, np.float32)
+        old = np.flatnonzero(self.examples.labelled & ~new)
         train, count = self.params.train, int(new.sum())
         wanted = min(len(old), max(train.old_per_new * count, train.min_mixture - count))
         mixture = new.copy()
         mixture[self.random.choice(old, wanted, replace=False)] = True
-        return fm.partial_fit(model, self.window.with_examples(mixture), *self._rest())
+        return fm.partial_fit(model, self.examples.only(mixture), *self._rest())
 
     def _rest(self) -> tuple[ItemSources, FactorizationMachineParams, int]:
-        return self.window.item_sources, self.params.factorization_machine, int(self.random.integers(2**31))
+        return self.examples.item_sources, self.params.factorization_machine, int(self.random.integers(2**31))
 
 
-def _newest(pairs: Interactions, examples: Mask, new: Mask, params: TrainParams) -> Mask:
+def _newest(pairs: Interactions, all_: Mask, new: Mask, params: TrainParams) -> Mask:
     """Which of the new examples are held out: the newest share, none when that is too few for a test.
 
     The older half of each person's examples is taken only when there are not enough others. The newest of all are often the
@@ -152,17 +152,17 @@ def _newest(pairs: Interactions, examples: Mask, new: Mask, params: TrainParams)
     count = max(round(params.held_out_share * len(places)), params.min_held_out)
     held = np.zeros(len(new), bool)
     if params.held_out_share > 0 and 2 * count <= len(places):
-        later = _in_later_half(pairs, examples)[places]
+        later = _in_later_half(pairs, all_)[places]
         held[places[np.lexsort((pairs.time[places], later))[-count:]]] = True
     return held
 
 
-def _in_later_half(pairs: Interactions, examples: Mask) -> Mask:
+def _in_later_half(pairs: Interactions, all_: Mask) -> Mask:
     """Which examples are among the later half (rounded down) of their person's."""
-    places = np.flatnonzero(examples)
+    places = np.flatnonzero(all_)
     places = places[np.lexsort((pairs.time[places], pairs.user[places]))]
     _, starts, counts = np.unique(pairs.user[places], return_index=True, return_counts=True)
-    later = np.zeros(len(examples), bool)
+    later = np.zeros(len(all_), bool)
     later[places] = np.arange(len(places)) - np.repeat(starts, counts) >= np.repeat((counts + 1) // 2, counts)
     return later
 

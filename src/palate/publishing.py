@@ -13,34 +13,34 @@ import sqlalchemy as sa
 from palate import database, snapshots
 from palate.database import reading
 from palate.domain import Interactions, from_milliseconds, to_milliseconds
+from palate.examples import Examples, Params
 from palate.lessons import Lesson
 from palate.models import registry, stored
 from palate.models.popularity import Popularity
 from palate.vocabulary import Vocabulary
-from palate.window import Params, Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def publish(
-    engine: sa.Engine, data: Path, window: Window, lessons: Sequence[Lesson], params: Params, now: datetime
+    engine: sa.Engine, data: Path, examples: Examples, lessons: Sequence[Lesson], params: Params, now: datetime
 ) -> str:
     """Publish these models, and popularity, in `data/snapshots`; return the version."""
-    models = {lesson.name: lesson.model for lesson in lessons} | {"popularity": _popularity(window, params, now)}
-    arrays = _arrays(window, models, params.train.history_limit)
-    arrays = snapshots.without_users(arrays, _deleted(engine, window.users.keys))
+    models = {lesson.name: lesson.model for lesson in lessons} | {"popularity": _popularity(examples, params, now)}
+    arrays = _arrays(examples, models, params.train.history_limit)
+    arrays = snapshots.without_users(arrays, _deleted(engine, examples.users.keys))
     folder = data / "snapshots"
-    version = snapshots.publish(folder, _header(window, models, lessons, params, now), arrays)
-    snapshots.forget_user(folder, _deleted(engine, window.users.keys))  # who was deleted while we wrote
+    version = snapshots.publish(folder, _header(examples, models, lessons, params, now), arrays)
+    snapshots.forget_user(folder, _deleted(engine, examples.users.keys))  # who was deleted while we wrote
     return version
 
 
-def _popularity(window: Window, params: Params, now: datetime) -> Popularity:
+def _popularity(examples: Examples, params: Params, now: datetime) -> Popularity:
     """Trends fade against the newest event: a log that ended years ago is judged as of its end, not as all faded."""
-    examples = window.labelled
-    newest = int(window.pairs.time[examples].max()) if examples.any() else to_milliseconds(now)
-    material = window.material(examples, from_milliseconds(min(to_milliseconds(now), newest)))
+    labelled = examples.labelled
+    newest = int(examples.pairs.time[labelled].max()) if labelled.any() else to_milliseconds(now)
+    material = examples.material(labelled, from_milliseconds(min(to_milliseconds(now), newest)))
     popularity: Popularity = registry.entry("popularity").fit(material, params.popularity, params.train.seed)
     return popularity
 
@@ -52,24 +52,24 @@ def _deleted(engine: sa.Engine, users: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _header(
-    window: Window, models: Mapping[str, Any], lessons: Sequence[Lesson], params: Params, now: datetime
+    examples: Examples, models: Mapping[str, Any], lessons: Sequence[Lesson], params: Params, now: datetime
 ) -> dict[str, Any]:
     return {
         "created": to_milliseconds(now),
-        "seq": window.seq,
+        "seq": examples.seq,
         "rule": params.interactions.rule,
-        "rating_range": list(window.rating_range) if window.rating_range else None,
+        "rating_range": list(examples.rating_range) if examples.rating_range else None,
         "models": {name: registry.entry(name).header(model) for name, model in models.items()},
         "quality": {lesson.name: lesson.test.to_json() for lesson in lessons},
     }
 
 
-def _arrays(window: Window, models: Mapping[str, Any], limit: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a snapshot: every model has a row for each of the window's items."""
-    arrays = {"users": window.users.keys, "items": window.items.keys}
+def _arrays(examples: Examples, models: Mapping[str, Any], limit: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a snapshot: every model has a row for each of the snapshot's items."""
+    arrays = {"users": examples.users.keys, "items": examples.items.keys}
     for name, model in models.items():
         arrays |= stored.arrays(name, model)
-    return arrays | _history(window.pairs, window.users, window.items, limit)
+    return arrays | _history(examples.pairs, examples.users, examples.items, limit)
 
 
 def _history(pairs: Interactions, users: Vocabulary, items: Vocabulary, limit: int) -> dict[str, NDArray[Any]]:

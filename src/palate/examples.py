@@ -1,0 +1,185 @@
+"""What a cycle of training may learn from: the log within its window, merged, and the parameters that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+
+from palate import database, events, identities, interactions
+from palate.database import reading
+from palate.domain import EventColumns, Interactions
+from palate.events import EventParams
+from palate.interactions import InteractionParams
+from palate.models.factorization_machine import FactorizationMachineParams, ItemSources
+from palate.models.material import Material
+from palate.models.popularity import PopularityParams
+from palate.models.registry import Name
+from palate.vocabulary import Vocabulary, vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+
+SECTIONS: dict[str, str] = {"popularity": "popularity", "fm": "factorization_machine"}
+"""The settings of each model by its name: the field of `Params`, and the section of the settings file."""
+
+
+class TrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which models are learned, when the loop of `train.py` starts a cycle, what a cycle learns from, and what it keeps."""
+
+    models: tuple[Name, ...] = ("fm",)
+    """What is fitted and published, beside popularity, which always is."""
+    new_events: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Deciding events (votes, or views under the rule `views`) since the last cycle that start the next."""
+    max_wait: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    """Seconds after the last cycle in which any new event starts the next, however few there are."""
+    min_pause: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    """Seconds between the end of a cycle and the start of the next."""
+    full_every: Annotated[int, msgspec.Meta(ge=1)] = 20
+    """Incremental cycles after which the next is full."""
+    window_days: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Events that happened longer ago teach nothing. None: all that the log keeps."""
+    share_of_users: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """Share of people whose events are learned from, always the same ones; the others are served all the same."""
+    robots: tuple[str, ...] = ()
+    """Ids of users whose events teach nothing."""
+    held_out_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
+    """Share of a cycle's examples, the newest, on which it is tested before it learns them. Of each person the older half
+    is learned first if there are enough others: serving too knows a person's earlier votes."""
+    min_held_out: Annotated[int, msgspec.Meta(ge=1)] = 30
+    """Fewest examples for a test; a cycle with less than twice as many new ones is published without."""
+    old_per_new: Annotated[int, msgspec.Meta(ge=0)] = 30
+    """Old examples that an incremental cycle learns once more with each new one, so that it doesn't forget them."""
+    min_mixture: Annotated[int, msgspec.Meta(ge=0)] = 2_048
+    """Fewest examples of an incremental cycle, old and new, if there are as many."""
+    tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.001
+    """By how much the loss may exceed the prior's: where all labels are alike both are nearly 0, and one is larger."""
+    doubt: Annotated[float, msgspec.Meta(ge=0)] = 1.5
+    """By how many of its standard errors the difference must exceed `tolerance` for a refusal: on few examples a sound model
+    is often a little worse by chance, and without a model there is no feed."""
+    standstill: Annotated[int, msgspec.Meta(ge=2)] = 4
+    """Incremental cycles whose losses are compared with the newest; when it jumps out of them, a full fit takes its place."""
+    keep_snapshots: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """Snapshots that are kept to go back to."""
+    history_limit: Annotated[int, msgspec.Meta(ge=1)] = 1_000
+    """Newest items of each person that a snapshot remembers."""
+    poll: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    """Seconds between two looks at the log."""
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """Of everything random in learning: the same events, settings and seed give the same model."""
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a cycle is steered by."""
+
+    train: TrainParams = TrainParams()
+    served: Name = "fm"
+    """The model that serving wants: without it nothing is published."""
+    interactions: InteractionParams = InteractionParams()
+    popularity: PopularityParams = PopularityParams()
+    factorization_machine: FactorizationMachineParams = FactorizationMachineParams()
+    events: EventParams = EventParams()
+
+    def of(self, model: str) -> Any:
+        """The Params of the model of this name."""
+        return getattr(self, SECTIONS[model])
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """All that a cycle may learn."""
+
+    seq: int
+    """The last event that was read."""
+    rating_range: tuple[float, float] | None
+    now: datetime
+    pairs: Interactions
+    """Every pair in the window, also those that aren't learned from: what people have seen."""
+    taught: Mask
+    """Which of the pairs may be learned from, as far as they say anything."""
+    new: Mask
+    """Which of the pairs have an event that the last models haven't learned."""
+    users: Vocabulary
+    """Of all the pairs; every model has a row for each. Likewise `items`."""
+    items: Vocabulary
+    item_sources: ItemSources
+
+    @property
+    def labelled(self) -> Mask:
+        """The examples of models of labels."""
+        return self.taught & ~np.isnan(self.pairs.label)
+
+    @property
+    def weighted(self) -> Mask:
+        """The examples of models of weights."""
+        mask: Mask = self.taught & (self.pairs.weight != 0)
+        return mask
+
+    def material(self, chosen: Mask, now: datetime | None = None) -> Material:
+        """All pairs, of which only the chosen say anything. `now` is what age counts to, None: the moment of the cycle."""
+        return Material(self.only(chosen), self.users, self.items, now or self.now, self.item_sources)
+
+    def only(self, chosen: Mask) -> Interactions:
+        """The same pairs; those that aren't chosen have neither label nor weight."""
+        return replace(
+            self.pairs,
+            label=np.where(chosen, self.pairs.label, np.float32(np.nan)),
+            weight=np.where(chosen, self.pairs.weight, np.float32(0)),
+        )
+
+
+def read(engine: sa.Engine, data: Path, params: Params, now: datetime, learned: int) -> Examples:
+    """What the log holds. `learned` is the last event that the last models know."""
+    since = now - timedelta(days=params.train.window_days) if params.train.window_days else None
+    with reading(engine) as connection:
+        seq = events.last_seq(connection)  # looked up first: what comes meanwhile is learned, and once more next time
+        sources = _item_sources(connection)
+        robots = identities.user_keys(connection, params.train.robots, None)
+        left_out = set(identities.persons(connection, robots.values()).values())
+    columns = events.read_columns(engine, data / "events", since=since)
+    bounds = interactions.rating_range(columns, params.interactions)
+    merged = interactions.merge(columns, msgspec.structs.replace(params.interactions, rating_range=bounds), left_out)
+    return Examples(
+        seq=seq,
+        rating_range=bounds,
+        now=now,
+        pairs=merged,
+        taught=_in_share(merged.user, params.train.share_of_users),
+        new=_touched(merged, columns, learned),
+        users=vocabulary(merged.user),
+        items=vocabulary(merged.item),
+        item_sources=sources,
+    )
+
+
+def _item_sources(connection: sa.Connection) -> ItemSources:
+    items = database.items
+    rows = connection.execute(sa.select(items.c.key, items.c.source).where(items.c.source.is_not(None))).all()
+    pairs = np.array(rows, np.int64).reshape(-1, 2)
+    return ItemSources(pairs[:, 0].copy(), pairs[:, 1].copy())
+
+
+def _in_share(users: NDArray[np.int64], share: float) -> Mask:
+    """Which people are learned from: a fixed choice by their key (Fibonacci hashing), so that it is the same in every cycle."""
+    hashed = users.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    chosen: Mask = (hashed >> np.uint64(11)).astype(np.float64) / 2**53 < share
+    return chosen
+
+
+def _touched(merged: Interactions, columns: EventColumns, after_seq: int) -> Mask:
+    """Which pairs have an event of a greater seq."""
+    recent = columns.seq > after_seq
+    if recent.all():
+        return np.ones(len(merged), bool)
+    users, items = vocabulary(merged.user), vocabulary(merged.item)
+    codes = users.rows(merged.user) * len(items) + items.rows(merged.item)
+    rows = users.rows(columns.user[recent]), items.rows(columns.item[recent])
+    known = (rows[0] >= 0) & (rows[1] >= 0)  # accounts that are left out have no pairs
+    return np.isin(codes, rows[0][known] * len(items) + rows[1][known])
