@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,19 +35,34 @@ def _no_keys() -> Keys:
     return np.zeros(0, np.int64)
 
 
+def _no_numbers() -> NDArray[np.float32]:
+    return np.zeros(0, np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class History:
-    """Items that a person has met, each once, and the label of each: 0..1, NaN for one that was only seen. Oldest first."""
+    """Items that a person has met, each once, oldest first."""
 
     items: Keys = field(default_factory=_no_keys)
-    labels: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    labels: NDArray[np.float32] = field(default_factory=_no_numbers)
+    """0..1, NaN for an item that was only seen."""
+    weights: NDArray[np.float32] = field(default_factory=_no_numbers)
+    """Strength as a positive; below 0 for what was refused, 0 for neither."""
 
     def __len__(self) -> int:
         return len(self.items)
 
     def of_items(self, kept: NDArray[np.bool_]) -> History:
         """The part that `kept` marks."""
-        return History(self.items[kept], self.labels[kept])
+        return History(self.items[kept], self.labels[kept], self.weights[kept])
+
+    def after(self, other: History) -> History:
+        """The other one, then this one."""
+        return History(
+            np.concatenate((other.items, self.items)),
+            np.concatenate((other.labels, self.labels)),
+            np.concatenate((other.weights, self.weights)),
+        )
 
     @property
     def voted(self) -> NDArray[np.bool_]:
@@ -89,11 +105,14 @@ class State:
 class Live:
     """The state that serving reads; one for a process, shared by its threads.
 
-    `interactions` says what a person's newest events mean, as it does in training.
+    `interactions` says what a person's newest events mean, as it does in training; `model` is the one to serve by.
     """
 
-    def __init__(self, engine: sa.Engine, data: Path, interactions: InteractionParams | None = None) -> None:
+    def __init__(
+        self, engine: sa.Engine, data: Path, interactions: InteractionParams | None = None, model: str = "fm"
+    ) -> None:
         self.engine = engine
+        self._model = model
         self.state = State(None, empty_pool())
         self._folder = data / "snapshots"
         # Whoever is too busy to teach others still gets a feed of their own.
@@ -127,7 +146,7 @@ class Live:
             snapshot = self._newest_snapshot()
             pool = self.state.pool
             if snapshot is not None and snapshot is not self.state.snapshot:
-                pool = with_snapshot(pool, snapshot)
+                pool = with_snapshot(pool, snapshot, self._model)
             self.state = State(snapshot, self._with_changes(pool, snapshot, now))
 
     def _newest_snapshot(self) -> Snapshot | None:
@@ -193,8 +212,8 @@ class Live:
         """What the snapshot knows, with the events since taken in by the rules that training follows."""
         old = _learned_history(snapshot, keys)
         recent = events.of_user(connection, keys, _seq(snapshot))
-        if np.isin(recent.item, old.items[old.voted]).any():
-            # What was voted on before is touched again: only all its events together tell what holds now.
+        if np.isin(recent.item, old.items[old.voted | (old.weights != 0)]).any():
+            # What said something before is touched again: only all its events together tell what holds now.
             recent = events.of_user(connection, keys, 0)
         return _continued(old, recent, self._params(snapshot))
 
@@ -223,7 +242,7 @@ def _seq(snapshot: Snapshot | None) -> int:
 def _learned(snapshot: Snapshot | None, keys: tuple[int, ...]) -> tuple[NDArray[np.float32] | None, float]:
     """Vector and bias of the first of the keys that the model knows."""
     rows = _user_rows(snapshot, keys)
-    if snapshot is None or not len(rows):
+    if snapshot is None or not len(rows) or "user_vectors" not in snapshot.arrays:
         return None, 0.0
     arrays = snapshot.arrays
     return np.asarray(arrays["user_vectors"][rows[0]], np.float32), float(arrays["user_bias"][rows[0]])
@@ -238,14 +257,15 @@ def _user_rows(snapshot: Snapshot | None, keys: tuple[int, ...]) -> Keys:
 
 def _learned_history(snapshot: Snapshot | None, keys: tuple[int, ...]) -> History:
     """History of all the keys together: ids that were joined after the training still have one each."""
-    items, labels = [_no_keys()], [np.zeros(0, np.float32)]
+    found = History()
     for row in _user_rows(snapshot, keys):
         assert snapshot is not None, "Without a snapshot nobody has a row."
         arrays = snapshot.arrays
         part = slice(*arrays["history_offsets"][row : row + 2])
-        items.append(arrays["items"][arrays["history_items"][part]])
-        labels.append(arrays["history_labels"][part].astype(np.float32))
-    return _once(History(np.concatenate(items), np.concatenate(labels)))
+        items, labels = arrays["items"][arrays["history_items"][part]], arrays["history_labels"][part]
+        weights = arrays["history_weights"][part] if "history_weights" in arrays else np.zeros(len(items))
+        found = History(items, labels.astype(np.float32), weights.astype(np.float32)).after(found)
+    return _once(found)
 
 
 def _once(history: History) -> History:
@@ -263,29 +283,47 @@ def _continued(old: History, recent: EventColumns, params: InteractionParams) ->
         return old
     merged = merge(recent, params)
     order = np.argsort(merged.time, kind="stable")
-    items, labels = merged.item[order], merged.label[order]
-    labels = np.where(np.isin(items, _decided(recent, params)), labels, _labels_of(old, items, labels))
-    untouched = old.of_items(~np.isin(old.items, items))
-    return History(np.concatenate((untouched.items, items)), np.concatenate((untouched.labels, labels)))
+    items, labels, weights = merged.item[order], merged.label[order], merged.weight[order]
+    decided = _of_types(recent, items, lambda name: _decides(name, params))
+    labels = np.where(decided, labels, _before(old.of_items(old.voted), "labels", items, labels))
+    weights = _weights(recent, items, weights, _before(old, "weights", items, weights), params)
+    return History(items, labels, weights).after(old.of_items(~np.isin(old.items, items)))
 
 
-def _decided(recent: EventColumns, params: InteractionParams) -> Keys:
-    """Items whose label these events settle whatever came before them: those with a vote, an action or a retraction."""
-    decides = np.array([_decides(name, params) for name in recent.types], bool)
-    items: Keys = recent.item[decides[recent.type]]
-    return items
+def _of_types(recent: EventColumns, items: Keys, wanted: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """Which of the items have an event of a type that is wanted."""
+    types = np.array([wanted(name) for name in recent.types], bool)
+    return np.isin(items, recent.item[types[recent.type]])
 
 
 def _decides(name: str, params: InteractionParams) -> bool:
+    """Whether an event of this type settles the label whatever came before: a vote, an action or a retraction."""
     meaning = params.types.get(name)
     if meaning is None:
         return name.startswith("retract")
     return (meaning.label if params.rule == "votes" else meaning.positive) is not None
 
 
-def _labels_of(old: History, items: Keys, missing: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The old label of each item, `missing` where it had none."""
-    old = old.of_items(old.voted)
+def _weights(
+    recent: EventColumns,
+    items: Keys,
+    weights: NDArray[np.float32],
+    before: NDArray[np.float32],
+    params: InteractionParams,
+) -> NDArray[np.float32]:
+    """What an item weighs after these events, where the events behind the weight `before` are sealed and not at hand.
+
+    A refusal or a retraction settles it; an old refusal stays until something is done with the item; else the larger weight
+    holds, which is short by what a second type of event adds.
+    """
+    taken_back = _of_types(recent, items, lambda name: name.startswith("retract"))
+    acted = _of_types(recent, items, lambda name: name in params.types and params.types[name].positive is not None)
+    larger = np.where((before < 0) & ~acted, before, np.maximum(weights, before))
+    return np.where(taken_back | (weights < 0), weights, larger).astype(np.float32)
+
+
+def _before(old: History, what: str, items: Keys, missing: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The old label or weight of each item, `missing` where it is not in the old history."""
     order = np.argsort(old.items)
     places = Vocabulary(old.items[order]).rows(items)
-    return np.where(places >= 0, np.append(old.labels[order], np.nan)[places], missing).astype(np.float32)
+    return np.where(places >= 0, np.append(getattr(old, what)[order], np.nan)[places], missing).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -10,8 +11,12 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.errors import SnapshotBroken
+from palate.models import stored
 from palate.snapshots import Snapshot
 from palate.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -74,10 +79,33 @@ class Numbering(Generic[Value]):
 
 
 @dataclass(frozen=True, eq=False)
+class Ranker:
+    """A model that is asked for a person's score of every item at once, by `registry.Entry.score_all`."""
+
+    model: Any
+    items: Vocabulary
+    """Of its rows (I)."""
+    known: NDArray[np.bool_]
+    """(I,): of which items it has learned anything."""
+    slope: float
+    intercept: float
+    """slope · score + intercept: the log-odds that somebody likes the item."""
+
+    def rows(self, keys: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Row of each item, −1 for those that it has learned nothing of."""
+        rows = self.items.rows(keys)
+        return np.where((rows >= 0) & np.append(self.known, False)[rows], rows, -1).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """What a snapshot says beside its arrays; by default what holds before the first one."""
 
     version: str | None = None
+    name: str = "popularity"
+    """Of the model that is served."""
+    ranker: Ranker | None = None
+    """None for `popularity` and `fm`, whose part of a score is in the columns of the pool."""
     loss: Literal["squared", "logistic"] = "squared"
     base: float = 0.5
     factors: int = 0
@@ -104,6 +132,8 @@ class Pool:
     """(n + 1,); the labels of row i are `labels[label_offsets[i]:label_offsets[i + 1]]`."""
     labels: NDArray[np.int32]
     """Numbers in `label_names`."""
+    row: NDArray[np.int32]
+    """Of the model's ranker, −1 where it has learned nothing of the item; all −1 without a ranker."""
     vectors: NDArray[np.float32]
     """(n, factors): of the snapshot, else the mean of the item's source, else zero; likewise `bias`."""
     bias: NDArray[np.float32]
@@ -134,7 +164,7 @@ class Pool:
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
 
-_PLAIN = ("keys", "published", "received", "source", "language", "vectors", "bias", "popularity", "evidence")
+_PLAIN = ("keys", "published", "received", "source", "language", "row", "vectors", "bias", "popularity", "evidence")
 
 
 def empty_pool() -> Pool:
@@ -147,6 +177,7 @@ def empty_pool() -> Pool:
         received=whole,
         source=np.zeros(0, np.int32),
         language=np.zeros(0, np.int16),
+        row=np.zeros(0, np.int32),
         label_offsets=np.zeros(1, np.int64),
         labels=np.zeros(0, np.int32),
         vectors=np.zeros((0, 0), np.float32),
@@ -159,9 +190,9 @@ def empty_pool() -> Pool:
     )
 
 
-def with_snapshot(pool: Pool, snapshot: Snapshot) -> Pool:
-    """The same items as the model of this snapshot knows them."""
-    model = _model(snapshot)
+def with_snapshot(pool: Pool, snapshot: Snapshot, served: str = "fm") -> Pool:
+    """The same items as this snapshot knows them, by the model named, or what stands in for it: see `served_name`."""
+    model = _model(snapshot, served)
     return replace(pool, model=model, **_known(pool.keys, pool.source, pool.sources, model, snapshot))
 
 
@@ -270,17 +301,51 @@ def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
-def _model(snapshot: Snapshot) -> Model:
+def served_name(snapshot: Snapshot, wanted: str) -> str:
+    """The model that is served when `wanted` is: itself, unless the snapshot lacks it or says that it is worse than popularity;
+    then `fm`, then `popularity`.
+    """
+    quality = snapshot.header.get("quality", {})
+    for name in (wanted, "fm"):
+        if name in stored.names(snapshot) and not (quality.get(name) or {}).get("worse", False):
+            return name
+    return "popularity"
+
+
+def _model(snapshot: Snapshot, wanted: str) -> Model:
+    name = served_name(snapshot, wanted)
+    try:
+        return _of_name(snapshot, name)
+    except SnapshotBroken as error:
+        log.warning("%s; popularity stands in for it", error)
+        return _of_name(snapshot, "popularity")
+
+
+def _of_name(snapshot: Snapshot, name: str) -> Model:
     models, arrays = snapshot.header["models"], snapshot.arrays
-    machine, popularity = models["fm"], models["popularity"]
+    model = Model(version=snapshot.version, name=name, base=0.0, prior=float(models["popularity"]["mean"]))
+    if name == "popularity":
+        return model
+    if name != "fm":
+        return replace(model, loss="logistic", ranker=_ranker(snapshot, name))
     vectors = np.asarray(arrays["item_vectors"], np.float32)
-    return Model(
-        version=snapshot.version,
-        loss=machine["loss"],
-        base=float(machine["base"]),
-        factors=int(machine["factors"]),
+    return replace(
+        model,
+        loss=models["fm"]["loss"],
+        base=float(models["fm"]["base"]),
+        factors=int(models["fm"]["factors"]),
         scale=float(np.square(vectors).sum(axis=1).mean()) if len(vectors) else 1.0,
-        prior=float(popularity["mean"]),
+    )
+
+
+def _ranker(snapshot: Snapshot, name: str) -> Ranker:
+    slope, intercept = snapshot.header["models"][name]["calibration"]
+    return Ranker(
+        model=stored.load(snapshot, name),
+        items=Vocabulary(np.asarray(snapshot.arrays["items"])),
+        known=np.asarray(snapshot.arrays["item_positives"]) > 0,
+        slope=float(slope),
+        intercept=float(intercept),
     )
 
 
@@ -292,23 +357,29 @@ def _known(
     snapshot: Snapshot | None,
 ) -> dict[str, Any]:
     """The columns that come from the model."""
+    n = len(keys)
+    nothing = {
+        "row": np.full(n, -1, np.int32),
+        "vectors": np.zeros((n, 0), np.float32),
+        "bias": np.zeros(n, np.float32),
+        "popularity": np.full(n, model.prior, np.float32),
+        "evidence": np.zeros(n, np.float32),
+    }
     if snapshot is None:
-        n = len(keys)
-        return {
-            "vectors": np.zeros((n, 0), np.float32),
-            "bias": np.zeros(n, np.float32),
-            "popularity": np.full(n, model.prior, np.float32),
-            "evidence": np.zeros(n, np.float32),
-        }
+        return nothing
     arrays = snapshot.arrays
     rows = Vocabulary(np.asarray(arrays["items"])).rows(keys)
+    popularity = _found(arrays["popularity"], rows, model.prior)
+    found = nothing | {"popularity": popularity, "evidence": _found(arrays["popularity_evidence"], rows, 0.0)}
+    if model.ranker is not None:
+        return found | {"row": model.ranker.rows(keys)}
+    if model.name == "popularity":
+        return found | {"bias": popularity}
     by_number = Vocabulary(np.asarray(arrays["sources"])).rows(np.array(sources.values, np.int64))
     source_rows = np.append(by_number, -1)[source]  # −1, no source, finds the last
-    return {
+    return found | {
         "vectors": _gathered(arrays["item_vectors"], rows, arrays["source_vectors"], source_rows),
         "bias": _gathered(arrays["item_bias"], rows, arrays["source_bias"], source_rows),
-        "popularity": _found(arrays["popularity"], rows, model.prior),
-        "evidence": _found(arrays["popularity_evidence"], rows, 0.0),
     }
 
 

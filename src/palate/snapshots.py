@@ -38,7 +38,7 @@ Arrays = dict[str, NDArray[Any]]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FILE = re.compile(r"[a-z][a-z0-9_]{0,63}(\.[0-9]{1,9})?\.npy")
-_BY_USER = re.compile(r"(^|_)user_")
+_BY_USER = re.compile(r"(^|_)users?(_|$)")
 _VERSION = re.compile(r"[0-9]{13,19}")
 _HEADER, _CURRENT, _PARTIAL = "header.json", "CURRENT", ".partial"
 
@@ -155,8 +155,8 @@ def prune(folder: Path, keep: int) -> list[str]:
 def forget_user(folder: Path, keys: ArrayLike) -> int:
     """Take people (user keys) out of every kept snapshot: their key, vectors, biases and history. Returns rows taken out.
 
-    Arrays by user are `users` and all whose name begins with `user_` or, after the name of a model, holds `_user_`;
-    `history_offsets` cuts all others that begin with `history_`. A crash leaves each snapshot either as it was or without
+    Arrays by user are those with the word `user` or `users` in their name, such as `user_bias` and `ials_user_vectors`;
+    `history_offsets` cuts all that begin with `history_`. A crash leaves each snapshot either as it was or without
     them; do it again then. Snapshots that can't be read are deleted: what is in them can't be taken out otherwise.
     """
     taken = 0
@@ -203,7 +203,7 @@ def _without(arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
     """The arrays that change when these rows of users are taken out, changed."""
     kept = np.ones(len(arrays["users"]), bool)
     kept[rows] = False
-    changed = {name: array[kept] for name, array in arrays.items() if name == "users" or _BY_USER.search(name)}
+    changed = {name: array[kept] for name, array in arrays.items() if _BY_USER.search(name)}
     if "history_offsets" in arrays:
         lengths = np.diff(arrays["history_offsets"])
         changed["history_offsets"] = np.concatenate(([0], np.cumsum(lengths[kept]))).astype(np.int64)

@@ -57,6 +57,20 @@ def _of_one(model: Neighbours, items: NDArray[np.int32], weights: Floats) -> NDA
     return sums.astype(np.float64)  # of nothing at all numpy makes whole numbers
 
 
+def contributions(
+    model: Neighbours, items: NDArray[np.integer[Any]], weights: Floats, wanted: NDArray[np.integer[Any]]
+) -> Floats:
+    """(w, n): how much each of a person's n items adds to the score of each of the w wanted ones."""
+    told = matrix.taken(model.weights, items.astype(np.int64))
+    places = np.full(model.weights.width, -1, np.int64)
+    places[wanted] = np.arange(len(wanted))
+    cells = np.flatnonzero(places[told.columns] >= 0)
+    own = np.repeat(np.arange(len(items)), told.counts)[cells]
+    result = np.zeros((len(wanted), len(items)), np.float32)
+    result[places[told.columns[cells]], own] = told.values[cells] * powered(weights, model.power)[own]
+    return result
+
+
 def powered(weights: Floats, power: float) -> Floats:
     """sign(w)·|w|^power; 0 stays 0 also at power 0, where all others become 1 or −1. What isn't finite counts as 0."""
     finite = np.where(np.isfinite(weights), weights, np.float32(0))

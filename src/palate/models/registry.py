@@ -39,6 +39,9 @@ class Entry:
     from_arrays: Callable[[Arrays, Mapping[str, Any], Vocabulary], Any]
     """(its arrays, its header, the items of the snapshot) → the model as it was, for `score_all`. The arrays are read-only
     memory maps: what needn't be copied isn't."""
+    contributions: Callable[[Any, NDArray[Any], NDArray[np.float32], NDArray[Any]], NDArray[np.float32]] | None = None
+    """(model, rows (n,) of what a person met, its weights (n,), wanted rows (w,)) → (w, n): what each adds to each score; None for
+    a model whose scores don't split."""
 
 
 def _popularity_of_items(material: Material, params: popularity.PopularityParams, seed: int) -> Popularity:
@@ -80,6 +83,7 @@ MODELS: dict[str, Entry] = {
         to_arrays=lambda model: neighbours.to_arrays(model, "itemknn"),
         header=neighbours.header,
         from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "itemknn"),
+        contributions=neighbours.contributions,
     ),
     "ials": Entry(
         params=implicit_als.ImplicitALSParams,
@@ -88,6 +92,7 @@ MODELS: dict[str, Entry] = {
         to_arrays=implicit_als.to_arrays,
         header=implicit_als.header,
         from_arrays=implicit_als.from_arrays,
+        contributions=implicit_als.contributions,
     ),
 }
 

@@ -1,17 +1,18 @@
 """Models by their names in the arrays and the header of a snapshot.
 
-The arrays of a model begin with its name; those of `fm` and `popularity`, which were there first, have plain names, so that
+The names of a model's arrays begin with its own; those of `fm` and `popularity`, which were there first, are plain, so that
 snapshots from before there were others still load. Keys of users and items are kept once, for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.errors import SnapshotBroken
 from palate.models import registry
 from palate.snapshots import Snapshot
 from palate.vocabulary import Vocabulary
@@ -21,16 +22,22 @@ KEYS = ("users", "items")
 
 
 def arrays(name: str, model: Any) -> dict[str, NDArray[Any]]:
-    """The arrays of one model by the names that they have in a snapshot."""
-    own = registry.entry(name).to_arrays(model).items()
-    return {_prefix(name) + key: array for key, array in own if key not in KEYS}
+    """The arrays of one model by the names that they have in a snapshot, which keeps the keys of all."""
+    own = registry.entry(name).to_arrays(model)
+    return {key: array for key, array in own.items() if key.removeprefix(f"{name}_") not in KEYS}
 
 
 def load(snapshot: Snapshot, name: str) -> Any:
-    """The model of this name, for `score_all`. Raises KeyError when the snapshot has none; see `names`."""
-    return registry.entry(name).from_arrays(
-        _own(snapshot, name), snapshot.header["models"][name], Vocabulary(np.asarray(snapshot.arrays["items"]))
-    )
+    """The model of this name, for `score_all`.
+
+    Raises SnapshotBroken when the snapshot doesn't hold what this Palate needs of it.
+    """
+    found = {f"{name}_{key}": snapshot.arrays[key] for key in KEYS} | _own(snapshot, name)
+    try:
+        items = Vocabulary(np.asarray(snapshot.arrays["items"]))
+        return registry.entry(name).from_arrays(found, snapshot.header["models"][name], items)
+    except (KeyError, ValueError, TypeError, IndexError, msgspec.ValidationError) as error:
+        raise SnapshotBroken(f"the model {name} of snapshot {snapshot.version} can't be used: {error!r}") from error
 
 
 def names(snapshot: Snapshot) -> list[str]:
@@ -38,15 +45,7 @@ def names(snapshot: Snapshot) -> list[str]:
     return [name for name in snapshot.header.get("models", {}) if name in registry.MODELS]
 
 
-def _prefix(name: str) -> str:
-    return "" if name in PLAIN else f"{name}_"
-
-
-def _own(snapshot: Snapshot, name: str) -> Mapping[str, NDArray[Any]]:
-    """The model's arrays by its own names, with the keys that all share."""
-    prefix, others = _prefix(name), tuple(f"{other}_" for other in registry.MODELS if other not in PLAIN)
-    found = {key: array for key, array in snapshot.arrays.items() if key in KEYS}
-    for key, array in snapshot.arrays.items():
-        if key.startswith(prefix) if prefix else not key.startswith(others):
-            found[key.removeprefix(prefix)] = array
-    return found
+def _own(snapshot: Snapshot, name: str) -> dict[str, NDArray[Any]]:
+    """The model's arrays, with the keys that all share."""
+    others = tuple(f"{other}_" for other in registry.MODELS if other not in (*PLAIN, name))
+    return {key: array for key, array in snapshot.arrays.items() if not key.startswith(others or "?")}

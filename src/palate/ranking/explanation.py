@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from palate.domain import Reason, from_milliseconds
 from palate.models.factorization_machine import Floats
 from palate.pool import NO_DATE, Pool, take
+from palate.ranking import by_model
 from palate.ranking.scoring import Judgement, features
 from palate.ranking.taste import Taste, influence
 
@@ -38,24 +39,23 @@ class Grounds:
     pool: Pool
     """The served items alone."""
     taste: Taste
-    voted: NDArray[np.int64]
-    """Keys of the items voted on."""
     liked: NDArray[np.int64]
-    """(n,) which of `voted` adds most, −1 if none was liked."""
+    """(n,) key of the item the person liked or took to that adds most to the score, −1 if there is none."""
     liked_strength: Floats
+    voted: frozenset[int]
+    """Keys of the items that were liked by a vote."""
 
 
 def grounds(judgement: Judgement, pool: Pool, rows: NDArray[np.int64]) -> Grounds:
     """What the scores of these rows are made of."""
     served = take(pool, rows)
     liked, strength = _most_liked(judgement, served)
-    return Grounds(served, judgement.taste, judgement.voted_keys, liked, strength)
+    return Grounds(served, judgement.taste, liked, strength, frozenset(_voted(judgement).tolist()))
 
 
 def liked_keys(grounds: Grounds) -> list[int]:
     """Keys of the items that reasons may name: whoever asks for the reasons looks up their titles."""
-    named = grounds.liked[grounds.liked_strength > LEAST]
-    return sorted({int(key) for key in grounds.voted[named]})
+    return sorted(set(grounds.liked[grounds.liked_strength > LEAST].tolist()))
 
 
 def reasons(
@@ -83,33 +83,53 @@ def reasons(
     return tuple(found[:REASONS])
 
 
+def _voted(judgement: Judgement) -> NDArray[np.int64]:
+    return judgement.voted_keys[judgement.labels > 0.5]
+
+
 def _most_liked(judgement: Judgement, served: Pool) -> tuple[NDArray[np.int64], Floats]:
-    none = np.full(len(served), -1, np.int64), np.zeros(len(served), np.float32)
-    if not (judgement.labels > 0.5).any():
-        return none
-    parts = influence(
-        judgement.prior,
-        judgement.taste,
-        judgement.voted,
-        judgement.labels,
-        features(served),
-        judgement.scale,
-        judgement.params,
-    )
-    parts[:, judgement.labels <= 0.5] = -np.inf
+    """For each served item the key of the item that adds most, and how much: what the person's own weights owe to it, and
+    what the model does.
+    """
+    keys, parts = _parts(judgement, served)
+    if not len(keys):
+        return np.full(len(served), -1, np.int64), np.zeros(len(served), np.float32)
     best = parts.argmax(axis=1)
-    return best, parts[np.arange(len(served)), best]
+    return keys[best], parts[np.arange(len(served)), best]
+
+
+def _parts(judgement: Judgement, served: Pool) -> tuple[NDArray[np.int64], Floats]:
+    """Keys (m,) of all that was liked or taken to, and (served, m) what each adds to each score."""
+    keys, parts = _voted(judgement), np.zeros((len(served), 0), np.float32)
+    if len(keys):
+        parts = influence(
+            judgement.prior,
+            judgement.taste,
+            judgement.voted,
+            judgement.labels,
+            features(served, answer=judgement.answer),
+            judgement.scale,
+            judgement.params,
+        )[:, judgement.labels > 0.5]
+    if judgement.answer is None:
+        return keys, parts
+    more_keys, more = by_model.contributions(judgement.answer, served)
+    every, places = np.unique(np.concatenate((keys, more_keys)), return_inverse=True)
+    total = np.zeros((len(served), len(every)), np.float32)
+    np.add.at(total.T, places, np.hstack((parts, more)).T)
+    return every, total
 
 
 def _liked(grounds: Grounds, place: int, liked: Mapping[int, tuple[str, str]]) -> list[Reason]:
     strength = float(grounds.liked_strength[place])
     if strength <= LEAST:
         return []
-    key = int(grounds.voted[grounds.liked[place]])
+    key = int(grounds.liked[place])
     if key not in liked:
         return []
     id, title = liked[key]
-    return [Reason("liked", id, f"Because you liked «{title}»", strength)]
+    words = f"Because you liked «{title}»" if key in grounds.voted else f"Because «{title}» interested you"
+    return [Reason("liked", id, words, strength)]
 
 
 def _source(grounds: Grounds, place: int, source_title: Callable[[int], str | None]) -> list[Reason]:

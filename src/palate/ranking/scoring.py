@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from palate.live import Person
 from palate.models.factorization_machine import Floats, link
 from palate.pool import Pool, of_keys
+from palate.ranking import by_model
+from palate.ranking.by_model import Answer
 from palate.ranking.taste import Features, Taste, TasteParams, linear, solve, with_choices
 from palate.snapshots import Snapshot
 
@@ -29,27 +31,35 @@ class Judgement:
     labels: Floats
     scale: float
     params: TasteParams
+    answer: Answer | None = None
+    """Of the model that ranks, if one is served and can say anything; None also where its part is in the pool's columns."""
 
 
 def judge(pool: Pool, snapshot: Snapshot | None, person: Person, first_items: int, params: TasteParams) -> Judgement:
-    """The person's taste from the snapshot and all their votes. New is who has no votes and met fewer than `first_items`."""
+    """The person's taste from the snapshot and all their votes.
+
+    New is who has no votes and met fewer than `first_items`; with a model that ranks, who has also taken to nothing yet.
+    """
     votes = person.history.of_items(person.history.voted)
     keys, labels = votes.items[-params.max_votes :], votes.labels[-params.max_votes :]
-    by_popularity = not len(keys) and len(person.history) < first_items
-    start = _everybody(pool) if by_popularity else _learned(pool, person)
+    answer = by_model.ask(pool, person)
+    by_popularity = not len(keys) and len(person.history) < first_items and answer is None
+    start = _everybody() if by_popularity else _learned(pool, person)
     prior = with_choices(start, pool.sources.find(person.followed), pool.label_names.find(person.topics), params)
-    voted = features(of_keys(pool, keys, snapshot), by_popularity)
+    voted = features(of_keys(pool, keys, snapshot), by_popularity, answer)
     scale = pool.model.scale
     taste = solve(prior, voted, labels, scale, params)
-    return Judgement(taste, prior, by_popularity, voted, keys, labels, scale, params)
+    return Judgement(taste, prior, by_popularity, voted, keys, labels, scale, params, answer)
 
 
-def features(pool: Pool, by_popularity: bool = False) -> Features:
-    """What scoring reads of every item in the pool; no copies."""
+def features(pool: Pool, by_popularity: bool = False, answer: Answer | None = None) -> Features:
+    """What scoring reads of every item in the pool; no copies of columns."""
+    vectors, bias = pool.vectors, pool.bias
     if by_popularity:
-        nothing = np.zeros((len(pool), 0), np.float32)
-        return Features(nothing, pool.popularity, pool.source, pool.label_offsets, pool.labels)
-    return Features(pool.vectors, pool.bias, pool.source, pool.label_offsets, pool.labels)
+        vectors, bias = np.zeros((len(pool), 0), np.float32), pool.popularity
+    elif pool.model.ranker is not None:
+        bias = by_model.log_odds(answer, pool)
+    return Features(vectors, bias, pool.source, pool.label_offsets, pool.labels)
 
 
 def order_values(judgement: Judgement, pool: Pool) -> tuple[Floats, Floats]:
@@ -57,12 +67,12 @@ def order_values(judgement: Judgement, pool: Pool) -> tuple[Floats, Floats]:
 
     The values still tell well apart what a squared loss puts above 1, where the probabilities lie close together.
     """
-    values = linear(judgement.taste, features(pool, judgement.by_popularity))
+    values = linear(judgement.taste, features(pool, judgement.by_popularity, judgement.answer))
     scores = link(values, judgement.taste.loss)
     return scores, np.maximum(values, scores) if judgement.taste.loss == "squared" else scores
 
 
-def _everybody(pool: Pool) -> Taste:
+def _everybody() -> Taste:
     return Taste(loss="squared", base=0.0, vector=np.zeros(0, np.float32))
 
 

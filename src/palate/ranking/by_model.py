@@ -1,0 +1,110 @@
+"""What a model that ranks (`ials`, `itemknn`, `ease`, `blend`) says of every item to one person, as log-odds.
+
+It is asked what evaluation measures, `registry.Entry.score_all`, for one person with all that is known of them at this moment, so
+that their latest events count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate import matrix
+from palate.live import History, Person
+from palate.models import registry
+from palate.models.factorization_machine import Floats
+from palate.models.material import Known
+from palate.pool import Pool, Ranker
+
+FIRM = 1e-3
+"""How near 0 and 1 a popularity may come before its log-odds are taken."""
+
+TIES = 0.05
+"""Part of an item's popularity, in log-odds, that is added to what the model says: of equals the more popular wins."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the model says to one person. I: the model's items, S: the sources of the pool."""
+
+    ranker: Ranker
+    name: str
+    known: Known
+    """The person's history, as the model was given it."""
+    items: Floats
+    """(I,) log-odds."""
+    sources: Floats
+    """(S + 1,) log-odds of an item that the model has learned nothing of: the mean over its source, the last without one."""
+
+
+def ask(pool: Pool, person: Person) -> Answer | None:
+    """The model's answer; None when none is asked, or when it could say nothing: the person has taken to nothing yet."""
+    ranker = pool.model.ranker
+    if ranker is None or not (person.history.weights > 0).any():
+        return None
+    known = as_known(person.history, person.key or 0, ranker)
+    scores = registry.entry(pool.model.name).score_all(ranker.model, known)[0]
+    items = np.asarray(ranker.slope * scores + ranker.intercept, np.float32)
+    return Answer(ranker, pool.model.name, known, items, _by_source(pool, items, ranker))
+
+
+def as_known(history: History, key: int, ranker: Ranker) -> Known:
+    """One person's history as models take it, without items that the model has no row for."""
+    rows = ranker.items.rows(history.items)
+    order = np.argsort(rows, kind="stable")
+    order = order[rows[order] >= 0]
+    voted = order[history.voted[order]]
+    width = len(ranker.items)
+    return Known(
+        users=np.array([key], np.int64),
+        weights=_row(rows[order], history.weights[order], width),
+        labels=_row(rows[voted], history.labels[voted], width),
+    )
+
+
+def log_odds(answer: Answer | None, pool: Pool) -> Floats:
+    """(n,) of each item of the pool; by popularity alone where there is no answer."""
+    popular = _log_odds(pool.popularity)
+    if answer is None:
+        return popular
+    found = np.append(answer.items, np.float32(0))[pool.row]
+    cold = np.flatnonzero(pool.row < 0)
+    found[cold] = answer.sources[pool.source[cold]]
+    return np.asarray(found + np.float32(TIES) * (popular - _log_odds(np.float32(pool.model.prior))), np.float32)
+
+
+def contributions(answer: Answer, pool: Pool) -> tuple[NDArray[np.int64], Floats]:
+    """Keys (m,) of what the person took to, and (n, m) how much each of it adds to the log-odds of the pool's items.
+
+    Of items that the model has learned nothing of it is 0, and there are no keys for a model whose score doesn't split.
+    """
+    split = registry.entry(answer.name).contributions
+    if split is None:
+        return np.zeros(0, np.int64), np.zeros((len(pool), 0), np.float32)
+    rows, weights = answer.known.weights.row(0)
+    liked = np.flatnonzero(weights > 0)
+    parts = np.zeros((len(pool), len(liked)), np.float32)
+    learned = np.flatnonzero(pool.row >= 0)
+    parts[learned] = split(answer.ranker.model, rows, weights, pool.row[learned])[:, liked]
+    return answer.ranker.items.keys[rows[liked]], np.float32(answer.ranker.slope) * parts
+
+
+def _by_source(pool: Pool, items: Floats, ranker: Ranker) -> Floats:
+    """Means over the pool's learned items: with scores that are linear in an item's vector, those of the mean vector."""
+    learned = pool.row >= 0
+    source, values = pool.source[learned], items[pool.row[learned]]
+    counts = np.bincount(source + 1, minlength=len(pool.sources) + 1)
+    sums = np.bincount(source + 1, values, minlength=len(pool.sources) + 1)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), ranker.intercept)
+    return np.append(means[1:], np.float32(ranker.intercept)).astype(np.float32)
+
+
+def _row(columns: NDArray[np.int64], values: Floats, width: int) -> matrix.Sparse:
+    return matrix.Sparse(np.array([0, len(columns)], np.int64), columns.astype(np.int32), values, width)
+
+
+def _log_odds(probability: Floats | np.float32) -> Floats:
+    held = np.clip(probability, FIRM, 1 - FIRM)
+    return np.asarray(np.log(held / (1 - held)), np.float32)
