@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,7 +15,10 @@ import pytest
 from checks import interactions, known_answer
 
 from palate.domain import Interactions
+from palate.errors import InvalidInput
+from palate.matrix import Sparse, of_interactions
 from palate.models import factorization_machine as fm
+from palate.models import fm_kernels, fm_learning
 from palate.models.factorization_machine import (
     NO_SOURCES,
     FactorizationMachine,
@@ -21,6 +26,7 @@ from palate.models.factorization_machine import (
     ItemSources,
     Loss,
 )
+from palate.models.fm_learning import Side
 from palate.splits import k_fold, rows
 from palate.vocabulary import Vocabulary
 
@@ -39,36 +45,144 @@ def some(seed: int, n: int = 1500, users: int = 40, items: int = 150) -> Interac
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("factors", [0, 1, 13])
-def test_the_compiled_kernel_and_its_readable_twin_agree(loss: Loss, factors: int) -> None:
-    params = FactorizationMachineParams(loss=loss, factors=factors, initial_scale=0.3, l2_user_bias=3, l2_item_bias=3)
-    data, results = some(0), []
-    for kernel in (fm._compiled, fm._readable):
-        random = np.random.default_rng(3)
-        model = fm._with_rows(fm._blank(0.4, params), data)
-        examples = fm._examples(model, data)
-        examples.user_pace[::3] = 0.25
-        fm._scatter(
-            model,
-            np.arange(len(model.users), dtype=np.int32),
-            np.arange(len(model.items), dtype=np.int32),
-            params,
-            random,
-        )
-        losses = np.zeros((2, 3), np.float32)
-        for row in losses:
-            fm._sweep(
-                model,
-                examples,
-                params,
-                np.float32(0.2),
-                random.permutation(np.arange(1500, dtype=np.int32)),
-                row,
-                kernel,
-            )
-        results.append([losses, model.user_bias, model.item_bias, model.user_vectors, model.item_vectors])
+@pytest.mark.parametrize("adagrad", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("factors", [1, 13])
+def test_the_compiled_kernel_and_its_readable_twin_agree(
+    loss: Loss, adagrad: bool, weighted: bool, factors: int
+) -> None:
+    labels, users, items = by_rows(some(0)), *sides(factors, adagrad)
+    random = np.random.default_rng(3)
+    weights = random.uniform(0, 2, len(labels.values)).astype(np.float32) if weighted else np.empty(0, np.float32)
+    visit = random.permutation(40)[:30].astype(np.int32)
+    results = []
+    for learn in (fm_kernels.pairs(users.rows.shape[1], adagrad), partial(fm_kernels.readable_pairs, adagrad=adagrad)):
+        copies = [part.copy() for part in (users.rows, items.rows, users.steps, items.steps)]
+        losses = np.zeros(9, np.float32)
+        batches = 0
+        for bounds, turn in (((0, 100), (1_000_000_007, 5)), ((20, 150), (2_147_483_647, 70))):
+            batches += learn(
+                visit, labels.offsets, labels.columns, labels.values, weights, bounds, turn, np.float32(0.4),
+                *copies, loss == "logistic", losses[batches:],
+            )  # fmt: skip
+        results.append([losses, *copies])
+        assert batches == 4  # 30 of 40 users, 100 and 130 of 150 items: 750 and 975 examples
     for compiled, readable in zip(*results, strict=True):
-        np.testing.assert_allclose(compiled, readable, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(compiled, readable, rtol=1e-3, atol=1e-4)
+
+
+def by_rows(data: Interactions) -> Sparse:
+    """Of all 40 users and 150 items of `some`."""
+    return of_interactions(data, data.label, Vocabulary(np.arange(40)), Vocabulary(np.arange(150)))
+
+
+def sides(factors: int, adagrad: bool) -> tuple[Side, Side]:
+    """Rows by chance, of which some have learned most examples before."""
+    random, found = np.random.default_rng(2), []
+    for n in (40, 150):
+        here = random.integers(1, 50, n).astype(np.int32)
+        bias, vectors = (random.normal(0, 0.3, shape).astype(np.float32) for shape in (n, (n, factors)))
+        one = fm_learning.side(bias, vectors, here, here * np.where(np.arange(n) % 3, 1, 2).astype(np.int32), 3, 4)
+        fm_learning._set_steps(one, np.float32(0.2), adagrad)
+        found.append(one)
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 512, 1000])
+def test_a_turn_comes_to_every_example_once(count: int) -> None:
+    for prime in fm_learning.PRIMES.tolist():
+        assert all(prime % divisor for divisor in range(2, 46_341))
+        assert sorted(fm_kernels.places(count, prime, 12_345)) == list(range(count))
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_number_of_threads_changes_nothing(blocks: int) -> None:
+    data = some(1, 3000)
+    models = [
+        fm.fit(data, NO_SOURCES, msgspec.structs.replace(WEAK, epochs=5, blocks=blocks, threads=threads), 0)
+        for threads in (1, 2, 5)
+    ]
+    assert contents(models[0][0]) == contents(models[1][0]) == contents(models[2][0])
+    assert models[0][1].tobytes() == models[1][1].tobytes()
+
+
+def test_blocks_cover_every_example_once_and_learn_as_well() -> None:
+    data, fresh = some(1, 3000), some(2)
+    for blocks, racing in ((1, False), (4, False), (7, False), (4, True)):
+        params = FactorizationMachineParams(blocks=blocks, threads=2, racing=racing)
+        model, losses = fm.fit(data, NO_SOURCES, params, 0)
+        assert np.mean((fm.score(model, fresh.user, fresh.item) - fresh.label) ** 2) < 0.16
+        still = msgspec.structs.replace(params, epochs=1, learning_rate=1e-9, initial_scale=0)
+        model, losses = fm.fit(data, NO_SOURCES, still, 0)
+        assert losses.max() < 0.3
+
+
+def test_rows_that_others_keep_are_learned_where_they_lie() -> None:
+    data, fresh = some(1, 3000), some(2)
+    labels = by_rows(data)
+    before = labels.columns.tobytes(), labels.values.tobytes()
+    for part in (labels.offsets, labels.columns, labels.values):
+        part.flags.writeable = False
+    users, items = Vocabulary(np.arange(40)), Vocabulary(np.arange(150))
+    model, _ = fm.fit_rows(labels, users, items, FactorizationMachineParams(blocks=3), 0)
+    assert (labels.columns.tobytes(), labels.values.tobytes()) == before
+    assert np.mean((fm.score(model, fresh.user, fresh.item) - fresh.label) ** 2) < 0.16
+    grown = users.extended([77]), items.extended([-4])
+    more = of_interactions(fresh, fresh.label, *grown)
+    wider, _ = fm.partial_fit_rows(model, more, *grown, FactorizationMachineParams(), 1)
+    assert wider.users.keys[-1] == 77
+    assert np.mean((fm.score(wider, fresh.user, fresh.item) - fresh.label) ** 2) < 0.14
+
+
+def test_weights_say_how_much_an_example_counts() -> None:
+    data = interactions(np.repeat(np.arange(30), 2), np.tile([5, 6], 30), np.ones(60))
+    data.label[:30:2] = 0  # half of the users disagree on item 5
+    params = FactorizationMachineParams(factors=0)
+    weights = np.where(data.label == 0, 5, 1).astype(np.float32)
+    plain, heavy, none = (
+        fm.fit(data, NO_SOURCES, params, 0, weights)[0]
+        for weights in (None, weights, (data.label > 0).astype(np.float32))
+    )
+    of_five = [float(fm.score(model, 99, 5)) for model in (plain, heavy, none)]
+    assert of_five[1] + 0.05 < of_five[0] < of_five[2] - 0.05
+
+
+def test_labels_and_weights_that_are_no_numbers_are_refused() -> None:
+    data, params = some(1), FactorizationMachineParams(epochs=1)
+    infinite = dataclasses.replace(data, label=np.where(np.arange(1500) == 7, np.inf, data.label).astype(np.float32))
+    with pytest.raises(InvalidInput, match="label"):
+        fm.fit(infinite, NO_SOURCES, params, 0)
+    for weights in (np.full(1500, -1, np.float32), np.full(1500, np.nan, np.float32)):
+        with pytest.raises(InvalidInput, match="weight"):
+            fm.fit(data, NO_SOURCES, params, 0, weights)
+
+
+def test_more_factors_than_rows_stay_finite() -> None:
+    data = interactions([1, 1, 2], [3, 4, 3], [1, 0, 1])
+    model, _ = fm.fit(data, NO_SOURCES, msgspec.structs.replace(WEAK, factors=40), 0)
+    assert np.isfinite(fm.score(model, data.user, data.item)).all()
+
+
+def test_early_stopping_takes_the_number_of_passes_that_was_best_on_the_newest() -> None:
+    """The newest examples contradict the older ones, so the more is learned of those the worse."""
+    old = some(1, 3000)
+    late = np.arange(3000) % 10 == 0
+    data = dataclasses.replace(old, label=np.where(late, 1 - old.label, old.label), time=late.astype(np.int64))
+    params = FactorizationMachineParams(epochs=40, patience=3)
+    stopped, losses = fm.fit(data, NO_SOURCES, params, 0)
+    assert stopped.epochs < 5
+    assert len(losses) == stopped.epochs * 6  # all 3,000 examples were learned
+    steady, _ = fm.fit(dataclasses.replace(old, time=late.astype(np.int64)), NO_SOURCES, params, 0)
+    assert steady.epochs > 10
+
+
+def test_early_stopping_on_rows_goes_back_to_the_best_pass() -> None:
+    labels, users, items = by_rows(some(1, 3000)), Vocabulary(np.arange(40)), Vocabulary(np.arange(150))
+    wrong = dataclasses.replace(labels, values=1 - labels.values)
+    params = FactorizationMachineParams(epochs=40, patience=2)
+    model, losses = fm.fit_rows(labels, users, items, params, 0, validation=wrong)
+    assert (model.epochs, len(losses)) == (0, 2 * 6)
+    assert np.abs(model.user_bias).max() == 0
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -6,22 +6,22 @@ factorisation of Koren, Bell and Volinsky, "Matrix Factorization Techniques for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from palate import splits
 from palate.domain import Interactions
-from palate.vocabulary import Vocabulary, moved
+from palate.errors import InvalidInput
+from palate.matrix import Sparse
+from palate.models import fm_learning
+from palate.vocabulary import Vocabulary, moved, vocabulary
 
 Loss = Literal["squared", "logistic"]
-
-BATCH = 512
-"""Examples whose mean loss makes one entry of the loss curve."""
 
 MARGIN = np.float32(0.02)
 """Sums of the squared loss that are so far from 0 and 1 are expected labels as they are. It costs nothing: RMSE on MovieLens is
@@ -35,8 +35,9 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Counts = NDArray[np.int32]
 ShortRows = NDArray[np.int32]
-"""For the kernel, which goes through them in random order: half the memory, so a quarter less time where other processes use the
-same cache."""
+
+NO_WEIGHTS: Floats = np.empty(0, np.float32)
+"""Stands for a weight of 1 everywhere."""
 
 
 class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +45,9 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
 
     loss: Loss = "squared"
     """`squared` for labels that are grades or votes, `logistic` for labels that are yes or no: the score is a probability."""
+    optimizer: Literal["sgd", "adagrad"] = "sgd"
+    """`sgd` takes steps whose length falls in a straight line; `adagrad` shortens those of each row by the gradients that it has
+    met, and wants a `learning_rate` of about 0.05."""
     factors: Annotated[int, msgspec.Meta(ge=0, le=512)] = 13
     """Length of each vector; 0 leaves the biases alone."""
     epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
@@ -67,6 +71,18 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     """Standard deviation of the numbers that vectors start with."""
     noise: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.05
     """Around the mean of its source where a new item starts, in standard deviations of the items' vectors."""
+    patience: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Passes without a better loss on the newest examples after which a full fit stops; all are then learned anew with as many
+    passes as were best. 0: it makes all `epochs`."""
+    validation_share: Annotated[float, msgspec.Meta(gt=0, le=0.5)] = 0.1
+    """Share of the examples, the newest, that `patience` looks at."""
+    blocks: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    """Blocks of users and of items that are learned side by side, so the most threads of use; another number gives another
+    model. None: 1 below 65,536 examples, else 4."""
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    """Threads that learn; the model is the same with any number. None: as many as there are processors."""
+    racing: bool = False
+    """Whether threads may change the same item at the same time: then `blocks` doesn't bound them, and no two fits are alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,26 +130,55 @@ class FactorizationMachine:
     """(S,): mean of the source's learned items, where its new items start."""
     source_vectors: Floats
     """(S, F)"""
+    epochs: int = 0
+    """Passes of the full fit: fewer than its setting when it stopped early."""
+    l2_user: tuple[float, float] = (UNKNOWN_L2, UNKNOWN_L2)
+    """What held the bias and the vector of a user, for people who come later: see `FactorizationMachineParams`."""
 
 
 def fit(
-    interactions: Interactions, item_sources: ItemSources, params: FactorizationMachineParams, seed: int
+    interactions: Interactions,
+    item_sources: ItemSources,
+    params: FactorizationMachineParams,
+    seed: int,
+    weights: Floats | None = None,
 ) -> tuple[FactorizationMachine, Floats]:
     """Learn from all examples; also return the mean loss of each mini-batch, in order.
 
     Labels are 0..1; those that are NaN are no examples, but their users and items are in the model all the same: users at
-    the prior, items at the mean of their source. The same interactions, parameters and seed give the same bytes.
+    the prior, items at the mean of their source. `weights` (N,), 0 or more, say how much each counts; None means 1. The same
+    interactions, parameters and seed give the same bytes, with any number of threads. Raises InvalidInput for weights or
+    labels that can't be learned.
     """
-    random = np.random.default_rng(seed)
-    model = _with_rows(_blank(_base(interactions, params), params), interactions)
-    examples = _examples(model, interactions)
-    learned, unlearned = _split(len(model.items), examples.items)
-    _scatter(model, np.unique(examples.users), learned, params, random)
-    params = _with_estimates(params, examples)
-    losses = _learn(model, examples, params, _falling(params.learning_rate, params.epochs), random)
-    model = _with_sources(model, learned, item_sources)
-    _start_items(model, unlearned, item_sources, params, random)
-    return model, losses
+    users, items = vocabulary(interactions.user), vocabulary(interactions.item)
+    kept = params.epochs
+    if params.patience:
+        older, newer = _time_split(interactions, weights, params.validation_share)
+        examples, tail = (_by_user(part, users, items, own) for part, own in (older, newer))
+        kept = _fit(examples, users, items, item_sources, params, seed, tail)[0].epochs
+    examples = _by_user(interactions, users, items, weights)
+    return _fit(examples, users, items, item_sources, params, seed, epochs=max(kept, 1))
+
+
+def fit_rows(
+    labels: Sparse,
+    users: Vocabulary,
+    items: Vocabulary,
+    params: FactorizationMachineParams,
+    seed: int,
+    weights: Floats | None = None,
+    *,
+    item_sources: ItemSources = NO_SOURCES,
+    validation: Sparse | None = None,
+) -> tuple[FactorizationMachine, Floats]:
+    """`fit` straight from rows that others keep: a row of `labels` for each user, a column for each item; none are copied.
+
+    `weights` (N,) are in the order of the cells. With `patience` and `validation` (the newest examples, of the same shape) it
+    stops when their loss falls no more and goes back to the best pass. Raises InvalidInput as `fit` does.
+    """
+    assert (len(labels), labels.width) == (len(users), len(items)), "Each user has a row, each item a column."
+    tail = None if validation is None else _checked(validation, None)
+    return _fit(_checked(labels, weights), users, items, item_sources, params, seed, tail)
 
 
 def partial_fit(
@@ -142,6 +187,7 @@ def partial_fit(
     item_sources: ItemSources,
     params: FactorizationMachineParams,
     seed: int,
+    weights: Floats | None = None,
 ) -> tuple[FactorizationMachine, Floats]:
     """A model that has learned these as well, and the mean loss of each mini-batch; `model` stays as it is.
 
@@ -149,23 +195,191 @@ def partial_fit(
     small part take short steps. New users start at the prior, new items at the mean of their source with a little
     noise. Loss and number of factors are the model's own.
     """
+    users, items = model.users.extended(interactions.user), model.items.extended(interactions.item)
+    examples = _by_user(interactions, users, items, weights)
+    return _partial_fit(model, examples, users, items, item_sources, params, seed)
+
+
+def partial_fit_rows(
+    model: FactorizationMachine,
+    labels: Sparse,
+    users: Vocabulary,
+    items: Vocabulary,
+    params: FactorizationMachineParams,
+    seed: int,
+    weights: Floats | None = None,
+    *,
+    item_sources: ItemSources = NO_SOURCES,
+) -> tuple[FactorizationMachine, Floats]:
+    """`partial_fit` straight from rows; `users` and `items` have all that the model has, and those of the rows."""
+    assert (len(labels), labels.width) == (len(users), len(items)), "Each user has a row, each item a column."
+    assert not (users.rows(model.users.keys) < 0).any(), "Nobody in the model is left out."
+    assert not (items.rows(model.items.keys) < 0).any(), "No item in the model is left out."
+    return _partial_fit(model, _checked(labels, weights), users, items, item_sources, params, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """What is learned from: a row for each user, a column for each item, a weight for each cell (or none for 1)."""
+
+    labels: Sparse
+    weights: Floats
+    own: bool = False
+    """Whether they may be changed: nobody else has them."""
+
+
+def _fit(
+    examples: _Examples,
+    users: Vocabulary,
+    items: Vocabulary,
+    item_sources: ItemSources,
+    params: FactorizationMachineParams,
+    seed: int,
+    validation: _Examples | None = None,
+    epochs: int | None = None,
+) -> tuple[FactorizationMachine, Floats]:
     random = np.random.default_rng(seed)
-    grown = _with_rows(model, interactions)
-    fresh = _split(len(grown.items), grown.items.rows(model.items.keys))[1]
+    params = _with_estimates(params, examples.labels)
+    model = _with_rows(_blank(_base(examples, params), params), users, items)
+    _scatter(model, np.diff(examples.labels.offsets) > 0, _judged(examples), params, random)
+    rates = _falling(params.learning_rate, params.epochs)[:epochs]
+    model, losses = _learned(model, examples, params, rates, random, validation)
+    unlearned = np.flatnonzero(model.item_examples == 0)
+    model = _with_sources(model, np.flatnonzero(model.item_examples), item_sources)
+    _start_items(model, unlearned, item_sources, params, random)
+    return model, losses
+
+
+def _partial_fit(
+    model: FactorizationMachine,
+    examples: _Examples,
+    users: Vocabulary,
+    items: Vocabulary,
+    item_sources: ItemSources,
+    params: FactorizationMachineParams,
+    seed: int,
+) -> tuple[FactorizationMachine, Floats]:
+    random = np.random.default_rng(seed)
+    epochs, params = model.epochs, msgspec.structs.replace(params, loss=model.loss)
+    grown = _with_rows(model, users, items)
+    fresh = _split(len(items), items.rows(model.items.keys))[1]
     _start_items(grown, fresh, item_sources, params, random)
-    examples = _examples(grown, interactions)
-    params = _with_estimates(params, examples)
-    losses = _learn(grown, examples, params, _falling(params.partial_learning_rate, params.partial_epochs), random)
-    return _with_sources(grown, np.flatnonzero(grown.item_examples), item_sources), losses
+    params = _with_estimates(params, examples.labels)
+    rates = _falling(params.partial_learning_rate, params.partial_epochs)
+    grown, losses = _learned(grown, examples, params, rates, random)
+    return replace(_with_sources(grown, np.flatnonzero(grown.item_examples), item_sources), epochs=epochs), losses
 
 
-def _with_estimates(params: FactorizationMachineParams, examples: _Examples) -> FactorizationMachineParams:
-    user, item = params.l2_user_bias, params.l2_item_bias
-    return msgspec.structs.replace(
-        params,
-        l2_user_bias=estimated_l2(examples.users, examples.labels) if user is None else user,
-        l2_item_bias=estimated_l2(examples.items, examples.labels) if item is None else item,
+def _learned(
+    model: FactorizationMachine,
+    examples: _Examples,
+    params: FactorizationMachineParams,
+    rates: Floats,
+    random: np.random.Generator,
+    validation: _Examples | None = None,
+) -> tuple[FactorizationMachine, Floats]:
+    """The model after a pass for each rate, or fewer when `validation` says so; and the losses."""
+    assert params.l2_user_bias is not None, "the data have said"
+    assert params.l2_item_bias is not None, "the data have said"
+    logistic, l2 = model.loss == "logistic", (params.l2_user_bias, params.l2_users)
+    plan = fm_learning.plan(
+        len(examples.labels.columns),
+        logistic,
+        params.optimizer == "adagrad",
+        params.blocks,
+        params.threads,
+        params.racing,
     )
+    order = np.arange(len(model.items))
+    if plan.blocks > 1 and examples.own:
+        # as their keys go, items of one block would be of one time: people would be drawn to one after the other
+        order = random.permutation(order)
+        for part in (examples, validation):
+            if part is not None:
+                fm_learning.relabel(part.labels, part.weights, order.astype(np.int32))
+    labels, by_user = examples.labels, np.diff(examples.labels.offsets).astype(np.int32)
+    by_item = fm_learning.column_counts(labels)
+    shaped = np.maximum(model.user_examples, by_user), np.maximum(model.item_examples, by_item[order])
+    model = replace(model, user_examples=shaped[0], item_examples=shaped[1], l2_user=l2)
+    users = fm_learning.side(model.user_bias, model.user_vectors, by_user, shaped[0], *l2)
+    items = fm_learning.side(
+        model.item_bias, model.item_vectors, by_item, shaped[1], params.l2_item_bias, params.l2_items, order
+    )
+    done = fm_learning.passes(labels, examples.weights, model.base, users, items, plan, rates, random)
+    if validation is None:
+        losses, epochs = list(done), len(rates)
+    else:
+        tail = validation
+
+        def loss() -> float:
+            return fm_learning.mean_loss(tail.labels, tail.weights, model.base, users, items, logistic)
+
+        losses, epochs = fm_learning.until_worse(done, loss, params.patience or len(rates), (users.rows, items.rows))
+    factors = model.user_vectors.shape[1]
+    model.user_bias[:], model.user_vectors[:] = users.rows[:, -1], users.rows[:, :factors]
+    model.item_bias[:], model.item_vectors[:] = items.rows[order, -1], items.rows[order, :factors]
+    return replace(model, epochs=epochs), np.concatenate(losses)
+
+
+def _time_split(
+    interactions: Interactions, weights: Floats | None, share: float
+) -> tuple[tuple[Interactions, Floats | None], tuple[Interactions, Floats | None]]:
+    """What is learned from and what is looked at: the newest share of the examples."""
+    known = np.flatnonzero(~np.isnan(interactions.label))
+    order = known[np.argsort(interactions.time[known], kind="stable")]
+    cut = len(order) - round(len(order) * share)
+    parts = [np.sort(part) for part in (order[:cut], order[cut:])]
+    older, newer = ((splits.rows(interactions, part), None if weights is None else weights[part]) for part in parts)
+    return older, newer
+
+
+def _by_user(interactions: Interactions, users: Vocabulary, items: Vocabulary, weights: Floats | None) -> _Examples:
+    """The examples among the interactions."""
+    known = np.flatnonzero(~np.isnan(interactions.label))
+    rows, columns = users.rows(interactions.user[known]), items.rows(interactions.item[known]).astype(np.int32)
+    order = _order(rows, columns)
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(users))))).astype(np.int64)
+    values = interactions.label[known].astype(np.float32)
+    if weights is not None:
+        assert len(weights) == len(interactions), "Each interaction has a weight."
+        weights = np.asarray(weights, np.float32)[known][order]
+    return replace(_checked(Sparse(offsets, columns[order], values[order], len(items)), weights), own=True)
+
+
+def _order(rows: Rows, columns: ShortRows) -> Rows | slice:
+    """The order by user and item: as it is, mostly."""
+    ascending = (rows[1:] > rows[:-1]) | ((rows[1:] == rows[:-1]) & (columns[1:] > columns[:-1]))
+    return slice(None) if ascending.all() else np.lexsort((columns, rows))
+
+
+def _checked(labels: Sparse, weights: Floats | None) -> _Examples:
+    """The same, if it can be learned. Raises InvalidInput."""
+    if not np.isfinite(labels.values.sum(dtype=np.float64)):
+        raise InvalidInput("a label is no finite number: leave out the pairs that say nothing")
+    if weights is None:
+        return _Examples(labels, NO_WEIGHTS)
+    assert len(weights) == len(labels.values), "Each example has a weight."
+    if not np.isfinite(weights.sum(dtype=np.float64)) or (len(weights) and weights.min() < 0):
+        raise InvalidInput("a weight is below 0 or no finite number")
+    return _Examples(labels, np.ascontiguousarray(weights, np.float32))
+
+
+def _judged(examples: _Examples) -> NDArray[np.bool_]:
+    return fm_learning.column_counts(examples.labels) > 0
+
+
+def _falling(first: float, epochs: int) -> Floats:
+    """A learning rate for each pass."""
+    return np.linspace(first, first / 50, epochs, dtype=np.float32)
+
+
+def _with_estimates(params: FactorizationMachineParams, labels: Sparse) -> FactorizationMachineParams:
+    if params.l2_user_bias is not None and params.l2_item_bias is not None:
+        return params
+    by_user, by_item, squares = fm_learning.moments(labels)
+    user = _estimated(by_user[0], by_user[1], squares) if params.l2_user_bias is None else params.l2_user_bias
+    item = _estimated(by_item[0], by_item[1], squares) if params.l2_item_bias is None else params.l2_item_bias
+    return msgspec.structs.replace(params, l2_user_bias=user, l2_item_bias=item)
 
 
 def estimated_l2(rows: NDArray[np.integer[Any]], labels: Floats) -> float:
@@ -175,13 +389,18 @@ def estimated_l2(rows: NDArray[np.integer[Any]], labels: Floats) -> float:
     Between 0.5 and 1,000, which holds a bias at zero: so much is said where rows differ no more than by chance. 3 where most
     rows have one example and nothing can be told.
     """
-    counts = np.bincount(rows).astype(np.float64)
-    counts, sums = counts[counts > 0], np.bincount(rows, labels)[counts > 0]
+    squares = float(np.square(labels, dtype=np.float64).sum())
+    return _estimated(np.bincount(rows).astype(np.float64), np.bincount(rows, labels).astype(np.float64), squares)
+
+
+def _estimated(counts: NDArray[np.float64], sums: NDArray[np.float64], squares: float) -> float:
+    """The same from the counts and the sums of labels by row, and the sum of their squares."""
+    counts, sums = counts[counts > 0], sums[counts > 0]
     examples, groups = counts.sum(), len(counts)
     if groups < 2 or examples - groups < FEWEST_REPEATS:
         return UNKNOWN_L2
     between = (sums**2 / counts).sum() - sums.sum() ** 2 / examples
-    within = (np.square(labels, dtype=np.float64).sum() - (sums**2 / counts).sum()) / (examples - groups)
+    within = (squares - (sums**2 / counts).sum()) / (examples - groups)
     spread = (between - (groups - 1) * within) / (examples - (counts**2).sum() / examples)
     return float(np.clip(within / spread, 0.5, STRONGEST_L2)) if spread > 0 else STRONGEST_L2
 
@@ -254,42 +473,8 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], loss: Loss, base: float) -> 
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Examples:
-    """Rows and labels of N examples, and how each row takes them."""
-
-    users: ShortRows
-    items: ShortRows
-    labels: Floats
-    user_pace: Floats
-    """(U,): the length of a row's steps, 1 when all its examples are here, less when most were learned before"""
-    item_pace: Floats
-    user_share: Floats
-    """(U,): the part of a row's regularisation that one of its examples carries out"""
-    item_share: Floats
-
-
-def _examples(model: FactorizationMachine, interactions: Interactions) -> _Examples:
-    """The examples among the interactions; what they add to the number that shaped each row is noted in the model."""
-    known = ~np.isnan(interactions.label)
-    users = model.users.rows(interactions.user[known]).astype(np.int32)
-    items = model.items.rows(interactions.item[known]).astype(np.int32)
-    user_pace, user_share = _paces(users, model.user_examples)
-    item_pace, item_share = _paces(items, model.item_examples)
-    labels = interactions.label[known].astype(np.float32)
-    return _Examples(users, items, labels, user_pace, item_pace, user_share, item_share)
-
-
-def _paces(rows: ShortRows, shaped: Counts) -> tuple[Floats, Floats]:
-    """Pace and share of each row; the square was measured: it keeps rows still that a small sample would carry away."""
-    here = np.bincount(rows, minlength=len(shaped)).astype(np.int32)
-    np.maximum(shaped, here, out=shaped)
-    share = (1 / np.maximum(shaped, 1)).astype(np.float32)
-    return np.square(here * share, dtype=np.float32), share
-
-
-def _base(interactions: Interactions, params: FactorizationMachineParams) -> float:
-    labels = interactions.label[~np.isnan(interactions.label)]
+def _base(examples: _Examples, params: FactorizationMachineParams) -> float:
+    labels = examples.labels.values
     # half an example of each kind: all labels alike must not give an infinite logit, nor none at all a NaN
     mean = (labels.sum(dtype=np.float64) + 0.5) / (len(labels) + 1)
     return float(np.log(mean / (1 - mean))) if params.loss == "logistic" else float(mean)
@@ -302,9 +487,8 @@ def _blank(base: float, params: FactorizationMachineParams) -> FactorizationMach
     return FactorizationMachine(params.loss, base, *rows, counts, *rows, counts, *rows)
 
 
-def _with_rows(model: FactorizationMachine, interactions: Interactions) -> FactorizationMachine:
-    """A copy with a row, zero if it is new, for every user and item."""
-    users, items = model.users.extended(interactions.user), model.items.extended(interactions.item)
+def _with_rows(model: FactorizationMachine, users: Vocabulary, items: Vocabulary) -> FactorizationMachine:
+    """A copy with a row, zero if it is new, for each of these users and items."""
     return replace(
         model,
         users=users,
@@ -327,15 +511,15 @@ def _split(rows: int, chosen: Rows | ShortRows) -> tuple[Rows, Rows]:
 
 def _scatter(
     model: FactorizationMachine,
-    users: ShortRows,
-    items: Rows,
+    users: NDArray[np.bool_],
+    items: NDArray[np.bool_],
     params: FactorizationMachineParams,
     random: np.random.Generator,
 ) -> None:
     """Give these rows a small random vector: from zero no factor could learn to differ from another."""
     scale = np.float32(params.initial_scale)
     for vectors, rows in ((model.user_vectors, users), (model.item_vectors, items)):
-        vectors[rows] = scale * random.standard_normal((len(rows), params.factors), np.float32)
+        vectors[rows] = scale * random.standard_normal((int(rows.sum()), params.factors), np.float32)
 
 
 def _start_items(
@@ -369,171 +553,3 @@ def _with_sources(model: FactorizationMachine, rows: Rows, item_sources: ItemSou
         sums = np.bincount(places, values[rows], minlength=len(sources))
         means[counts > 0] = (sums / np.maximum(counts, 1))[counts > 0]
     return replace(model, sources=sources, source_bias=bias, source_vectors=vectors)
-
-
-def _falling(first: float, epochs: int) -> Floats:
-    """A learning rate for each epoch."""
-    return np.linspace(first, first / 50, epochs, dtype=np.float32)
-
-
-def _learn(
-    model: FactorizationMachine,
-    examples: _Examples,
-    params: FactorizationMachineParams,
-    rates: Floats,
-    random: np.random.Generator,
-) -> Floats:
-    """Change the model's arrays by one pass per rate over all examples in random order; return the losses."""
-    places = np.arange(len(examples.labels), dtype=np.int32)
-    losses = np.empty((len(rates), -(-len(places) // BATCH)), np.float32)
-    for rate, row in zip(rates, losses, strict=True):
-        _sweep(model, examples, params, rate, random.permutation(places), row, _compiled)
-    return losses.reshape(-1)
-
-
-Kernel = Callable[..., None]
-
-
-def _sweep(
-    model: FactorizationMachine,
-    examples: _Examples,
-    params: FactorizationMachineParams,
-    rate: np.float32,
-    order: ShortRows,
-    losses: Floats,
-    kernel: Kernel,
-) -> None:
-    """Hand one pass to a kernel: `_compiled`, or its twin `_readable`, which does the same in NumPy, a step at a time."""
-    assert params.l2_user_bias is not None, "the data have said"
-    assert params.l2_item_bias is not None, "the data have said"
-    kernel(
-        order,
-        examples.users,
-        examples.items,
-        examples.labels,
-        np.float32(model.base),
-        model.user_bias,
-        model.item_bias,
-        model.user_vectors,
-        model.item_vectors,
-        _steps(examples.user_pace, examples.user_share, rate, params.l2_user_bias, params.l2_users),
-        _steps(examples.item_pace, examples.item_share, rate, params.l2_item_bias, params.l2_items),
-        model.loss == "logistic",
-        losses,
-    )
-
-
-def _steps(pace: Floats, share: Floats, rate: np.float32, l2_bias: float, l2_vector: float) -> Floats:
-    """(n, 3) for each row: the length of its steps, and what regularisation leaves of its bias and of its vector."""
-    lengths = rate * pace
-    keeps = [1 / (1 + np.float32(l2) * lengths * share) for l2 in (l2_bias, l2_vector)]
-    return np.stack((lengths, *keeps), axis=1)
-
-
-def _readable(
-    order: ShortRows,
-    users: ShortRows,
-    items: ShortRows,
-    labels: Floats,
-    base: np.float32,
-    user_bias: Floats,
-    item_bias: Floats,
-    user_vectors: Floats,
-    item_vectors: Floats,
-    user_steps: Floats,
-    item_steps: Floats,
-    logistic: bool,
-    losses: Floats,
-) -> None:
-    """One pass of stochastic gradient descent, as it is meant.
-
-    Steps are implicit (Toulis and Airoldi, "Asymptotic and Finite-Sample Properties of Estimators Based on Stochastic
-    Gradients", 2017): the error counts as it will be after the step, to first order, and regularisation divides instead of
-    subtracting, so that no rate and no l2 overshoots.
-    """
-    curvature = 0.25 if logistic else 1.0  # the largest second derivative of the loss
-    entries = np.empty(len(order), np.float32)
-    for place, n in enumerate(order):
-        u, i, y = users[n], items[n], labels[n]
-        raw = base + user_bias[u] + item_bias[i] + user_vectors[u] @ item_vectors[i]
-        expected = 1 / (1 + np.exp(-raw)) if logistic else raw
-        error = y - expected
-        entries[place] = np.logaddexp(0, raw) - y * raw if logistic else error * error
-        user, item = user_vectors[u].copy(), item_vectors[i].copy()
-        (user_rate, user_bias_kept, user_kept), (item_rate, item_bias_kept, item_kept) = user_steps[u], item_steps[i]
-        error /= 1 + curvature * (user_rate * (1 + item @ item) + item_rate * (1 + user @ user))
-        user_bias[u] = (user_bias[u] + user_rate * error) * user_bias_kept
-        item_bias[i] = (item_bias[i] + item_rate * error) * item_bias_kept
-        user_vectors[u] = (user + user_rate * error * item) * user_kept
-        item_vectors[i] = (item + item_rate * error * user) * item_kept
-    for batch in range(len(losses)):
-        losses[batch] = entries[batch * BATCH : (batch + 1) * BATCH].mean()
-
-
-def _loops(
-    order: ShortRows,
-    users: ShortRows,
-    items: ShortRows,
-    labels: Floats,
-    base: np.float32,
-    user_bias: Floats,
-    item_bias: Floats,
-    user_vectors: Floats,
-    item_vectors: Floats,
-    user_steps: Floats,
-    item_steps: Floats,
-    logistic: bool,
-    losses: Floats,
-) -> None:
-    """What `_compiled` compiles: `_readable` without temporaries."""
-    one = np.float32(1)
-    curvature = np.float32(0.25) if logistic else one
-    factors = user_vectors.shape[1]
-    for batch in range(len(losses)):
-        total = 0.0
-        first, last = batch * BATCH, min((batch + 1) * BATCH, len(order))
-        for n in order[first:last]:
-            u, i, y = users[n], items[n], labels[n]
-            raw = base + user_bias[u] + item_bias[i]
-            user_square = item_square = one
-            for f in range(factors):
-                user, item = user_vectors[u, f], item_vectors[i, f]
-                raw += user * item
-                user_square += user * user
-                item_square += item * item
-            if logistic:
-                tail = np.exp(-abs(raw))
-                error = y - (one if raw >= 0 else tail) / (one + tail)
-                total += max(raw, np.float32(0)) + np.log(one + tail) - y * raw
-            else:
-                error = y - raw
-                total += error * error
-            user_rate, item_rate = user_steps[u, 0], item_steps[i, 0]
-            error /= one + curvature * (user_rate * item_square + item_rate * user_square)
-            user_step, item_step = user_rate * error, item_rate * error
-            user_bias[u] = (user_bias[u] + user_step) * user_steps[u, 1]
-            item_bias[i] = (item_bias[i] + item_step) * item_steps[i, 1]
-            user_kept, item_kept = user_steps[u, 2], item_steps[i, 2]
-            for f in range(factors):
-                user, item = user_vectors[u, f], item_vectors[i, f]
-                user_vectors[u, f] = (user + user_step * item) * user_kept
-                item_vectors[i, f] = (item + item_step * user) * item_kept
-        losses[batch] = total / (last - first)
-
-
-def _compiled(*arguments: Any) -> None:
-    """`_loops` in machine code, kept on disk between processes where there is a folder for it."""
-    try:
-        _machine_code(True)(*arguments)
-    except OSError:  # the folder of the compiled code can't be written; nothing has run yet
-        _machine_code(False)(*arguments)
-
-
-@cache
-def _machine_code(keep: bool) -> Kernel:
-    from numba import njit  # here: most processes only score, and numba takes half a second and 60 MB
-
-    try:
-        return cast(Kernel, njit(_loops, cache=keep, nogil=True, fastmath={"reassoc", "contract", "nsz"}))
-    except RuntimeError:  # numba found no folder at all that it may write
-        return _machine_code(False)
