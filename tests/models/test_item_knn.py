@@ -158,7 +158,7 @@ def test_the_compiled_loops_do_what_the_readable_twin_does(filled: float, k: int
     results = []
     for run in (neighbour_kernels.strongest, neighbours.readable):
         columns, values, counts = np.zeros((70, k), np.int32), np.zeros((70, k), np.float32), np.zeros(70, np.int32)
-        arguments: list[Any] = [*neighbours._unsigned(items), *neighbours._unsigned(users), *norms, 0.3]
+        arguments: list[Any] = [*neighbours.unsigned(items), *neighbours.unsigned(users), *norms, 0.3]
         run(*[0, 70, *arguments, columns, values, counts])
         results.append(dense(neighbours.turned(neighbours.Strongest(columns, values, counts))))
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)

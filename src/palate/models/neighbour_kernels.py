@@ -131,3 +131,26 @@ def _sink(columns: Any, values: Any, column: Any, value: Any) -> None:
         columns[place], values[place] = columns[child], values[child]
         place, child = child, 2 * child + 1
     columns[place], values[place] = column, value
+
+
+@_compiled
+def gramian(
+    first: int,
+    last: int,
+    item_offsets: Any,
+    item_users: Any,
+    item_values: Any,
+    user_offsets: Any,
+    user_items: Any,
+    user_values: Any,
+    result: Any,
+) -> None:
+    """Fill the rows `first` to `last` − 1 of XᵀX."""
+    sums = np.zeros(len(result), np.float64)
+    for item in range(first, last):
+        for place in range(item_offsets[item], item_offsets[item + 1]):
+            user, weight = item_users[place], item_values[place]
+            for cell in range(user_offsets[user], user_offsets[user + np.uint64(1)]):
+                sums[user_items[cell]] += weight * user_values[cell]
+        result[item] = sums
+        sums[:] = 0

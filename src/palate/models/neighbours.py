@@ -169,24 +169,24 @@ def strongest(
 
     from palate.models import neighbour_kernels  # here: numba takes half a second and 60 MB, and scoring needs none
 
-    arrays = *_unsigned(items), *_unsigned(users), row_norms, column_norms, float(shrinkage)
-    cuts = _cuts(users, items, threads * CHUNKS)
+    arrays = *unsigned(items), *unsigned(users), row_norms, column_norms, float(shrinkage)
+    parts = cuts(users, items, threads * CHUNKS)
     with ThreadPoolExecutor(threads) as pool:
         done = [
             pool.submit(neighbour_kernels.strongest, first, last, *arrays, found.columns, found.values, found.counts)
-            for first, last in itertools.pairwise(cuts)
+            for first, last in itertools.pairwise(parts)
         ]
         for part in done:
             part.result()
     return found
 
 
-def _unsigned(cells: Sparse) -> tuple[NDArray[Any], NDArray[Any], Floats]:
+def unsigned(cells: Sparse) -> tuple[NDArray[Any], NDArray[Any], Floats]:
     """Places that can't be negative: the kernel takes half the time when it needn't ask."""
     return cells.offsets.view(np.uint64), cells.columns.view(np.uint32), cells.values
 
 
-def _cuts(users: Sparse, items: Sparse, parts: int) -> list[int]:
+def cuts(users: Sparse, items: Sparse, parts: int) -> list[int]:
     """Where to cut the rows of items into parts of about equal work."""
     of_cells = np.concatenate(([0], np.cumsum(users.counts[items.columns])))
     work = of_cells[items.offsets] + np.arange(len(items) + 1)

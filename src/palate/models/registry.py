@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import NotFound
+from palate.models import ease, implicit_als, item_knn, neighbours, popularity
 from palate.models import factorization_machine as fm
-from palate.models import implicit_als, item_knn, neighbours, popularity
 from palate.models.material import Known, Material
 from palate.models.popularity import Popularity
 from palate.vocabulary import Vocabulary
 
-Name = Literal["popularity", "fm", "itemknn", "ials"]
+Name = Literal["popularity", "fm", "itemknn", "ease", "ials"]
 """Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -83,6 +83,15 @@ MODELS: dict[str, Entry] = {
         to_arrays=lambda model: neighbours.to_arrays(model, "itemknn"),
         header=neighbours.header,
         from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "itemknn"),
+        contributions=neighbours.contributions,
+    ),
+    "ease": Entry(
+        params=ease.EaseParams,
+        fit=lambda material, params, seed: ease.fit(material, params),
+        score_all=neighbours.score_all,
+        to_arrays=lambda model: neighbours.to_arrays(model, "ease"),
+        header=neighbours.header,
+        from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "ease"),
         contributions=neighbours.contributions,
     ),
     "ials": Entry(
