@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 
-from palate.domain import Interactions, to_milliseconds
+from palate.domain import EPOCH, Interactions, to_milliseconds
 from palate.models import popularity
+from palate.models.factorization_machine import ItemSources
+from palate.models.material import Known, Material, known, material
 from palate.models.popularity import PopularityParams
+from palate.vocabulary import vocabulary
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -31,10 +35,41 @@ def test_the_posterior_mean_of_known_votes() -> None:
     assert found.evidence.tolist() == [3, 1]
 
 
+def every_day(days: int, votes_a_day: int, last: int = 0) -> list[tuple[int, float, float]]:
+    """Votes on item −1 at noon of each of so many days, the last so many days ago."""
+    return [(-1, 1, last + day + 0.5) for day in range(days) for _ in range(votes_a_day)]
+
+
+def evidence(votes: list[tuple[int, float, float]], **params: Any) -> dict[int, float]:
+    found = popularity.fit(interactions(votes), NOW, PopularityParams(**params))
+    return dict(zip(found.items.keys.tolist(), found.evidence.tolist(), strict=True))
+
+
 def test_an_example_counts_half_after_a_half_life_and_whole_when_it_is_from_the_future() -> None:
-    votes = interactions([(1, 1, 10), (2, 1, 20), (3, 1, -5)])
-    found = popularity.fit(votes, NOW, PopularityParams(half_life_days=10))
-    assert found.evidence.tolist() == [0.5, 0.25, 1]
+    found = evidence([*every_day(30, 5), (1, 1, 10), (2, 1, 20), (3, 1, -5)], half_life_days=10)
+    assert [found[item] for item in (1, 2, 3)] == pytest.approx([0.5, 0.25, 1], rel=0.02)
+
+
+def test_one_new_vote_does_not_erase_an_import_of_years_ago() -> None:
+    votes = [(item, float(item % 2), 1000 + item / 50) for item in range(2000)]
+    before = evidence(votes)
+    after = evidence([*votes, (9999, 1, 0)])
+    assert after[9999] == pytest.approx(1, abs=0.01)
+    assert all(after[item] > 0.98 * before[item] for item in range(2000))
+
+
+def test_the_new_pushes_out_the_old_as_fast_as_it_comes() -> None:
+    votes = [(1, 1, 1000.5)] * 100
+    slowly = evidence([*votes, *every_day(300, 1)], half_life_days=30)[1]
+    fast = evidence([*votes, *every_day(300, 100)], half_life_days=30)[1]
+    assert slowly > 70
+    assert fast == pytest.approx(100 * 2 ** (-300 / 30), rel=0.1)
+
+
+def test_what_lies_outside_the_window_counts_nothing() -> None:
+    found = evidence([(1, 1, 8), (1, 1, 6), (2, 0, 7.5)], window_days=7)
+    assert found[1] == pytest.approx(1, rel=0.05)
+    assert found[2] == 0
 
 
 def test_items_that_were_only_seen_are_at_the_prior() -> None:
@@ -67,3 +102,58 @@ def test_the_strength_of_the_prior_is_recovered_from_the_spread_of_items(strengt
 def test_items_that_do_not_differ_make_the_prior_strong() -> None:
     data = interactions([(item, label, 0) for item in range(20) for label in (0, 1)])
     assert popularity.fit(data, NOW, PopularityParams()).strength == popularity.STRONGEST
+
+
+def weighted(cells: list[tuple[int, int, float]], label: float = np.nan) -> Interactions:
+    """User, item, weight; in the order of users and items."""
+    user, item, weight = (np.array(column) for column in zip(*cells, strict=True))
+    labels = np.full(len(cells), label, np.float32)
+    return Interactions(user, item, labels, weight.astype(np.float32), np.zeros(len(cells), np.int64))
+
+
+def nobody(items: int) -> Known:
+    """Somebody of whom nothing is known."""
+    return known(weighted([(1, 1, 0)]), np.array([777]), vocabulary(np.arange(items)))
+
+
+WEIGHTS = weighted([(1, 0, 1), (1, 1, 1), (1, 2, 3), (2, 0, 1), (2, 1, -1), (3, 0, 0.5), (3, 3, np.inf)])
+
+
+@pytest.mark.parametrize("label", [np.nan, 1.0])
+def test_without_labels_that_differ_items_are_ordered_by_the_sum_of_their_weights(label: float) -> None:
+    data = weighted([(1, 0, 1), (1, 1, 1), (1, 2, 3), (2, 0, 1), (2, 1, -1), (3, 0, 0.5)], label)
+    model = popularity.fit_items(material(data, EPOCH), PopularityParams())
+    assert popularity.score_all(model, nobody(3)).tolist() == [[2.5, 0, 3]]
+
+
+def test_labels_that_differ_order_items_by_their_rate_unless_counts_are_asked_for() -> None:
+    votes = interactions([(7, 1, 0), (7, 0, 0), (7, 1, 0), (9, 1, 0)])
+    for by, best in (("auto", 1), ("rate", 1), ("count", 0)):
+        params = PopularityParams(by=by, strength=1)  # type: ignore[arg-type]
+        model = popularity.fit_items(material(votes, NOW), params)
+        assert popularity.score_all(model, nobody(2))[0].argmax() == best
+
+
+def test_a_new_count_outweighs_an_old_one() -> None:
+    data = interactions([*every_day(8, 10), *[(1, 1, 7)] * 6, *[(2, 1, 0.1)] * 5])
+    for half_life, best in ((1.0, 2), (100.0, 1)):
+        model = popularity.fit(data, NOW, PopularityParams(half_life_days=half_life))
+        assert model.by_count
+        assert model.items.keys[1:][model.count[1:].argmax()] == best
+
+
+def test_items_of_groups_that_a_person_likes_come_first_for_them() -> None:
+    data = weighted([(user, item, 1.0) for user in range(6) for item in (0, 1)] + [(8, 2, 1), (8, 3, 1), (9, 3, 1)])
+    sources = ItemSources(np.arange(4), np.array([70, 70, 71, 71]))
+    everything = Material(data, vocabulary(data.user), vocabulary([0, 1, 2, 3, 4]), EPOCH, sources)
+    model = popularity.fit_items(everything, PopularityParams(group="source", group_strength=1))
+    facts = known(data, np.array([0, 8, 555]), everything.items)
+    ordinary, odd, new = popularity.score_all(model, facts)
+    assert ordinary[0] > ordinary[3]
+    assert odd[3] > odd[2] > odd[0]
+    assert new[:4].tolist() == pytest.approx([6, 6, 1, 2])
+    assert (ordinary[4], odd[4], new[4]) == (0, 0, 0)
+
+
+def test_weights_that_are_not_finite_are_left_out() -> None:
+    assert popularity.fit(WEIGHTS, EPOCH, PopularityParams()).count.tolist() == pytest.approx([2.5, 0, 3, 0])

@@ -1,16 +1,23 @@
-"""The rate of positive labels of each item, shrunk to that of all: the score for somebody nobody knows."""
+"""What most people take to: the score for somebody nobody knows, and for everybody where most of what is read is new.
+
+Two measures: the *rate* of positive labels of each item, shrunk to that of all, and the *count* of its positives, each by its
+weight. Old ones fade. With groups (sources) a person's own shares of the groups say how much each item counts for them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from palate import splits
 from palate.domain import Interactions, to_milliseconds
+from palate.models.material import Known, Material
 from palate.vocabulary import Vocabulary, vocabulary
 
 Floats = NDArray[np.float32]
@@ -22,10 +29,32 @@ WEAKEST, STRONGEST = 1.0, 1000.0
 class PopularityParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How popularity is counted."""
 
+    by: Literal["auto", "rate", "count"] = "auto"
+    """What items are ordered by: `rate`, the mean label; `count`, the sum of the weights; `auto`, the rate where some labels are
+    above ½ and some are not, else the count. The rate that serving starts from is kept with all three."""
     half_life_days: Annotated[float, msgspec.Meta(gt=0)] = 30.0
-    """After so many days an example counts half."""
+    """After so many days an example counts half. A day with less going on than is usual is a shorter one, and one without any
+    takes no time: a log that rests doesn't fade."""
+    window_days: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """What happened longer ago, by the calendar, counts nothing; none means that everything counts."""
     strength: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """How many examples the rate of all items weighs in the rate of one; none means estimated from how items differ."""
+    group: Literal["source"] | None = None
+    """Whether an item counts for a person by how much of what they took to is of its group; none means the same for all."""
+    group_strength: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """How much of a person's weights everybody's shares of the groups weigh as."""
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which of G groups each of I items is of."""
+
+    of_items: NDArray[np.int32]
+    """(I,): −1 for an item of none."""
+    share: Floats
+    """(G,): of all positive weights; sums to 1."""
+    strength: float
+    """How much of a person's weights these shares weigh as."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +68,96 @@ class Popularity:
     """(I,): number of examples behind it, each decayed by its age"""
     prior_mean: float
     strength: float
+    count: Floats
+    """(I,): sum of the weights, refusals subtracted, each decayed by its age"""
+    by_count: bool
+    """Whether `score_all` orders by `count`, not `mean`."""
+    groups: Groups | None = None
 
 
 def fit(interactions: Interactions, now: datetime, params: PopularityParams) -> Popularity:
-    """Count the labels (0..1; NaN is no example) of each item, old ones less. Items without an example are at the prior."""
+    """Count the labels (0..1; NaN is no example) and weights of each item, old ones less; no groups.
+
+    Items without an example are at the prior. Weights that aren't finite are left out.
+    """
     items = vocabulary(interactions.item)
-    known = ~np.isnan(interactions.label)
-    rows, labels = items.rows(interactions.item[known]), interactions.label[known].astype(np.float64)
-    weights = _decay(interactions.time[known], now, params.half_life_days)
-    evidence = np.bincount(rows, weights, minlength=len(items))
-    positive = np.bincount(rows, weights * labels, minlength=len(items))
+    told = splits.rows(interactions, _tells(interactions, now, params.window_days))
+    rows, fading = items.rows(told.item), np.exp2(-_ages(told.time, now) / params.half_life_days)
+    labelled = ~np.isnan(told.label)
+    labels, of_labels = told.label[labelled].astype(np.float64), rows[labelled]
+    evidence = np.bincount(of_labels, fading[labelled], minlength=len(items))
+    positive = np.bincount(of_labels, fading[labelled] * labels, minlength=len(items))
     # half an example of each kind: a rate of 0 or 1 would be a prior that no evidence moves
     prior_mean = float((positive.sum() + 0.5) / (evidence.sum() + 1))
-    strength = params.strength or _strength(rows, labels)
+    strength = params.strength or _strength(of_labels, labels)
     mean = (positive + strength * prior_mean) / (evidence + strength)
-    return Popularity(items, mean.astype(np.float32), evidence.astype(np.float32), prior_mean, strength)
+    weights = np.where(np.isfinite(told.weight), told.weight, 0).astype(np.float64)
+    count = np.bincount(rows, fading * weights, minlength=len(items))
+    by_count = params.by == "count" or (params.by == "auto" and not _differ(labels))
+    return Popularity(items, _short(mean), _short(evidence), prior_mean, strength, _short(count), by_count)
+
+
+def fit_items(material: Material, params: PopularityParams) -> Popularity:
+    """With a row for each item of the material, also for those that no interaction is of, and its groups."""
+    counted = fit(material.interactions, material.now, params)
+    rows = counted.items.rows(material.items.keys)
+    at = rows[rows >= 0]
+    mean = np.full(len(rows), counted.prior_mean, np.float32)
+    evidence, count = np.zeros((2, len(rows)), np.float32)
+    mean[rows >= 0], evidence[rows >= 0], count[rows >= 0] = counted.mean[at], counted.evidence[at], counted.count[at]
+    groups = _groups(material, params) if params.group else None
+    return replace(counted, items=material.items, mean=mean, evidence=evidence, count=count, groups=groups)
+
+
+def score_all(model: Popularity, known: Known) -> Floats:
+    """(n, I): the same order for everybody, unless there are groups: then rates and counts above 0 are multiplied by how much
+    likelier than others the person is to take to the item's group."""
+    base = model.count if model.by_count else model.mean
+    if model.groups is None:
+        return np.broadcast_to(base, (len(known.users), len(base)))
+    scores = np.empty((len(known.users), len(base)), np.float32)
+    for person, row in enumerate(scores):
+        row[:] = base * np.where(base > 0, _liking(model.groups, *known.weights.row(person)), 1)
+    return scores
+
+
+def _liking(groups: Groups, items: NDArray[np.int32], weights: Floats) -> NDArray[np.float64]:
+    """(I,): the person's share of each item's group over everybody's; 1 for items of no group."""
+    of_known = groups.of_items[items]
+    told = (of_known >= 0) & (weights > 0)
+    own = np.bincount(of_known[told], weights[told], minlength=len(groups.share))
+    share = (own + groups.strength * groups.share) / (own.sum() + groups.strength)
+    relative = np.append(share / np.maximum(groups.share, 1e-12), 1.0)
+    return np.asarray(relative[groups.of_items], np.float64)
+
+
+def _groups(material: Material, params: PopularityParams) -> Groups:
+    keys = material.item_sources.of(material.items.keys)
+    names = vocabulary(keys[keys >= 0])
+    of_items = names.rows(keys).astype(np.int32)
+    pairs = material.interactions
+    of_pairs = np.append(of_items, np.int32(-1))[material.items.rows(pairs.item)]
+    told = (of_pairs >= 0) & (pairs.weight > 0) & np.isfinite(pairs.weight)
+    # one more for each: what nobody took to yet has a share too
+    sums = 1 + np.bincount(of_pairs[told], pairs.weight[told], minlength=len(names))
+    return Groups(of_items, (sums / sums.sum()).astype(np.float32), params.group_strength)
+
+
+def _short(values: ArrayLike) -> Floats:
+    return np.asarray(values, np.float32)
+
+
+def _tells(interactions: Interactions, now: datetime, window_days: float | None) -> NDArray[np.bool_]:
+    """Which have a label or a weight, and lie in the window."""
+    told = ~np.isnan(interactions.label) | (np.nan_to_num(interactions.weight) != 0)
+    if window_days is not None:
+        told &= to_milliseconds(now) - interactions.time <= window_days * DAY
+    return np.asarray(told)
+
+
+def _differ(labels: NDArray[np.float64]) -> bool:
+    """Whether labels tell good from bad: where all are likes their rate is the same for every item."""
+    return bool((labels > 0.5).any() and (labels <= 0.5).any())
 
 
 def score(popularity: Popularity, items: ArrayLike) -> Floats:
@@ -64,9 +168,22 @@ def score(popularity: Popularity, items: ArrayLike) -> Floats:
     return result
 
 
-def _decay(times: NDArray[np.int64], now: datetime, half_life_days: float) -> NDArray[np.float64]:
-    ages = np.maximum(to_milliseconds(now) - times, 0)
-    return np.exp2(-ages / (half_life_days * DAY))
+def _ages(times: NDArray[np.int64], now: datetime) -> NDArray[np.float64]:
+    """How many days each example is old, a day with fewer examples than is typical being shorter in proportion.
+
+    By the calendar a single new vote on an import of years ago would leave nothing of it. So the new may push out the old only
+    as fast as it comes in. A typical day is the one that a typical example is of: Σn² / Σn of the numbers n by day.
+    """
+    days, counts = np.unique(times // DAY, return_counts=True)
+    lengths = np.minimum(counts * counts.sum() / np.maximum((counts.astype(np.float64) ** 2).sum(), 1), 1)
+    passed, lengths = np.append(0, np.cumsum(lengths)), np.append(lengths, 0)
+
+    def clock(moments: NDArray[np.int64]) -> NDArray[np.float64]:
+        day = np.searchsorted(days, moments // DAY)
+        inside = np.append(days, -1)[day] == moments // DAY
+        return np.asarray(passed[day] + np.where(inside, lengths[day] * (moments % DAY) / DAY, 0), np.float64)
+
+    return np.maximum(clock(np.array([to_milliseconds(now)])) - clock(times), 0)
 
 
 def _strength(rows: NDArray[np.int64], labels: NDArray[np.float64]) -> float:
@@ -87,3 +204,38 @@ def _strength(rows: NDArray[np.int64], labels: NDArray[np.float64]) -> float:
     if spread <= 0:
         return STRONGEST
     return float(np.clip(within / spread, WEAKEST, STRONGEST))
+
+
+def to_arrays(model: Popularity) -> dict[str, NDArray[Any]]:
+    """The arrays of a snapshot."""
+    arrays: dict[str, NDArray[Any]] = {
+        "popularity": model.mean,
+        "popularity_evidence": model.evidence,
+        "popularity_count": model.count,
+    }
+    if model.groups is None:
+        return arrays
+    return arrays | {"popularity_group": model.groups.of_items, "popularity_group_share": model.groups.share}
+
+
+def header(model: Popularity) -> dict[str, Any]:
+    """The numbers beside the arrays."""
+    numbers: dict[str, Any] = {"mean": model.prior_mean, "strength": model.strength, "by_count": model.by_count}
+    return numbers if model.groups is None else numbers | {"group_strength": model.groups.strength}
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], items: Vocabulary) -> Popularity:
+    """The model that a snapshot holds, on its arrays. Snapshots from before there were counts have the rate alone."""
+    groups = None
+    if "group_strength" in header:
+        groups = Groups(arrays["popularity_group"], arrays["popularity_group_share"], float(header["group_strength"]))
+    return Popularity(
+        items,
+        arrays["popularity"],
+        arrays["popularity_evidence"],
+        float(header["mean"]),
+        float(header["strength"]),
+        arrays.get("popularity_count", arrays["popularity"]),
+        bool(header.get("by_count", False)),
+        groups,
+    )

@@ -14,7 +14,6 @@ from palate.errors import NotFound
 from palate.models import ease, implicit_als, item_knn, neighbours, popularity
 from palate.models import factorization_machine as fm
 from palate.models.material import Known, Material
-from palate.models.popularity import Popularity
 from palate.vocabulary import Vocabulary
 
 Name = Literal["popularity", "fm", "itemknn", "ease", "ials"]
@@ -44,29 +43,14 @@ class Entry:
     a model whose scores don't split."""
 
 
-def _popularity_of_items(material: Material, params: popularity.PopularityParams, seed: int) -> Popularity:
-    """With a row for each item of the material, also for those that no interaction is of."""
-    counted = popularity.fit(material.interactions, material.now, params)
-    rows = counted.items.rows(material.items.keys)
-    evidence = np.where(rows >= 0, np.append(counted.evidence, np.float32(0))[rows], np.float32(0))
-    mean = popularity.score(counted, material.items.keys)
-    return Popularity(material.items, mean, evidence, counted.prior_mean, counted.strength)
-
-
-def _popularity_of_all(model: popularity.Popularity, known: Known) -> NDArray[np.float32]:
-    return np.broadcast_to(model.mean, (len(known.users), len(model.mean)))
-
-
 MODELS: dict[str, Entry] = {
     "popularity": Entry(
         params=popularity.PopularityParams,
-        fit=_popularity_of_items,
-        score_all=_popularity_of_all,
-        to_arrays=lambda model: {"popularity": model.mean, "popularity_evidence": model.evidence},
-        header=lambda model: {"mean": model.prior_mean, "strength": model.strength},
-        from_arrays=lambda arrays, header, items: Popularity(
-            items, arrays["popularity"], arrays["popularity_evidence"], header["mean"], header["strength"]
-        ),
+        fit=lambda material, params, seed: popularity.fit_items(material, params),
+        score_all=popularity.score_all,
+        to_arrays=popularity.to_arrays,
+        header=popularity.header,
+        from_arrays=popularity.from_arrays,
     ),
     "fm": Entry(
         params=fm.FactorizationMachineParams,
