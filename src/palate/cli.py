@@ -178,13 +178,7 @@ def train_command(
     from palate import train
 
     settings = _settings(config)
-    params = train.Params(
-        train=settings.train,
-        interactions=settings.interactions,
-        popularity=settings.popularity,
-        factorization_machine=settings.factorization_machine,
-        events=settings.events,
-    )
+    params = train.params_of(settings, settings.feed.model)
     with role(data, "train"), _database(data, settings.database_url) as engine:
         if not full:
             train.follow(engine, data, params, supervisor.stop_signal(), _now)
@@ -266,7 +260,7 @@ def recommend(
 
     settings = _settings(config)
     with _database(data, settings.database_url) as engine:
-        live = Live(engine, data, settings.interactions)
+        live = Live(engine, data, settings.interactions, settings.feed.model)
         live.refresh(_now())
         request = FeedRequest(user=user, limit=limit, now=_now(), surface="cli", log=False)
         params = msgspec.structs.replace(settings.feed, exploration=0.0)  # nobody looks, so nothing is learned

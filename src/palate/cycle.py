@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from palate import database, events, lessons, snapshots
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
 from palate.examples import Examples, Params, TrainParams, read
-from palate.lessons import Lesson, LossTest
+from palate.lessons import Last, Lesson, LossTest
 from palate.models import stored
 from palate.publishing import publish
 
@@ -70,10 +70,10 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class _Last:
-    """The models of the snapshot that is served, and what they have learned."""
+class _Learned:
+    """The models of the snapshot that is served, and the last event that they have learned."""
 
-    models: Mapping[str, Any]
+    models: Mapping[str, Last]
     seq: int
 
 
@@ -98,7 +98,7 @@ def run_cycle(
     if last is not None and (jump := _jump(engine, taught, params.train)) is not None:
         last, reason = None, jump
         taught = _learn(examples, None, params)
-    refusal = _refusal(taught, params)
+    refusal = _refusal(examples, taught, params)
     version = publish(engine, data, examples, _published(taught, params), params, now) if refusal is None else None
     test = next((lesson.test for lesson in taught if isinstance(lesson.test, LossTest)), LossTest())
     cycle = Cycle(
@@ -117,7 +117,7 @@ def run_cycle(
     return cycle
 
 
-def _last_models(data: Path, params: Params) -> _Last | None:
+def _last_models(data: Path, params: Params) -> _Learned | None:
     """What the served snapshot has learned; None when there is none, or when the settings have changed since."""
     snapshot = snapshots.load_newest_good(data / "snapshots")
     if snapshot is None or snapshot.header["rule"] != params.interactions.rule:
@@ -125,13 +125,17 @@ def _last_models(data: Path, params: Params) -> _Last | None:
     known = [name for name in params.train.models if name in stored.names(snapshot)]
     if not known or not all(lessons.goes_on(name, snapshot.header["models"][name], params) for name in known):
         return None
-    return _Last({name: stored.load(snapshot, name) for name in known}, snapshot.header["seq"])
+    models: dict[str, Last] = {
+        name: Last(stored.load(snapshot, name), snapshot.header["models"][name]) for name in known
+    }
+    return _Learned(models, snapshot.header["seq"])
 
 
-def _learn(examples: Examples, last: _Last | None, params: Params) -> list[Lesson]:
+def _learn(examples: Examples, last: _Learned | None, params: Params) -> list[Lesson]:
     """A lesson of each model that has anything to learn from."""
     models = last.models if last else {}
-    found = (lessons.learn(examples, name, models.get(name), params) for name in params.train.models)
+    wanted = (name for name in params.train.models if name != "popularity")
+    found = (lessons.learn(examples, name, models.get(name), params) for name in wanted)
     return [lesson for lesson in found if lesson is not None]
 
 
@@ -139,8 +143,10 @@ def _published(taught: Sequence[Lesson], params: Params) -> list[Lesson]:
     return [lesson for lesson in taught if lesson.refusal(params.train) is None]
 
 
-def _refusal(taught: Sequence[Lesson], params: Params) -> str | None:
+def _refusal(examples: Examples, taught: Sequence[Lesson], params: Params) -> str | None:
     """Why nothing is published; None when something is. Without the model that serving wants the old snapshot is better."""
+    if params.served == "popularity" and examples.labelled.any():
+        return None
     if not taught:
         return "there is nothing to learn from yet"
     refused = {lesson.name: lesson.refusal(params.train) for lesson in taught}

@@ -16,7 +16,10 @@ from palate.database import reading
 from palate.domain import EventColumns, Interactions
 from palate.events import EventParams
 from palate.interactions import InteractionParams
+from palate.models.ease import EaseParams
 from palate.models.factorization_machine import FactorizationMachineParams, ItemSources
+from palate.models.implicit_als import ImplicitALSParams
+from palate.models.item_knn import ItemKnnParams
 from palate.models.material import Material
 from palate.models.popularity import PopularityParams
 from palate.models.registry import Name
@@ -27,7 +30,13 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-SECTIONS: dict[str, str] = {"popularity": "popularity", "fm": "factorization_machine"}
+SECTIONS: dict[str, str] = {
+    "popularity": "popularity",
+    "fm": "factorization_machine",
+    "ials": "implicit_als",
+    "itemknn": "item_knn",
+    "ease": "ease",
+}
 """The settings of each model by its name: the field of `Params`, and the section of the settings file."""
 
 
@@ -85,6 +94,9 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     interactions: InteractionParams = InteractionParams()
     popularity: PopularityParams = PopularityParams()
     factorization_machine: FactorizationMachineParams = FactorizationMachineParams()
+    implicit_als: ImplicitALSParams = ImplicitALSParams()
+    item_knn: ItemKnnParams = ItemKnnParams()
+    ease: EaseParams = EaseParams()
     events: EventParams = EventParams()
 
     def of(self, model: str) -> Any:

@@ -21,6 +21,7 @@ from palate.database import reading
 from palate.domain import Event, Feed, FeedRequest, Item, RankedItem, to_milliseconds
 from palate.errors import InvalidInput
 from palate.live import Live, Person, State
+from palate.models.registry import Name
 from palate.pool import Pool, of_keys
 from palate.ranking import arranging, explanation, scoring
 from palate.ranking.arranging import Place, Spread
@@ -39,6 +40,9 @@ UNKNOWN = -1
 class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a person is served."""
 
+    model: Name = "fm"
+    """By which people's items are scored; training learns it besides those of `train.models`. Where a snapshot lacks it, or found
+    it worse than popularity, it is `fm`, and where that is missing popularity, with each person's own sources and labels."""
     window_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] = 7.0
     """Items published longer ago than so many days are not served, unless a person or a request wants another window.
     Items without a date never go stale."""

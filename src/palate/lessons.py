@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from palate import metrics
+from palate import metrics, splits, trial
 from palate.domain import Interactions
 from palate.examples import Examples, Params, TrainParams
+from palate.models import als_update, registry
 from palate.models import factorization_machine as fm
 from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
+from palate.models.material import Material
+from palate.trial import Calibration, RankingTest
 from palate.vocabulary import Vocabulary, moved
 
 if TYPE_CHECKING:
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from palate.examples import Mask
 
     Losses = NDArray[np.float32]
+
+
+UPDATES: dict[str, Callable[[Any, Material, Interactions], Any]] = {"ials": als_update.updated}
+"""How models that can go on learn what is new: (the model, all there is, what of it is new) → the model."""
 
 
 @dataclass(frozen=True)
@@ -56,27 +64,82 @@ class Lesson:
     """New ones."""
     warm: bool
     """Whether it went on from the last model."""
-    test: LossTest
+    test: LossTest | RankingTest
     losses: Losses
     """Of each mini-batch; empty for a model that doesn't learn by steps."""
 
     def refusal(self, params: TrainParams) -> str | None:
-        """Why the model can't be published: no number came out, or it is clearly worse than the prior; None if it can."""
+        """Why the model can't be published: no number came out, or it is clearly worse than the prior; None if it can.
+
+        A model that ranks worse than popularity is published, and marked: serving passes it over.
+        """
+        if isinstance(self.test, RankingTest):
+            found = self.test.calibration
+            return (
+                None if np.isfinite((found.slope, found.intercept)).all() else f"refused: {self.name} gave no numbers"
+            )
         if np.isfinite(self.losses).all() and not self.test.fails(params):
             return None
         loss, prior = self.test.loss or np.nan, self.test.prior_loss or np.nan
         return f"refused: its loss {loss:.4f} is worse than the prior's {prior:.4f}"
 
 
-def learn(examples: Examples, name: str, last: Any | None, params: Params) -> Lesson | None:
+@dataclass(frozen=True)
+class Last:
+    """A model of the snapshot that is served, and what the header says of it."""
+
+    model: Any
+    header: Mapping[str, Any]
+
+
+def learn(examples: Examples, name: str, last: Last | None, params: Params) -> Lesson | None:
     """Learn a model anew, or go on from the last one. None without any example."""
-    return _learn_machine(examples, last, params)
+    if name == "fm":
+        return _learn_machine(examples, last.model if last else None, params)
+    return _learn_ranking(examples, name, last, params)
 
 
 def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
     """Whether the settings are still those of a model with this header, as far as it can't be learned further otherwise."""
-    wanted = params.factorization_machine
-    return (header["loss"], header["factors"]) == (wanted.loss, wanted.factors)
+    wanted = params.of(name)
+    if name == "fm":
+        return bool((header["loss"], header["factors"]) == (wanted.loss, wanted.factors))
+    return name not in UPDATES or header["params"] == msgspec.to_builtins(wanted)
+
+
+def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Params) -> Lesson | None:
+    """Learn all but the newest of the new examples, be tested on those, then learn them too.
+
+    Models without a way to go on are fitted anew each time, which for them is quick.
+    """
+    positive = examples.weighted & (examples.pairs.weight > 0)
+    if not positive.any():
+        return None
+    chosen = examples.weighted | examples.labelled
+    new = chosen if last is None else chosen & examples.new
+    held = _newest(examples.pairs, chosen, new, params.train)
+    random = np.random.default_rng([params.train.seed, examples.seq])
+    old = last.model if last else None
+    model = _taught(name, old, examples, chosen & ~held, new & ~held, params)
+    test = trial.run(name, model, examples, held, params.train.doubt, random) if held.any() else None
+    if held.any():
+        model = _taught(name, model, examples, chosen, held, params)
+    test = test or _as_before(last) or trial.untested(name, model, examples, random)
+    warm = last is not None and name in UPDATES
+    return Lesson(name, model, int(new.sum()), warm, test, np.zeros(0, np.float32))
+
+
+def _taught(name: str, old: Any | None, examples: Examples, chosen: Mask, new: Mask, params: Params) -> Any:
+    """The model of all that is chosen, of which the old one, if there is one, lacks the new."""
+    material = examples.material(chosen)
+    if old is not None and name in UPDATES:
+        return UPDATES[name](old, material, splits.rows(examples.pairs, new))
+    return registry.entry(name).fit(material, params.of(name), params.train.seed)
+
+
+def _as_before(last: Last | None) -> RankingTest | None:
+    """Without a new test the scores go on meaning what they meant."""
+    return None if last is None else RankingTest(Calibration(*last.header["calibration"]))
 
 
 def _learn_machine(examples: Examples, last: FactorizationMachine | None, params: Params) -> Lesson | None:

@@ -316,8 +316,8 @@ def _model(snapshot: Snapshot, wanted: str) -> Model:
     name = served_name(snapshot, wanted)
     try:
         return _of_name(snapshot, name)
-    except SnapshotBroken as error:
-        log.warning("%s; popularity stands in for it", error)
+    except (SnapshotBroken, KeyError, ValueError, TypeError) as error:  # whole, but not as this Palate writes it
+        log.warning("Popularity is served, since model %s of snapshot %s can't be: %r", name, snapshot.version, error)
         return _of_name(snapshot, "popularity")
 
 
@@ -339,14 +339,9 @@ def _of_name(snapshot: Snapshot, name: str) -> Model:
 
 
 def _ranker(snapshot: Snapshot, name: str) -> Ranker:
-    slope, intercept = snapshot.header["models"][name]["calibration"]
-    return Ranker(
-        model=stored.load(snapshot, name),
-        items=Vocabulary(np.asarray(snapshot.arrays["items"])),
-        known=np.asarray(snapshot.arrays["item_positives"]) > 0,
-        slope=float(slope),
-        intercept=float(intercept),
-    )
+    slope, intercept = map(float, snapshot.header["models"][name]["calibration"])
+    items, known = Vocabulary(np.asarray(snapshot.arrays["items"])), np.asarray(snapshot.arrays["item_positives"]) > 0
+    return Ranker(stored.load(snapshot, name), items, known, slope, intercept)
 
 
 def _known(

@@ -17,6 +17,7 @@ from palate.examples import Examples, Params
 from palate.lessons import Lesson
 from palate.models import registry, stored
 from palate.models.popularity import Popularity
+from palate.trial import RankingTest
 from palate.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -54,22 +55,35 @@ def _deleted(engine: sa.Engine, users: NDArray[np.int64]) -> NDArray[np.int64]:
 def _header(
     examples: Examples, models: Mapping[str, Any], lessons: Sequence[Lesson], params: Params, now: datetime
 ) -> dict[str, Any]:
+    means = {
+        lesson.name: {"calibration": [lesson.test.calibration.slope, lesson.test.calibration.intercept]}
+        for lesson in lessons
+        if isinstance(lesson.test, RankingTest)
+    }
     return {
         "created": to_milliseconds(now),
         "seq": examples.seq,
         "rule": params.interactions.rule,
         "rating_range": list(examples.rating_range) if examples.rating_range else None,
-        "models": {name: registry.entry(name).header(model) for name, model in models.items()},
+        "models": {name: registry.entry(name).header(model) | means.get(name, {}) for name, model in models.items()},
         "quality": {lesson.name: lesson.test.to_json() for lesson in lessons},
     }
 
 
 def _arrays(examples: Examples, models: Mapping[str, Any], limit: int) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot: every model has a row for each of the snapshot's items."""
-    arrays = {"users": examples.users.keys, "items": examples.items.keys}
+    arrays: dict[str, NDArray[Any]] = {"users": examples.users.keys, "items": examples.items.keys}
     for name, model in models.items():
         arrays |= stored.arrays(name, model)
+    if set(models) - {"popularity", "fm"}:
+        arrays["item_positives"] = _positives(examples)
     return arrays | _history(examples.pairs, examples.users, examples.items, limit)
+
+
+def _positives(examples: Examples) -> NDArray[np.int32]:
+    """How many people took to each item: models that rank have learned nothing of those with 0."""
+    rows = examples.items.rows(examples.pairs.item[examples.taught & (examples.pairs.weight > 0)])
+    return np.bincount(rows, minlength=len(examples.items)).astype(np.int32)
 
 
 def _history(pairs: Interactions, users: Vocabulary, items: Vocabulary, limit: int) -> dict[str, NDArray[Any]]:

@@ -27,7 +27,10 @@ from palate.events import EventParams
 from palate.feed import FeedParams
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
+from palate.models.ease import EaseParams
 from palate.models.factorization_machine import FactorizationMachineParams
+from palate.models.implicit_als import ImplicitALSParams
+from palate.models.item_knn import ItemKnnParams
 from palate.models.popularity import PopularityParams
 from palate.sources.fetching import FetchParams
 from palate.train import TrainParams
@@ -54,7 +57,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     popularity: PopularityParams = PopularityParams()
     """What everybody likes."""
     factorization_machine: FactorizationMachineParams = FactorizationMachineParams()
-    """The model of who likes what."""
+    """The model of who likes what (`fm`)."""
+    implicit_als: ImplicitALSParams = ImplicitALSParams()
+    """The model of who takes to what among all there is (`ials`)."""
+    item_knn: ItemKnnParams = ItemKnnParams()
+    """What people take to beside what they took to (`itemknn`)."""
+    ease: EaseParams = EaseParams()
+    """The same by a linear model of all items at once (`ease`)."""
     train: TrainParams = TrainParams()
     """The loop that learns."""
     feed: FeedParams = FeedParams()

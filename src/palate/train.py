@@ -27,13 +27,22 @@ from palate.cycle import Cycle, Params, TrainParams, run_cycle
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import CycleFailed, PalateError
+from palate.models.registry import Name
 
-__all__ = ["Cycle", "Params", "TrainParams", "follow", "run_cycle", "run_cycle_apart"]
+__all__ = ["Cycle", "Params", "TrainParams", "follow", "params_of", "run_cycle", "run_cycle_apart"]
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 300.0
 """Seconds between attempts when one after the other fails; the first pause is 2, then it doubles."""
+
+
+def params_of(settings: msgspec.Struct, served: Name) -> Params:
+    """The Params of training among the sections of the settings; `served` is learned too, whatever `train.models` names."""
+    sections = {name: getattr(settings, name) for name in Params.__struct_fields__ if name != "served"}
+    models = tuple(dict.fromkeys((*sections["train"].models, served)))
+    sections["train"] = msgspec.structs.replace(sections["train"], models=models)
+    return Params(**sections, served=served)
 
 
 class Due(msgspec.Struct, frozen=True):

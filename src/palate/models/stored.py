@@ -24,7 +24,7 @@ KEYS = ("users", "items")
 def arrays(name: str, model: Any) -> dict[str, NDArray[Any]]:
     """The arrays of one model by the names that they have in a snapshot, which keeps the keys of all."""
     own = registry.entry(name).to_arrays(model)
-    return {key: array for key, array in own.items() if key.removeprefix(f"{name}_") not in KEYS}
+    return {key: array for key, array in own.items() if key not in (*KEYS, f"{name}_users")}
 
 
 def load(snapshot: Snapshot, name: str) -> Any:
@@ -32,7 +32,7 @@ def load(snapshot: Snapshot, name: str) -> Any:
 
     Raises SnapshotBroken when the snapshot doesn't hold what this Palate needs of it.
     """
-    found = {f"{name}_{key}": snapshot.arrays[key] for key in KEYS} | _own(snapshot, name)
+    found = _own(snapshot, name) | {f"{name}_users": snapshot.arrays["users"]}
     try:
         items = Vocabulary(np.asarray(snapshot.arrays["items"]))
         return registry.entry(name).from_arrays(found, snapshot.header["models"][name], items)

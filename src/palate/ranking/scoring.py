@@ -78,5 +78,6 @@ def _everybody() -> Taste:
 
 def _learned(pool: Pool, person: Person) -> Taste:
     model = pool.model
-    vector = np.zeros(model.factors, np.float32) if person.vector is None else person.vector
-    return Taste(loss=model.loss, base=model.base, vector=vector, bias=person.bias)
+    if model.name != "fm" or person.vector is None:
+        return Taste(loss=model.loss, base=model.base, vector=np.zeros(model.factors, np.float32))
+    return Taste(loss=model.loss, base=model.base, vector=person.vector, bias=person.bias)

@@ -1,0 +1,72 @@
+"""Implicit ALS going on from a model: exact half-steps of the people and items that something new is known of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate import matrix
+from palate.domain import Interactions
+from palate.matrix import Sparse
+from palate.models import implicit_als
+from palate.models.implicit_als import Floats, ImplicitALS
+from palate.models.material import Material
+from palate.vocabulary import moved
+
+BLOCK = 4_096
+
+
+def updated(model: ImplicitALS, material: Material, new: Interactions, *, people_too: bool = True) -> ImplicitALS:
+    """The model with a row for all of the material, those of the `new` interactions solved: people first, then items.
+
+    The vectors of everybody else stay as they are, so that the time goes by what is new, not by what there is. Without
+    `people_too` those of all people stay: what items are is learned in the space that people's vectors span.
+    """
+    model = _with_rows(model, material)
+    weights = np.where(material.interactions.weight == 0, np.float32(np.nan), material.interactions.weight)
+    by_user = matrix.of_interactions(material.interactions, weights, material.users, material.items)
+    if people_too:
+        model = _with_people(model, by_user, np.unique(material.users.rows(new.user)))
+    return _with_items(model, matrix.transposed(by_user), np.unique(material.items.rows(new.item)))
+
+
+def _with_rows(model: ImplicitALS, material: Material) -> ImplicitALS:
+    """A row for everybody and everything of the material, zero where it is new, and none for others."""
+    users, items = model.users, model.items
+    return replace(
+        model,
+        users=material.users,
+        user_vectors=moved(np.asarray(model.user_vectors, np.float32), users, material.users),
+        user_examples=moved(model.user_examples, users, material.users),
+        items=material.items,
+        item_vectors=moved(model.item_vectors, items, material.items),
+        item_examples=moved(model.item_examples, items, material.items),
+    )
+
+
+def _with_people(model: ImplicitALS, by_user: Sparse, rows: NDArray[np.int64]) -> ImplicitALS:
+    cells = matrix.taken(by_user, rows)
+    vectors, examples = model.user_vectors.copy(), model.user_examples.copy()
+    vectors[rows] = implicit_als.fold_in_users(model, cells)
+    examples[rows] = cells.counts
+    return replace(model, user_vectors=vectors, user_examples=examples)
+
+
+def _with_items(model: ImplicitALS, by_item: Sparse, rows: NDArray[np.int64]) -> ImplicitALS:
+    cells = matrix.taken(by_item, rows)
+    vectors, examples = model.item_vectors.copy(), model.item_examples.copy()
+    vectors[rows] = implicit_als.fold_in_items(model, cells)
+    examples[rows] = cells.counts
+    unobserved = implicit_als.evidence(model.params).unobserved
+    return replace(
+        model, item_vectors=vectors, item_examples=examples, item_matrix=np.float32(unobserved) * _gramian(vectors)
+    )
+
+
+def _gramian(vectors: Floats) -> Floats:
+    """vectorsᵀ vectors, summed in double precision over blocks that fit into the cache."""
+    blocks = (vectors[start : start + BLOCK].astype(np.float64) for start in range(0, len(vectors), BLOCK))
+    total = sum((block.T @ block for block in blocks), np.zeros((vectors.shape[1],) * 2))
+    return np.asarray(total, np.float32)

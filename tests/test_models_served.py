@@ -1,0 +1,199 @@
+"""Every model of the table from events to a feed: learned, published, served, continued, forgotten."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from feed_world import NOW, World, item
+
+from palate import database, feed, snapshots
+from palate.database import reading
+from palate.delivery import forgetting
+from palate.examples import SECTIONS
+from palate.feed import FeedParams
+from palate.live import Live
+from palate.models.implicit_als import ImplicitALSParams
+from palate.models.registry import MODELS, Name
+from palate.train import Cycle, Params, TrainParams, run_cycle
+
+PLAIN = FeedParams(exploration=0, source_spread=0, label_spread=0, freshness=0)
+"""The model's order, untouched."""
+PERSONAL = [name for name in get_args(Name) if name != "popularity"]
+KINDS = ("tea", "rum")
+LATER = NOW + timedelta(minutes=5)
+
+
+def params(*models: Name) -> Params:
+    """To learn these and serve the last."""
+    return Params(
+        train=TrainParams(models=models),
+        served=models[-1],
+        implicit_als=ImplicitALSParams(factors=2, epochs=8, threads=1),
+    )
+
+
+class Tavern(World):
+    """Two tastes that nothing but the events tells apart: even people like tea, odd ones rum, and each says so of some."""
+
+    def __init__(self, data: Path, model: Name) -> None:
+        engine = database.connect(None, data)
+        database.migrate(engine)
+        super().__init__(engine, data, Live(engine, data, model=model))
+        self.model = model
+        self.add(*(item(f"{kind}-{n}", f"s{n % 3}") for n in range(16) for kind in KINDS))
+        for person in range(24):
+            own, other = KINDS[person % 2], KINDS[1 - person % 2]
+            chosen = self.rng.permutation(16)[:9]
+            self.act(f"u{person}", "like", *(f"{own}-{n}" for n in chosen))
+            self.act(f"u{person}", "dislike", *(f"{other}-{n}" for n in chosen[:5]))
+
+    def train(self, full: bool = True) -> Cycle:
+        cycle = run_cycle(self.engine, self.data, params(self.model), NOW, full=full)
+        self.live.refresh(NOW)
+        return cycle
+
+    def kinds(self, user: str, limit: int = 4, **asked: object) -> list[str]:
+        return [id.split("-")[0] for id in self.ids(user, limit, params=PLAIN, log=False, **asked)]
+
+    def scores(self, user: str, *ids: str) -> dict[str, float]:
+        return dict(feed.rank(self.live, user, ids, NOW, PLAIN)[0])
+
+
+@pytest.fixture(scope="module", params=PERSONAL)
+def tavern(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tavern:
+    tavern = Tavern(tmp_path_factory.mktemp("tavern") / "data", request.param)
+    tavern.train()
+    return tavern
+
+
+@pytest.fixture
+def fresh(tavern: Tavern, tmp_path: Path) -> Tavern:
+    return Tavern(tmp_path / "data", tavern.model)
+
+
+def test_the_table_has_an_entry_for_every_name() -> None:
+    assert set(MODELS) == set(get_args(Name)) == set(SECTIONS)
+
+
+def test_people_get_their_taste_by_the_model_of_the_settings(tavern: Tavern) -> None:
+    assert tavern.live.pool.model.name == tavern.model
+    assert tavern.kinds("u0") == ["tea"] * 4
+    assert tavern.kinds("u1") == ["rum"] * 4
+    ranked, version = feed.rank(tavern.live, "u1", ["tea-0", "rum-0", "tea-3", "nobody knows"], NOW, PLAIN)
+    assert ranked[0][0].startswith("rum")
+    assert all(0 < score < 1 for _, score in ranked)
+    assert version == tavern.live.pool.model.version
+
+
+def test_reasons_name_an_item_that_was_liked_and_is_alike(tavern: Tavern) -> None:
+    for user, kind in (("u0", "tea"), ("u1", "rum")):
+        served = tavern.serve(user, 3, params=PLAIN, log=False).items
+        named = [reason.subject for place in served for reason in place.reasons if reason.kind == "liked"]
+        assert named
+        assert {subject.split("-")[0] for subject in named if subject} == {kind}
+
+
+def test_somebody_nobody_knows_gets_what_is_popular(tavern: Tavern) -> None:
+    pool = tavern.live.pool
+    ids = {key: id for id, key in zip(names(tavern), tavern.keys(*names(tavern)), strict=True)}
+    scores = tavern.scores("stranger", *names(tavern))
+    assert [scores[ids[key]] for key in pool.keys.tolist()] == pytest.approx(pool.popularity.tolist(), abs=1e-6)
+    assert scores[tavern.ids("stranger", 1, params=PLAIN, log=False)[0]] == max(scores.values())
+
+
+def test_an_item_that_came_after_the_training_is_served(fresh: Tavern) -> None:
+    fresh.train()
+    fresh.add(item("tea-new", "s1"), now=LATER)
+    assert "tea-new" in fresh.ids("u0", 50, params=PLAIN, log=False)
+    assert 0 < fresh.scores("u0", "tea-new")["tea-new"] < 1
+
+
+def test_a_like_moves_the_very_next_call(fresh: Tavern) -> None:
+    fresh.train()
+    fresh.act("ann", "like", "rum-0", "rum-1")
+    fresh.act("ann", "dislike", "tea-0")
+    assert fresh.kinds("ann").count("rum") >= 3
+    fresh.act("bob", "like", "tea-0", "tea-1")
+    fresh.act("bob", "dislike", "rum-0")
+    assert fresh.kinds("bob").count("tea") >= 3
+
+
+def test_an_incremental_cycle_takes_up_new_people_and_new_items(fresh: Tavern) -> None:
+    fresh.train()
+    fresh.add(item("rum-new", "s1"), now=LATER)
+    for person in range(30, 40):
+        own = KINDS[person % 2]
+        fresh.act(f"u{person}", "like", *(f"{own}-{n}" for n in range(8)), now=LATER)
+        fresh.act(f"u{person}", "like" if own == "rum" else "dislike", "rum-new", now=LATER)
+    cycle = fresh.train(full=False)
+    assert not cycle.full
+    assert cycle.examples == 90
+    snapshot = fresh.live.snapshot
+    assert snapshot is not None
+    assert fresh.keys("rum-new")[0] in snapshot.arrays["items"]
+    mine, theirs = (fresh.scores(user, "rum-new")["rum-new"] for user in ("u1", "u0"))
+    assert mine > theirs
+    assert fresh.kinds("u31") == ["rum"] * 4
+
+
+def test_who_is_forgotten_is_in_no_part_of_any_model(fresh: Tavern) -> None:
+    fresh.train()
+    before = fresh.live.snapshot
+    assert before is not None
+    forgetting.delete_person(fresh.engine, fresh.data, "u0")
+    fresh.live.refresh(NOW)
+    after = fresh.live.snapshot
+    assert after is not None
+    shorter = {name for name in after.arrays if len(after.arrays[name]) == len(before.arrays[name]) - 1}
+    assert {name for name in after.arrays if "user" in name} <= shorter
+    assert len(after.arrays["history_weights"]) == len(before.arrays["history_weights"]) - 14
+    with reading(fresh.engine) as connection:
+        assert len(fresh.live.person(connection, "u0", after).history) == 0
+    assert not fresh.train(full=False).full
+
+
+def test_until_the_model_of_the_settings_is_learned_another_stands_in(fresh: Tavern) -> None:
+    run_cycle(fresh.engine, fresh.data, params("popularity"), NOW)
+    fresh.live.refresh(NOW)
+    assert fresh.live.pool.model.name == "popularity"
+    assert len(fresh.kinds("u0")) == 4
+    run_cycle(fresh.engine, fresh.data, params("fm"), NOW)
+    fresh.live.refresh(NOW)
+    assert fresh.live.pool.model.name == "fm"
+    assert fresh.kinds("u0") == ["tea"] * 4
+    cycle = run_cycle(fresh.engine, fresh.data, params("fm", fresh.model), NOW, full=False)
+    fresh.live.refresh(NOW)
+    assert not cycle.full
+    assert fresh.live.pool.model.name == fresh.model
+    assert fresh.kinds("u1") == ["rum"] * 4
+
+
+def test_a_model_that_is_worse_than_popularity_or_broken_is_not_served(fresh: Tavern) -> None:
+    fresh.train()
+    good = fresh.live.snapshot
+    assert good is not None
+    quality = {fresh.model: good.header["quality"][fresh.model] | {"worse": True}}
+    snapshots.publish(fresh.data / "snapshots", good.header | {"quality": quality}, good.arrays)
+    fresh.live.refresh(NOW)
+    assert fresh.live.pool.model.name == "popularity"
+    assert len(fresh.kinds("u0")) == 4
+    models = {name: {} if name == fresh.model else header for name, header in good.header["models"].items()}
+    snapshots.publish(fresh.data / "snapshots", good.header | {"models": models}, good.arrays)
+    fresh.live.refresh(NOW)
+    assert fresh.live.pool.model.name == "popularity"
+
+
+def test_the_same_log_and_seed_give_the_same_bytes(fresh: Tavern) -> None:
+    made = []
+    for _ in range(2):
+        fresh.train()
+        assert fresh.live.snapshot is not None
+        made.append({name: array.tobytes() for name, array in fresh.live.snapshot.arrays.items()})
+    assert made[0] == made[1]
+
+
+def names(tavern: Tavern) -> list[str]:
+    return [f"{kind}-{n}" for n in range(16) for kind in KINDS]
