@@ -38,8 +38,9 @@ FREEDOMS = frozenset({"contract", "reassoc", "nsz"})
 
 Address = int
 Floats = NDArray[np.float32]
-Scratch = tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats, Floats]
-"""Addresses of a chunk's rows and of the next chunk's, roots and pulls of its cells, its scaled rows."""
+Scratch = tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats, Floats, Floats]
+"""Addresses of a chunk's rows and of the next chunk's, roots and pulls of its cells, its scaled rows,
+what it pulls."""
 
 
 def _loops(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,22 +50,36 @@ def _loops(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_loops
-def _add_gramian(rows: Address, count: int, factors: int, total: Address, lines: Address, wide: bool) -> None:
-    """total += rowsᵀ rows, in blocks of 16 × 16 on and above the diagonal; `lines` are addresses to fetch meanwhile."""
-    distance, one = 4 * factors, np.float32(1)
+def _add_gramian(
+    rows: Address, count: int, factors: int, source: Address, total: Address, lines: Address, wide: bool
+) -> None:
+    """total = source + rowsᵀ rows, in blocks of 16 × 16 on and above the diagonal.
+
+    `lines` are the addresses of `count` rows to fetch meanwhile, or 0. With them an odd count takes in the row after the last.
+    """
+    distance, one, lengths = 4 * factors, np.float32(1), factors // 16
+    tall = 16 if wide else 4
+    pairs = (count + 1) // 2
+    tiles = lengths * (lengths + 1) // 2 * (16 // tall)
+    every = max(tiles // (2 * lengths), 1)  # so that lines are asked for at an even pace
+    tile = 0
     for j in range(0, factors, 16):
         right = rows + 4 * j
-        if wide:
-            for i in range(0, j, 16):
-                tall_tile(rows + 4 * i, right, count, distance, total + i * distance + 4 * j, distance, one)
-            tall_tile_ahead(right, right, count, distance, total + j * distance + 4 * j, distance, one, lines, 4 * j)
-        else:
-            for i in range(0, j + 16, 4):
-                block = total + i * distance + 4 * j
-                if i == j:
-                    flat_tile_ahead(rows + 4 * i, right, count, distance, block, distance, one, lines, 4 * j)
+        for i in range(0, j + 16, tall):
+            left, place = rows + 4 * i, i * distance + 4 * j
+            start, block = source + place, total + place
+            turn = tile // every
+            if lines != 0 and tile % every == 0 and turn < 2 * lengths:
+                part, skip = lines + 8 * pairs * (turn % 2), 64 * (turn // 2)
+                if wide:
+                    tall_tile_ahead(left, right, pairs, distance, start, block, distance, one, part, skip)
                 else:
-                    flat_tile(rows + 4 * i, right, count, distance, block, distance, one)
+                    flat_tile_ahead(left, right, pairs, distance, start, block, distance, one, part, skip)
+            elif wide:
+                tall_tile(left, right, count, distance, start, block, distance, one)
+            else:
+                flat_tile(left, right, count, distance, start, block, distance, one)
+            tile += 1
 
 
 @_loops
@@ -77,11 +92,12 @@ def _factor(
         rows = matrix + i * distance
         for j in range(i, factors, 16):
             if wide:
-                tall_tile(matrix + 4 * i, matrix + 4 * j, i, distance, rows + 4 * j, distance, minus)
+                block = rows + 4 * j
+                tall_tile(matrix + 4 * i, matrix + 4 * j, i, distance, block, block, distance, minus)
             else:
                 for k in range(0, 16, 4):
                     block = rows + k * distance + 4 * j
-                    flat_tile(matrix + 4 * (i + k), matrix + 4 * j, i, distance, block, distance, minus)
+                    flat_tile(matrix + 4 * (i + k), matrix + 4 * j, i, distance, block, block, distance, minus)
         factor_block(rows + 4 * i, distance, least, units + 64 * i, columns + 64 * i, inverse + 4 * i)
         for j in range(i + 16, factors, 16):
             panel(rows + 4 * j, distance, units + 64 * i, inverse + 4 * i)
@@ -138,18 +154,22 @@ def _add_cells(
     base: Address,
     factors: int,
     shift: np.float32,
-    total: Address,
-    right: Address,
+    gramian: Address,
+    matrix: Address,
+    right: Floats,
     scratch: Scratch,
     wide: bool,
 ) -> float:
-    """Add these cells to the normal equations; `end` is where the cells end that will be asked for after them."""
-    lines, ahead, roots, pulls, scaled = scratch
+    """matrix = gramian + what these cells weigh, right += what they pull; `end` is where the cells end that come after them."""
+    lines, ahead, roots, pulls, scaled, part = scratch
     distance, at, constant = 4 * factors, scaled.ctypes.data, 0.0
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
+    pieces = max((last - first + CHUNK - 1) // CHUNK, 1)
+    stop, source = first, gramian
+    for piece in range(1, pieces + 1):
+        start, stop = stop, first + (last - first) * piece // pieces  # all about equal: short ones cost more
         _addresses(columns, start, stop, base, distance, lines)
         constant += _strengths(values, start, stop, shift, roots, pulls)
+        part[:] = 0  # a sum of sums keeps its digits over a million cells
         for n in range(0, stop - start, 4):
             gather(
                 lines.ctypes.data + 8 * n,
@@ -157,26 +177,25 @@ def _add_cells(
                 pulls.ctypes.data + 4 * n,
                 at + n * distance,
                 distance,
-                right,
+                part.ctypes.data,
                 factors // 16,
             )
-        _addresses(columns, stop, min(stop + CHUNK, end), base, distance, ahead)
-        _add_gramian(at, stop - start, factors, total, ahead.ctypes.data, wide)
+        for i in range(factors):
+            right[i] += part[i]
+        _addresses(columns, stop, min(2 * stop - start, end), base, distance, ahead)
+        _add_gramian(at, stop - start, factors, source, matrix, ahead.ctypes.data, wide)
+        source = matrix
     return constant
 
 
 @_loops
-def _begin(gramian: Floats, ridge: np.float32, prior: Floats, row: int, matrix: Floats, right: Floats) -> float:
-    """Set up the normal equations of a row without cells; return what the prior adds to the loss."""
+def _begin(prior: Floats, row: int, ridge: np.float32, right: Floats) -> float:
+    """right = what the prior pulls; return what it adds to the loss."""
     constant = 0.0
-    factors = len(right)
-    for i in range(factors):
-        for j in range(i // 16 * 16, factors):
-            matrix[i, j] = gramian[i, j]
-        matrix[i, i] += ridge
+    for i in range(len(right)):
         right[i] = 0
     if len(prior):
-        for i in range(factors):
+        for i in range(len(right)):
             right[i] = ridge * prior[row, i]
             constant += ridge * prior[row, i] * prior[row, i]
     return constant
@@ -221,16 +240,11 @@ def half_step(
     scaled, rest = rest[: CHUNK * factors], rest[CHUNK * factors :]
     units, rest = rest[: 16 * factors], rest[16 * factors :]
     transposed, rest = rest[: 16 * factors], rest[16 * factors :]
-    inverse, right = rest[:factors], rest[factors : 2 * factors]
-    lines, ahead = np.full(CHUNK, other.ctypes.data), np.full(CHUNK, other.ctypes.data)
-    scratch = (lines, ahead, np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), scaled)
-    a, u, t, d, b = (
-        matrix.ctypes.data,
-        units.ctypes.data,
-        transposed.ctypes.data,
-        inverse.ctypes.data,
-        right.ctypes.data,
-    )
+    inverse, right, part = rest[:factors], rest[factors : 2 * factors], rest[2 * factors : 3 * factors]
+    lines, ahead = np.full(CHUNK + 4, other.ctypes.data), np.full(CHUNK + 4, other.ctypes.data)
+    scratch = (lines, ahead, np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), scaled, part)
+    base, g, a, b = other.ctypes.data, gramian.ctypes.data, matrix.ctypes.data, right.ctypes.data
+    u, t, d = units.ctypes.data, transposed.ctypes.data, inverse.ctypes.data
     loss = ridges = 0.0
     end = offsets[last]
     for row in range(first, last):
@@ -239,8 +253,10 @@ def half_step(
             result[row] = 0
             continue
         ridge = np.float32(l2 * (stop - start + floor) ** exponent)
-        loss += _begin(gramian, ridge, prior, row, matrix, right)
-        loss += _add_cells(columns, values, start, stop, end, other.ctypes.data, factors, shift, a, b, scratch, wide)
+        loss += _begin(prior, row, ridge, right)
+        loss += _add_cells(columns, values, start, stop, end, base, factors, shift, g, a, right, scratch, wide)
+        for i in range(factors):
+            matrix[i, i] += ridge
         _factor(a, factors, LOST * _largest(matrix), u, t, d, wide)
         _forward(a, factors, b, u, d)
         for i in range(factors):
@@ -250,26 +266,25 @@ def half_step(
         for i in range(factors):
             result[row, i] = right[i]
             square += np.float64(right[i]) * np.float64(right[i])
-        ridges += ridge * square
+        ridges += float(ridge) * square
     return loss, ridges
 
 
 def buffer_size(factors: int) -> int:
     """Floats of scratch that a `half_step` needs."""
-    return factors * factors + (CHUNK + 34) * factors
+    return factors * factors + (CHUNK + 35) * factors
 
 
 def gramian(vectors: Floats, first: int, last: int, buffer: Floats, total: NDArray[np.float64], wide: bool) -> None:
     """total (F, F, float64) = vectorsᵀ vectors over these rows, on and above the diagonal's blocks of 16 × 16."""
     factors = vectors.shape[1]
     part = buffer[: factors * factors].reshape(factors, factors)
-    lines = np.full(GRAMIAN_CHUNK, vectors.ctypes.data)
     total[:] = 0
     for start in range(first, last, GRAMIAN_CHUNK):
         part[:] = 0
         count = min(GRAMIAN_CHUNK, last - start)
         at = vectors.ctypes.data + 4 * factors * start
-        _add_gramian(at, count, factors, part.ctypes.data, lines.ctypes.data, wide)
+        _add_gramian(at, count, factors, part.ctypes.data, part.ctypes.data, 0, wide)
         for i in range(factors):
             for j in range(i // 16 * 16, factors):
                 total[i, j] += part[i, j]

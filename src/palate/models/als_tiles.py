@@ -113,21 +113,26 @@ def _tile(rows: int, ahead: bool) -> Callable[..., Any]:
     """The code of `tall_tile` and its kin."""
 
     def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
-        left, right, count, distance, block, block_distance, sign, *listed = arguments
+        left, right, count, distance, source, block, block_distance, sign, *listed = arguments
+
+        def step(one: Value, other: Value, sums: Sequence[Value]) -> list[Value]:
+            vector = _load(b, other)
+            return [_multiply_add(b, _spread(b, _number(b, one, 4 * n)), vector, each) for n, each in enumerate(sums)]
 
         def body(one: Value, other: Value, *values: Value) -> list[Value]:
+            sums = step(one, other, values[:rows])
+            one, other = b.add(one, distance), b.add(other, distance)
             if ahead:
-                line = b.load(b.inttoptr(values[-1], I64.as_pointer()))
-                _prefetch(b, b.add(line, listed[1]))
-            vector = _load(b, other)
-            sums = [_multiply_add(b, _spread(b, _number(b, one, 4 * row)), vector, values[row]) for row in range(rows)]
-            return [b.add(one, distance), b.add(other, distance), *sums, *[_plus(b, at, 8) for at in values[rows:]]]
+                _prefetch(b, b.add(b.load(b.inttoptr(values[-1], I64.as_pointer())), listed[1]))
+                sums = step(one, other, sums)
+                one, other = b.add(one, distance), b.add(other, distance)
+            return [one, other, *sums, *[_plus(b, at, 8) for at in values[rows:]]]
 
         sums = _loop(b, count, [left, right, *[ZERO] * rows, *listed[:1]], body)[2 : 2 + rows]
         factor = _spread(b, sign)
         for row, each in enumerate(sums):
-            place = b.add(block, b.mul(block_distance, ir.Constant(I64, row)))
-            _store(b, _multiply_add(b, factor, each, _load(b, place)), place)
+            skip = b.mul(block_distance, ir.Constant(I64, row))
+            _store(b, _multiply_add(b, factor, each, _load(b, b.add(source, skip))), b.add(block, skip))
         return context.get_dummy_value()
 
     return code
@@ -139,18 +144,34 @@ def _void(addresses: int, *others: Any) -> Any:
 
 @_in_place
 def tall_tile(
-    context: Any, left: Any, right: Any, count: Any, distance: Any, block: Any, block_distance: Any, sign: Any
+    context: Any,
+    left: Any,
+    right: Any,
+    count: Any,
+    distance: Any,
+    source: Any,
+    block: Any,
+    block_distance: Any,
+    sign: Any,
 ) -> Any:
-    """Add sign · Σₚ left[p, :16]ᵀ right[p, :16], over p < count, to a block of 16 × 16: for 32 registers of 16 floats."""
-    return _void(6, types.float32), _tile(16, ahead=False)
+    """block = source + sign · Σₚ left[p, :16]ᵀ right[p, :16], p < count, 16 × 16: for 32 registers of 16 floats."""
+    return _void(7, types.float32), _tile(16, ahead=False)
 
 
 @_in_place
 def flat_tile(
-    context: Any, left: Any, right: Any, count: Any, distance: Any, block: Any, block_distance: Any, sign: Any
+    context: Any,
+    left: Any,
+    right: Any,
+    count: Any,
+    distance: Any,
+    source: Any,
+    block: Any,
+    block_distance: Any,
+    sign: Any,
 ) -> Any:
-    """The same to 4 × 16, which fits 16 registers of 8 floats."""
-    return _void(6, types.float32), _tile(4, ahead=False)
+    """The same of 4 × 16, which fits 16 registers of 8 floats."""
+    return _void(7, types.float32), _tile(4, ahead=False)
 
 
 @_in_place
@@ -160,17 +181,18 @@ def tall_tile_ahead(
     right: Any,
     count: Any,
     distance: Any,
+    source: Any,
     block: Any,
     block_distance: Any,
     sign: Any,
     lines: Any,
     skip: Any,
 ) -> Any:
-    """`tall_tile` that asks the cache, in each round p, for the line `skip` bytes after the address lines[p].
+    """`tall_tile` over 2 · count rows that asks the cache, with each pair p, for the line `skip` bytes after lines[p].
 
-    So what is needed next is on its way while this is computed.
+    So what is needed next is on its way while this is computed; one line a row would come faster than memory answers.
     """
-    return _void(6, types.float32, types.intp, types.intp), _tile(16, ahead=True)
+    return _void(7, types.float32, types.intp, types.intp), _tile(16, ahead=True)
 
 
 @_in_place
@@ -180,6 +202,7 @@ def flat_tile_ahead(
     right: Any,
     count: Any,
     distance: Any,
+    source: Any,
     block: Any,
     block_distance: Any,
     sign: Any,
@@ -187,7 +210,7 @@ def flat_tile_ahead(
     skip: Any,
 ) -> Any:
     """The same of 4 × 16."""
-    return _void(6, types.float32, types.intp, types.intp), _tile(4, ahead=True)
+    return _void(7, types.float32, types.intp, types.intp), _tile(4, ahead=True)
 
 
 @_in_place

@@ -117,7 +117,7 @@ def contributions(
     Refusals add 0: they lessen what the others add. The other arguments are those of `implicit`.
     """
     solved = np.linalg.solve(_normal(vectors, weights, matrix, ridge), targets.T)
-    return (solved.T @ vectors.T) * pulls
+    return np.asarray((solved.T @ vectors.T) * pulls, np.float32)
 
 
 def _normal(
