@@ -23,7 +23,20 @@ def palate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
-COMMANDS = ["serve", "demo", "ingest", "train", "api", "import", "export", "recommend", "users", "keys", "settings"]
+COMMANDS = [
+    "serve",
+    "demo",
+    "ingest",
+    "train",
+    "api",
+    "import",
+    "export",
+    "evaluate",
+    "recommend",
+    "users",
+    "keys",
+    "settings",
+]
 
 
 def test_help_names_every_command() -> None:

@@ -113,3 +113,67 @@ def test_a_bootstrap_takes_any_statistic_of_rows() -> None:
     assert (low, high) == metrics.bootstrap_interval(
         rows, np.random.default_rng(2), statistic=lambda rows: metrics.auc(rows[:, 0], rows[:, 1]), samples=200
     )
+
+
+def test_recall_weighs_what_weighs_more() -> None:
+    assert metrics.recall_at([[4, 0, 1, 3]], 2).tolist() == [0.5]
+
+
+def test_precision_and_reciprocal_rank_of_known_lists() -> None:
+    relevance = [[0, 1, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
+    assert metrics.precision_at(relevance, 3).tolist() == pytest.approx([2 / 3, 0, 0])
+    assert metrics.precision_at(relevance, 10).tolist() == pytest.approx([3 / 10, 1 / 10, 0])
+    assert metrics.reciprocal_rank_at(relevance, 5).tolist() == [1 / 2, 1 / 4, 0]
+    assert metrics.reciprocal_rank_at(relevance, 3).tolist() == [1 / 2, 0, 0]
+
+
+def test_auc_of_each_group_and_of_one_that_has_no_pair() -> None:
+    found = metrics.auc_of_each([1, 0, 1, 0, 1], [2, 1, 1, 2, 5], np.array([0, 0, 2, 2, 1]), 4)
+    np.testing.assert_array_equal(found, [1, np.nan, 0, np.nan])
+
+
+def test_calibration_error_of_known_bins() -> None:
+    labels, scores = [1, 0, 1, 1], [0.2, 0.2, 0.9, 0.9]
+    assert metrics.calibration_error(labels, scores, bins=2) == pytest.approx((abs(1 - 0.4) + abs(2 - 1.8)) / 4)
+    assert metrics.calibration_error([0, 1], [0.5, 0.5]) == 0  # equal scores are in one bin
+    assert math.isnan(metrics.calibration_error([], []))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=30), st.integers(1, 12))
+def test_calibration_is_perfect_when_scores_are_the_labels(cases: list[tuple[bool, float]], bins: int) -> None:
+    labels = np.array([label for label, _ in cases], float)
+    assert metrics.calibration_error(labels, labels, bins) == 0
+    assert metrics.calibration_error(labels, [score for _, score in cases], bins) <= 1
+
+
+def test_the_interval_of_sums_is_that_of_drawing_rows() -> None:
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    parts = np.column_stack((values, np.ones(400)))
+    low, high = metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(1))
+    slow = metrics.bootstrap_interval(values, np.random.default_rng(2))
+    assert (low, high) == pytest.approx(slow, abs=0.02)
+
+
+def test_cases_without_a_value_do_not_count() -> None:
+    parts = np.array([[2.0, 1.0]] * 20 + [[0.0, 0.0]] * 20)
+    assert metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(0)) == (2, 2)
+    nothing = metrics.interval_of_sums(np.zeros((5, 2)), metrics.mean_of, np.random.default_rng(0))
+    assert all(math.isnan(bound) for bound in nothing)
+
+
+def test_many_cases_are_drawn_in_groups_and_give_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 5000)
+    parts = np.column_stack((values, np.ones(5000)))
+    whole = metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(1))
+    monkeypatch.setattr(metrics, "BOOTSTRAP_GROUPS", 500)
+    assert metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(1)) == pytest.approx(whole, abs=0.006)
+
+
+def test_a_paired_difference_is_told_where_single_intervals_overlap() -> None:
+    random = np.random.default_rng(0)
+    base = random.normal(0, 1, 300)
+    parts = np.column_stack((base + 0.1 + random.normal(0, 0.01, 300), np.ones(300), base, np.ones(300)))
+    low, high = metrics.interval_of_sums(
+        parts, lambda sums: metrics.mean_of(sums[..., :2]) - metrics.mean_of(sums[..., 2:]), np.random.default_rng(1)
+    )
+    assert 0.09 < low < 0.1 < high < 0.11

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from palate import supervisor
+from palate import cli_evaluation, supervisor
 from palate.errors import NotFound, PalateError
 from palate.supervisor import role
 
@@ -294,6 +294,9 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
         value = values[setting.section][setting.name] if setting.section else values[setting.name]
         name = f"{setting.section}.{setting.name}" if setting.section else setting.name
         typer.echo(f"{name} = {json.dumps(value)}\n    {setting.meaning}")
+
+
+cli_evaluation.add_to(app)
 
 
 # --- people and keys ------------------------------------------------------------------------------------------------------

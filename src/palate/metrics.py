@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,16 +39,23 @@ def auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None) -
     With `groups` (a user for each pair) the mean over the groups that have both kinds, each counting once. NaN when there is
     no pair to compare.
     """
+    n = len(_float(labels))
+    cell = np.zeros(n, np.int64) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    found = auc_of_each(labels, scores, cell, int(cell.max(initial=-1)) + 1)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+
+
+def auc_of_each(labels: ArrayLike, scores: ArrayLike, group: NDArray[np.int64], groups: int) -> Values:
+    """The AUC of each group 0 … groups − 1; NaN for one without a positive or without a negative."""
     y, s = _float(labels) > 0.5, _float(scores)
-    cell = np.zeros(len(y), np.int64) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    order = np.lexsort((s, cell))
-    y, s, cell = y[order], s[order], cell[order]
+    order = np.lexsort((s, group))
+    y, s, cell = y[order], s[order], group[order]
     ranks = _ranks(cell, s)
-    positives, sizes = np.bincount(cell, y), np.bincount(cell)
+    positives, sizes = np.bincount(cell, y, groups), np.bincount(cell, minlength=groups)
     starts = np.cumsum(sizes) - sizes
-    won = np.bincount(cell, np.where(y, ranks - starts[cell], 0)) - positives * (positives + 1) / 2
+    won = np.bincount(cell, np.where(y, ranks - starts[cell], 0), groups) - positives * (positives + 1) / 2
     pairs = positives * (sizes - positives)
-    return float(np.mean(won[pairs > 0] / pairs[pairs > 0])) if (pairs > 0).any() else float("nan")
+    return _float(np.where(pairs > 0, won / np.where(pairs > 0, pairs, 1), np.nan))
 
 
 def relevance(labels: ArrayLike, scores: ArrayLike) -> Values:
@@ -81,9 +88,23 @@ def hit_rate_at(relevance: ArrayLike, k: int) -> Values:
 
 
 def recall_at(relevance: ArrayLike, k: int, total: ArrayLike | None = None) -> Values:
-    """Share of the relevant items that are among the first k; 0 for a list with nothing relevant. `total` as in `ndcg_at`."""
-    hits = _float(relevance) > 0
-    return _share(hits[..., :k].sum(axis=-1), hits.sum(axis=-1) if total is None else _float(total))
+    """Share of the relevance that is among the first k: of the relevant items, where all weigh 1. 0 for a list without any.
+
+    `total` as in `ndcg_at`.
+    """
+    gains = _float(relevance)
+    return _share(gains[..., :k].sum(axis=-1), gains.sum(axis=-1) if total is None else _float(total))
+
+
+def precision_at(relevance: ArrayLike, k: int) -> Values:
+    """Share of the first k places that hold something relevant; a place that is empty holds nothing."""
+    return _float((_float(relevance)[..., :k] > 0).sum(axis=-1) / k)
+
+
+def reciprocal_rank_at(relevance: ArrayLike, k: int) -> Values:
+    """One over the place of the first relevant item among the first k; 0 if there is none. Its mean over lists is MRR@k."""
+    hits = _float(relevance)[..., :k] > 0
+    return _float(np.where(hits.any(axis=-1), 1 / (hits.argmax(axis=-1) + 1), 0))
 
 
 def average_precision_at(relevance: ArrayLike, k: int, total: ArrayLike | None = None) -> Values:
@@ -121,6 +142,74 @@ def bootstrap_interval(
         found[sample] = statistic(rows[np.concatenate([members[group] for group in drawn])])
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def calibration_error(labels: ArrayLike, scores: ArrayLike, bins: int = 10) -> float:
+    """Mean distance between label and score in bins of equally many scores, each bin counting by its size; NaN of nothing.
+
+    Labels and scores are 0..1. Equal scores are in one bin. Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated
+    Probabilities Using Bayesian Binning" (2015), with bins by quantile.
+    """
+    y, s = _float(labels), _float(scores)
+    cell = calibration_bins(s, bins)
+    gaps = np.bincount(cell, y - s, minlength=bins) if len(s) else np.empty(0)
+    return float(np.abs(gaps).sum() / len(s)) if len(s) else float("nan")
+
+
+def calibration_bins(scores: ArrayLike, bins: int) -> NDArray[np.int64]:
+    """The bin (0 … bins − 1) of each score: as equally full as equal scores, which share one, let them be."""
+    s = _float(scores)
+    edges = np.quantile(s, np.arange(1, bins) / bins) if len(s) else np.empty(0)
+    return np.searchsorted(edges, s, side="right").astype(np.int64)
+
+
+BOOTSTRAP_GROUPS = 10_000
+"""Of more cases than these, groups by chance are drawn: the interval is the same, as far as chance lets it."""
+
+Finish = Callable[[Values], Values]
+"""From sums of parts, (…, P), to the statistic, (…)."""
+
+
+def mean_of(sums: Values) -> Values:
+    """The commonest `Finish`: the sum of a value over the number of cases that have one; NaN of none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _float(np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan))
+
+
+def interval_of_sums(
+    parts: ArrayLike, finish: Finish, random: np.random.Generator, *, samples: int = 1000, level: float = 0.95
+) -> tuple[float, float]:
+    """Where a statistic of sums over cases lies with probability `level`, by drawing cases with replacement.
+
+    `parts` (cases, P) are what is summed: with a mean, its value and 1 for each case (0 and 0 for one that has none). All
+    samples are one product of matrices. For two models on the same cases, put the parts of both side by side and let `finish`
+    be the difference of their statistics. NaN when nothing can be told.
+    """
+    rows = _in_groups(_float(parts), random)
+    if not len(rows):
+        return float("nan"), float("nan")
+    found = np.concatenate([finish(drawn @ rows) for drawn in _draws(len(rows), samples, random)])
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return float("nan"), float("nan")
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _in_groups(parts: Values, random: np.random.Generator) -> Values:
+    if len(parts) <= BOOTSTRAP_GROUPS:
+        return parts
+    group = random.permutation(len(parts)) % BOOTSTRAP_GROUPS
+    return np.stack([np.bincount(group, column) for column in parts.T], axis=1)
+
+
+def _draws(cases: int, samples: int, random: np.random.Generator) -> Iterator[Values]:
+    """How often each sample holds each case, some samples at a time: (s, cases)."""
+    step = max(1, 2**22 // cases)
+    for start in range(0, samples, step):
+        some = min(step, samples - start)
+        drawn = random.integers(cases, size=(some, cases)) + np.arange(some)[:, None] * cases
+        yield _float(np.bincount(drawn.ravel(), minlength=some * cases).reshape(some, cases))
 
 
 def _float(values: ArrayLike) -> Values:

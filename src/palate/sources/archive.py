@@ -111,7 +111,7 @@ def write_items(path: Path, batches: Iterable[list[Item]]) -> int:
 def _rows(path: Path, format: Format, what: Literal["events", "items"]) -> Iterator[tuple[int, Row]]:
     """Place and columns of each row, under our own names."""
     if format == "auto":
-        format = _detect(path)
+        format = detect(path)
     if format == "parquet":
         return _parquet_rows(path)
     if format == "movielens":
@@ -123,8 +123,9 @@ def _rows(path: Path, format: Format, what: Literal["events", "items"]) -> Itera
     return _json_rows(path) if format == "jsonl" else _csv_rows(path)
 
 
-def _detect(path: Path) -> Format:
-    with _opened(path) as file:
+def detect(path: Path) -> Format:
+    """The format of a file, by its beginning and its name. Raises ArchiveError when it is none of them."""
+    with opened(path) as file:
         head = file.read(4096)
     if head.startswith(b"PAR1"):
         return "parquet"
@@ -144,7 +145,8 @@ def _detect(path: Path) -> Format:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked if it is gzip. Raises ArchiveError, also for what goes wrong while it is read."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -155,8 +157,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise ArchiveError(f"{path} can't be read: {reason}.") from error
 
 
-def _lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
-    with _opened(path) as file:
+def lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
+    """Number, counted from 1, and text of each line. Raises ArchiveError, also for a line beyond `LONGEST_LINE`."""
+    with opened(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
             if len(line) == LONGEST_LINE:
                 raise ArchiveError(f"{path}, line {number} is longer than {LONGEST_LINE} bytes.")
@@ -164,7 +167,7 @@ def _lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -175,7 +178,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.DictReader(line for _, line in _lines(path))
+    reader = csv.DictReader(line for _, line in lines(path))
     try:
         for row in reader:
             if None in row:
@@ -214,7 +217,7 @@ def _mapped(rows: Iterator[tuple[int, Row]], change: Callable[[Row], Row]) -> It
 
 def _movielens_events(path: Path) -> Iterator[tuple[int, Row]]:
     """`ratings.csv` (latest), `ratings.dat` (1M), `u.data` (100K): user, item, rating, seconds since 1970."""
-    for number, line in _lines(path, "latin-1"):
+    for number, line in lines(path, "latin-1"):
         if number == 1 and "userId" in line:
             continue
         separator = "::" if "::" in line else "\t" if "\t" in line else ","
@@ -234,7 +237,7 @@ def _movielens_items(path: Path) -> Iterator[tuple[int, Row]]:
         for number, row in _csv_rows(path):
             yield number, _movie(row.get("movieId", ""), row.get("title", ""), row.get("genres", "").split("|"))
         return
-    for number, line in _lines(path, "latin-1"):
+    for number, line in lines(path, "latin-1"):
         fields = line.rstrip("\r\n").split("::" if "::" in line else "|")
         if len(fields) == 3:
             yield number, _movie(fields[0], fields[1], fields[2].split("|"))
@@ -307,7 +310,7 @@ def _event(row: Row) -> Event:
     _require(row, "user", "item", "type")
     fields = {name: row[name] for name in EVENT_COLUMNS if name not in GIVEN_BY_THE_LOG and row.get(name) is not None}
     if "time" in fields:
-        fields["time"] = to_milliseconds(_time(fields["time"]))
+        fields["time"] = milliseconds(fields["time"])
     fields.update({name: str(fields[name]) for name in ("user", "item") if not isinstance(fields[name], str)})
     event = msgspec.convert(fields, Event, strict=False)
     if event.value is not None and not math.isfinite(event.value):
@@ -340,6 +343,11 @@ def _require(row: Row, *names: str) -> None:
     for name in names:
         if row.get(name) in (None, ""):
             raise ValueError(f"the column {name} is missing or empty")
+
+
+def milliseconds(value: Any) -> int:
+    """Milliseconds since 1970 of a time as files give it. Raises ValueError, OverflowError or TypeError."""
+    return to_milliseconds(_time(value))
 
 
 def _time(value: Any) -> datetime:
