@@ -1,0 +1,202 @@
+"""Runs sorted into one array of events by user, item and log, and what that tells of each user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.interactions import InteractionParams
+from palate.machine_code import compiled
+from palate.vocabulary import Vocabulary
+from palate.window import kernels
+from palate.window.kernels import Records
+from palate.window.meaning import halves, rules_of
+from palate.window.runs import CHUNK, Run, distinct, is_dense
+from palate.window.threads import by_users, in_threads, offsets_of
+
+BLOCK = 1 << 17
+"""Events of neighbouring users that are sorted together: what fits into the processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sorted:
+    """E events of U users with I items in P pairs, by user, item and log."""
+
+    users: Vocabulary
+    items: Vocabulary
+    pairs: NDArray[np.int64]
+    """(U + 1,): where each user's pairs begin."""
+    events: NDArray[np.int64]
+    """(U + 1,): where each user's events begin."""
+    columns: NDArray[np.int32]
+    """(P,): row of the item, ascending within a user."""
+    times: NDArray[np.uint32]
+    """(E,): seconds since 1970."""
+    codes: NDArray[np.uint8]
+    """(E,): what happened; with the bit `FIRST` at the first event of a pair."""
+    values: NDArray[np.uint16]
+    """(E,): bits of a float16."""
+    hyperactive: NDArray[np.bool_]
+    """(U,): who had more events on one day than `max_events_per_day`."""
+    low: NDArray[np.float32]
+    """(U,): each user's lowest rating, inf when there is none."""
+    high: NDArray[np.float32]
+    """(U,): the highest, or −inf."""
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory: 7 bytes an event, 4 a pair, 33 a user, 8 an item."""
+        arrays = [array for array in vars(self).values() if isinstance(array, np.ndarray)]
+        return sum(array.nbytes for array in (self.users.keys, self.items.keys, *arrays))
+
+
+def joined(
+    old: Sorted,
+    tail: tuple[Run, ...],
+    users: NDArray[np.int64],
+    rejoined: NDArray[np.int64],
+    cut: int,
+    threads: int,
+) -> Sorted:
+    """The events of these users from the second `cut` on; not measured yet. Those `rejoined` have theirs in the tail alone."""
+    items = Vocabulary(distinct([old.items.keys, *(run.items for run in tail)]))
+    rows = old.users.rows(users)
+    rows[np.isin(users, rejoined)] = -1
+    most = len(old) + sum(map(len, tail))
+    blocks = min(-(-most // BLOCK), len(users))
+    bounds = np.linspace(0, len(users), blocks + 1).astype(np.int64)
+    room_events, room_pairs = _rooms(old, tail, users, rows, bounds)
+    columns, times, codes, values = unfilled(room_events[-1], room_pairs[-1])
+    pair_counts, event_counts = np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)
+    moved, table = items.rows(old.items.keys).astype(np.int32), _table(items)
+
+    def fill(block: int) -> None:
+        part = slice(bounds[block], bounds[block + 1])
+        pairs, events = (slice(room[block], room[block + 1]) for room in (room_pairs, room_events))
+        records = _taken(tail, users[part], items, table, cut)
+        before = old.pairs, old.events, old.columns, old.times, old.codes, old.values, moved
+        after = columns[pairs], times[events], codes[events], values[events], pair_counts[part], event_counts[part]
+        compiled(kernels.join, rows[part], *before, records, cut, *after)
+
+    in_threads(fill, range(blocks), threads)
+    starts = (
+        np.concatenate(([0], np.cumsum(event_counts)))[bounds],
+        np.concatenate(([0], np.cumsum(pair_counts)))[bounds],
+    )
+    for array in (times, codes, values):
+        _close(array, room_events, starts[0])
+    _close(columns, room_pairs, starts[1])
+    kept = event_counts > 0
+    items = _with_rows_of(items, columns) if len(times) < most else items
+    arrays = (
+        offsets_of(pair_counts[kept]),
+        offsets_of(event_counts[kept]),
+        columns,
+        times,
+        codes,
+        values,
+        *unmeasured(int(kept.sum())),
+    )
+    return Sorted(Vocabulary(users[kept]), items, *arrays)
+
+
+def _rooms(
+    old: Sorted,
+    tail: tuple[Run, ...],
+    users: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each block of users may write its events and its pairs: after the most that those before it may have."""
+    counts = [
+        np.where(rows >= 0, np.diff(starts)[rows], 0) if len(old) else 0 * rows for starts in (old.events, old.pairs)
+    ]
+    more = np.zeros(len(bounds), np.int64)
+    for run in tail:
+        places = np.searchsorted(run.users, users[bounds[:-1]])
+        more += np.append(run.starts[places], len(run))
+    more -= more[0]
+    events, pairs = (offsets_of(count)[bounds] + more for count in counts)
+    return events, pairs
+
+
+def _taken(
+    tail: tuple[Run, ...], users: NDArray[np.int64], items: Vocabulary, table: tuple[int, NDArray[np.int32]], cut: int
+) -> Records:
+    """What was appended for these users, by their place among them, the item's row and the log."""
+    spans = [np.searchsorted(run.users, (users[0], users[-1] + 1)) for run in tail]
+    parts = [run.records[run.starts[first] : run.starts[last]] for run, (first, last) in zip(tail, spans, strict=True)]
+    records, size = np.empty((sum(map(len, parts)), 2), np.uint64), 0
+    for part in parts:
+        size += compiled(kernels.take, part, users, items.keys, *table, cut, records[size:])
+    records = records[:size]
+    spare = np.empty_like(records)
+    compiled(kernels.sort, records, spare, 0, len(items).bit_length())
+    compiled(kernels.sort, records, spare, 32, len(users).bit_length())
+    return records
+
+
+def _table(items: Vocabulary) -> tuple[int, NDArray[np.int32]]:
+    """The lowest key, and the row of each from there on; no rows when the keys lie too far apart for that."""
+    lowest, highest = (int(items.keys[0]), int(items.keys[-1])) if len(items) else (0, 0)
+    if not is_dense(lowest, highest, len(items)):
+        return lowest, np.empty(0, np.int32)
+    table = np.zeros(highest - lowest + 1, np.int32)
+    table[items.keys - lowest] = np.arange(len(items))
+    return lowest, table
+
+
+def _close(array: NDArray[Any], rooms: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+    """Move each block from its room to where the one before it ends, and give the rest back."""
+    for room, start, end in zip(rooms, starts, starts[1:], strict=False):
+        if room > start:
+            array[start:end] = array[room : room + end - start]
+    array.resize(int(starts[-1]), refcheck=False)
+
+
+def _with_rows_of(items: Vocabulary, columns: NDArray[np.int32]) -> Vocabulary:
+    """The items that still have a column; changes the columns."""
+    present = np.zeros(len(items), bool)
+    parts = [slice(start, start + CHUNK) for start in range(0, len(columns), CHUNK)]
+    for part in parts:
+        present[columns[part]] = True
+    if present.all():
+        return items
+    rows = (np.cumsum(present) - 1).astype(np.int32)
+    for part in parts:
+        columns[part] = rows[columns[part]]
+    return Vocabulary(items.keys[present])
+
+
+def measured(content: Sorted, params: InteractionParams, threads: int) -> Sorted:
+    limit = params.max_events_per_day or len(content)
+    rules = rules_of(params)
+    rated = rules.label_is_value | rules.sign_is_value
+    found = unmeasured(len(content.users))
+    arrays = content.events, content.times, content.codes, content.values, halves()
+    rest = rated, rules.acts, limit, *found
+    by_users(content.events, threads, lambda first, last: (kernels.measure, first, last, *arrays, *rest))
+    hyperactive, low, high = found
+    return replace(content, hyperactive=hyperactive, low=low, high=high)
+
+
+def unfilled(
+    events: int, pairs: int
+) -> tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]]:
+    """Room for columns, times, codes and values; what nobody writes to takes no memory."""
+    return (
+        np.empty(pairs, np.int32),
+        np.empty(events, np.uint32),
+        np.empty(events, np.uint8),
+        np.empty(events, np.uint16),
+    )
+
+
+def unmeasured(users: int) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+    return np.zeros(users, bool), np.full(users, np.inf, np.float32), np.full(users, -np.inf, np.float32)
