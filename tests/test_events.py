@@ -515,7 +515,7 @@ class Crash(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("moment", ["_write_tables", "remove_strangers", "_sync_folder", "new_path"])
+@pytest.mark.parametrize("moment", ["write_tables", "remove_strangers", "_sync_folder", "new_path"])
 def test_a_crash_while_sealing_loses_and_repeats_nothing(
     engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:

@@ -101,7 +101,7 @@ def write(folder: Path, path: str, batches: Iterable[Sequence[Sequence[Any]]]) -
     """
     import pyarrow as pa
 
-    schema = pa.schema([(name, getattr(pa, type)()) for name, type in COLUMNS.items()])
+    schema = arrow_schema()
     tables = (
         pa.table(
             [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)],
@@ -110,7 +110,14 @@ def write(folder: Path, path: str, batches: Iterable[Sequence[Sequence[Any]]]) -
         for rows in batches
         if rows
     )
-    return _write_tables(folder, path, schema, tables)
+    return write_tables(folder, path, tables)
+
+
+def arrow_schema() -> Any:
+    """COLUMNS as Arrow has them."""
+    import pyarrow as pa
+
+    return pa.schema([(name, getattr(pa, type)()) for name, type in COLUMNS.items()])
 
 
 def read_columns(path: Path, after_seq: int) -> Iterator[EventColumns]:
@@ -173,7 +180,7 @@ def rewrite(folder: Path, path: str, user_keys: Collection[int]) -> Rewritten:
     if rows:
         first = next(table.column("seq")[0].as_py() for table in kept if len(table))
         name = new_path(path.split("/")[0].removeprefix("day="), first)
-        _write_tables(folder, name, kept[0].schema, (table for table in kept if len(table)))
+        write_tables(folder, name, (table for table in kept if len(table)))
     return Rewritten(name, rows, counts.total(), ids, counts)
 
 
@@ -213,7 +220,8 @@ def _batches(
         raise DataFolderError(f"The sealed events in {path} can't be read: {error}. Restore the file.") from error
 
 
-def _write_tables(folder: Path, path: str, schema: Any, tables: Iterable[Any]) -> int:
+def write_tables(folder: Path, path: str, tables: Iterable[Any]) -> int:
+    """What `write` does, for Arrow tables of COLUMNS that have rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -223,7 +231,7 @@ def _write_tables(folder: Path, path: str, schema: Any, tables: Iterable[Any]) -
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            with pq.ParquetWriter(file, schema, **_ENCODING) as writer:
+            with pq.ParquetWriter(file, arrow_schema(), **_ENCODING) as writer:
                 rows = sum(_add_group(writer, table) for table in tables)
             file.flush()
             os.fsync(file.fileno())
