@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from palate import metrics
 
@@ -146,34 +147,47 @@ def test_calibration_is_perfect_when_scores_are_the_labels(cases: list[tuple[boo
     assert metrics.calibration_error(labels, [score for _, score in cases], bins) <= 1
 
 
+def interval(parts: NDArray[np.float64], random: np.random.Generator) -> tuple[float, float]:
+    return metrics.intervals_of_sums([(parts, metrics.mean_of)], random)[0]
+
+
 def test_the_interval_of_sums_is_that_of_drawing_rows() -> None:
     values = np.random.default_rng(0).normal(3, 1, 400)
     parts = np.column_stack((values, np.ones(400)))
-    low, high = metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(1))
+    low, high = interval(parts, np.random.default_rng(1))
     slow = metrics.bootstrap_interval(values, np.random.default_rng(2))
     assert (low, high) == pytest.approx(slow, abs=0.02)
 
 
 def test_cases_without_a_value_do_not_count() -> None:
     parts = np.array([[2.0, 1.0]] * 20 + [[0.0, 0.0]] * 20)
-    assert metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(0)) == (2, 2)
-    nothing = metrics.interval_of_sums(np.zeros((5, 2)), metrics.mean_of, np.random.default_rng(0))
+    assert interval(parts, np.random.default_rng(0)) == (2, 2)
+    nothing = interval(np.zeros((5, 2)), np.random.default_rng(0))
     assert all(math.isnan(bound) for bound in nothing)
 
 
 def test_many_cases_are_drawn_in_groups_and_give_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(0, 1, 5000)
     parts = np.column_stack((values, np.ones(5000)))
-    whole = metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(1))
+    whole = interval(parts, np.random.default_rng(1))
     monkeypatch.setattr(metrics, "BOOTSTRAP_GROUPS", 500)
-    assert metrics.interval_of_sums(parts, metrics.mean_of, np.random.default_rng(1)) == pytest.approx(whole, abs=0.006)
+    assert interval(parts, np.random.default_rng(1)) == pytest.approx(whole, abs=0.006)
 
 
 def test_a_paired_difference_is_told_where_single_intervals_overlap() -> None:
     random = np.random.default_rng(0)
     base = random.normal(0, 1, 300)
     parts = np.column_stack((base + 0.1 + random.normal(0, 0.01, 300), np.ones(300), base, np.ones(300)))
-    low, high = metrics.interval_of_sums(
-        parts, lambda sums: metrics.mean_of(sums[..., :2]) - metrics.mean_of(sums[..., 2:]), np.random.default_rng(1)
-    )
+    finish = lambda sums: metrics.mean_of(sums[..., :2]) - metrics.mean_of(sums[..., 2:])  # noqa: E731
+    low, high = metrics.intervals_of_sums([(parts, finish)], np.random.default_rng(1))[0]
     assert 0.09 < low < 0.1 < high < 0.11
+
+
+def test_statistics_of_the_same_users_are_drawn_together() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 100)
+    one = np.column_stack((values, np.ones(100)))
+    first, second = metrics.intervals_of_sums(
+        [(one, metrics.mean_of), (one + [1, 0], metrics.mean_of)], np.random.default_rng(1)
+    )
+    assert second == pytest.approx((first[0] + 1, first[1] + 1))
+    assert metrics.intervals_of_sums([], np.random.default_rng(1)) == []

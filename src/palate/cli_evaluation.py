@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from palate.evaluation.evaluating import Conditions, Outcome, Plan, Progress
+    from palate.evaluation.measuring import Figure
     from palate.evaluation.protocols import Meaning, Split
     from palate.evaluation.recordings import Recording
     from palate.settings import Settings
@@ -323,7 +324,7 @@ def _answer(outcomes: Sequence[Outcome], conditions: Conditions, split: str, rea
         "model": ours.plan.model,
         "settings": ours.plan.settings(),
         "split": split,
-        "metrics": measuring.named(ours.figures),
+        "metrics": _ordered(ours.figures, conditions),
         "users": ours.users,
         "seconds": {name: round(value, 4) for name, value in ({"read": read} | ours.seconds).items()},
         "stated": list(ours.stated),
@@ -331,22 +332,24 @@ def _answer(outcomes: Sequence[Outcome], conditions: Conditions, split: str, rea
     if ours.snapshots:
         answer["snapshots"] = [snapshot.to_json() for snapshot in ours.snapshots]
     for theirs in outcomes[1:]:
-        pairs = [(metric.name, ours.measured, theirs.measured) for metric in conditions.wanted]
         answer["against"] = {
             "model": theirs.plan.model,
             "settings": theirs.plan.settings(),
-            "metrics": measuring.named(theirs.figures),
+            "metrics": _ordered(theirs.figures, conditions),
             "seconds": {name: round(value, 4) for name, value in theirs.seconds.items()},
         }
-        answer["difference"] = {
-            name: measuring.difference(one, other, name, np.random.default_rng(seed)).to_json()
-            for name, one, other in pairs
-        }
+        difference = measuring.differences(ours.measured, theirs.measured, np.random.default_rng(seed))
+        answer["difference"] = _ordered(difference, conditions)
         answer["stated"] += [
             f"The difference is {ours.plan.model} − {theirs.plan.model}, both on the same drawn users.",
             *(sentence for sentence in theirs.stated if sentence not in ours.stated),
         ]
     return answer
+
+
+def _ordered(figures: Mapping[str, Figure], conditions: Conditions) -> dict[str, Any]:
+    """In the order in which the metrics were asked for."""
+    return {metric.name: figures[metric.name].to_json() for metric in conditions.wanted}
 
 
 def _table(answer: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -176,19 +176,29 @@ def mean_of(sums: Values) -> Values:
         return _float(np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan))
 
 
-def interval_of_sums(
-    parts: ArrayLike, finish: Finish, random: np.random.Generator, *, samples: int = 1000, level: float = 0.95
-) -> tuple[float, float]:
-    """Where a statistic of sums over cases lies with probability `level`, by drawing cases with replacement.
+def intervals_of_sums(
+    cases: Sequence[tuple[ArrayLike, Finish]], random: np.random.Generator, *, samples: int = 1000, level: float = 0.95
+) -> list[tuple[float, float]]:
+    """Where statistics of sums over the same n users lie with probability `level`, by drawing users with replacement.
 
-    `parts` (cases, P) are what is summed: with a mean, its value and 1 for each case (0 and 0 for one that has none). All
-    samples are one product of matrices. For two models on the same cases, put the parts of both side by side and let `finish`
-    be the difference of their statistics. NaN when nothing can be told.
+    Each of `cases` has its parts (n, P), which are summed, and the function of the sums; with a mean, the parts are its value and
+    1 for each user (0 and 0 for one who has none). All samples of all statistics are one product of matrices. For two models
+    on the same users, put the parts of both side by side and take the difference of their statistics. NaN where nothing can
+    be told.
     """
-    rows = _in_groups(_float(parts), random)
-    if not len(rows):
-        return float("nan"), float("nan")
-    found = np.concatenate([finish(drawn @ rows) for drawn in _draws(len(rows), samples, random)])
+    parts = [_float(part) for part, _ in cases]
+    if not parts or not len(parts[0]):
+        return [(float("nan"), float("nan"))] * len(parts)
+    edges = np.cumsum([0, *(part.shape[1] for part in parts)])
+    rows = _in_groups(np.concatenate(parts, axis=1), random)
+    sums = np.concatenate([drawn @ rows for drawn in _draws(len(rows), samples, random)])
+    return [
+        _middle(finish(sums[:, first:last]), level)
+        for (_, finish), first, last in zip(cases, edges, edges[1:], strict=False)
+    ]
+
+
+def _middle(found: Values, level: float) -> tuple[float, float]:
     found = found[~np.isnan(found)]
     if not len(found):
         return float("nan"), float("nan")

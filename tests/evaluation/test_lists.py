@@ -70,14 +70,16 @@ def test_without_anything_abandoned_there_is_no_answer() -> None:
     assert math.isnan(found[0])
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiled_sums_equal_the_readable_ones() -> None:
     random = np.random.default_rng(2)
     pairs = sorted({(int(user), int(item)) for user, item in random.integers(0, [30, 4], (80, 2))})
-    weights = random.choice([-1.0, 0.1, 1.0, 2.0], len(pairs)).tolist()
-    people = known(history(pairs, weights), np.arange(30), ITEMS)
-    catalogue = lists.by_behaviour(history(pairs, weights), ITEMS)
-    found = random.integers(-1, 4, (30, 3)).astype(np.int32)
-    whole = lists.diversity(found, catalogue), lists.like_abandoned(found, people, catalogue)
-    monkeypatch.setattr(lists, "CELLS", 60)
-    np.testing.assert_allclose(lists.diversity(found, catalogue), whole[0])
-    np.testing.assert_allclose(lists.like_abandoned(found, people, catalogue), whole[1])
+    features = lists.by_behaviour(history(pairs, [1.0] * len(pairs)), ITEMS).features
+    own, items = np.array([0, 3, 3, 7]), random.integers(0, 4, 7).astype(np.int32)
+    some, weights = random.integers(-1, 4, (3, 5)).astype(np.int32), random.normal(size=7)
+    answers = []
+    for kernel in (lists._summed, lists._readable):
+        found = np.zeros(some.shape)
+        kernel(features.offsets, features.columns, features.values, features.width, own, items, weights, some, found)
+        answers.append(found)
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-12)
+    assert answers[0].any()

@@ -30,8 +30,6 @@ EVERY = "hr@2,recall@2,precision@2,ndcg@2,map@2,mrr@2,mrr,auc,visible,coverage@2
 class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of a model that learns nothing."""
 
-    loss: str = "squared"
-
 
 Scores = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]
 
@@ -45,6 +43,7 @@ def serve(patch: pytest.MonkeyPatch, score: Scores, name: str = "oracle") -> Non
     def fit(material: Material, params: NoParams, seed: int) -> Material:
         return material
 
+    patch.setitem(evaluating.EXPECTS_LABELS, "fm", lambda model: True)
     nothing = Entry(NoParams, fit, score_all, lambda model: {}, lambda model: {}, lambda arrays, header, items: None)
     patch.setitem(registry.MODELS, name, nothing)
 
@@ -127,6 +126,12 @@ def test_a_model_without_expected_labels_has_no_error(patch: pytest.MonkeyPatch)
     assert any("rmse have no answer" in sentence for sentence in outcome.stated)
 
 
+def test_votes_of_one_kind_alone_leave_the_auc_to_the_ranking(patch: pytest.MonkeyPatch) -> None:
+    serve(patch, known_answers)
+    outcome = evaluated(cut(TRAIN, [(1, 2), (2, 1)], [1.0, 0.6]), "auc")
+    assert outcome.figures["auc"].value == pytest.approx((1 + 3 / 4) / 2)
+
+
 def test_what_people_had_is_not_asked_for_again(patch: pytest.MonkeyPatch) -> None:
     serve(patch, known_answers)
     outcome = evaluated(cut(TRAIN, [(1, 0), *TEST]))
@@ -168,7 +173,7 @@ def test_several_seeds_give_their_mean_and_an_interval_of_it(patch: pytest.Monke
         measuring.Measured(users, users >= 0, {"x": one}, {"x": metrics.mean_of}, {}, np.empty((0, 1), np.int32))
         for one in parts
     ]
-    found = measuring.over_seeds(runs, "x")
+    found = measuring.over_seeds(runs)["x"]
     assert found.low == pytest.approx(0.72 - 4.3027 * 0.02 / math.sqrt(3), abs=1e-6)
 
 
@@ -192,14 +197,14 @@ def test_a_comparison_is_paired_by_users(patch: pytest.MonkeyPatch) -> None:
     serve(patch, better)
     serve(patch, base, "other")
     one, two = (evaluated(cut(train, test), "mrr,coverage@3", model) for model in ("oracle", "other"))
-    found = measuring.difference(one.measured, two.measured, "mrr", np.random.default_rng(0))
+    found = measuring.differences(one.measured, two.measured, np.random.default_rng(0))["mrr"]
     assert found.value == pytest.approx(one.figures["mrr"].value - two.figures["mrr"].value)  # type: ignore[operator]
     assert found.low is not None
     assert found.high is not None
     assert 0 <= found.low < found.value < found.high  # type: ignore[operator]
     own = one.figures["mrr"]
     assert found.high - found.low < (own.high - own.low) / 3  # type: ignore[operator]
-    assert measuring.difference(one.measured, two.measured, "coverage@3", random).low is None
+    assert measuring.differences(one.measured, two.measured, random)["coverage@3"].low is None
 
 
 # --- whatever the data ----------------------------------------------------------------------------------------------------

@@ -24,8 +24,11 @@ from palate.models.factorization_machine import NO_SOURCES, ItemSources
 from palate.models.material import Material, material
 from palate.splits import rows
 
-EXPECTS_LABELS = frozenset({"popularity", "fm"})
-"""Models whose scores are expected labels, so that they have an error against labels."""
+EXPECTS_LABELS: dict[str, Callable[[Any], bool]] = {
+    "popularity": lambda model: not (model.by_count or model.groups),
+    "fm": lambda model: model.loss in ("squared", "logistic"),
+}
+"""Models whose scores can be expected labels, so that they have an error against labels, and whether those of one are."""
 
 Clock = Callable[[], float]
 Progress = Callable[[str, int, int], None]
@@ -136,7 +139,7 @@ def evaluate(
         fitted = fit(split.train, plan, conditions, seed, clock)
         results.append(ask(fitted, split, conditions, progress, clock))
     measured = [result.measured for result in results]
-    figures = {metric.name: _figure(measured, metric.name, seeds[0]) for metric in conditions.wanted}
+    figures = measuring.over_seeds(measured) if len(seeds) > 1 else measured[0].figures(np.random.default_rng(seeds[0]))
     over = (
         f"Intervals of 95 % hold for the mean over {len(seeds)} seeds (Student's t)."
         if len(seeds) > 1
@@ -172,8 +175,7 @@ def ask(
     """
     begin = clock()
     questions, stated = _questions(fitted.material, split, conditions)
-    labels = split.test.label[~np.isnan(split.test.label)]
-    judged_auc = bool((labels > 0.5).any() and (labels <= 0.5).any())
+    judged_auc = _has_both_kinds(questions)
     measured = measuring.measure(
         _ranked(fitted, questions, conditions, progress),
         questions,
@@ -183,7 +185,7 @@ def ask(
         unit=conditions.unit or 1.0,
         judged_auc=judged_auc,
     )
-    about = (*split.stated, *stated, *_about_metrics(fitted.plan, conditions, judged_auc))
+    about = (*split.stated, *stated, *_about_metrics(fitted, conditions, judged_auc))
     return Result(fitted, measured, clock() - begin, about)
 
 
@@ -194,13 +196,10 @@ def to_find(split: Split, conditions: Conditions) -> tuple[NDArray[np.bool_], in
     if conditions.candidates is not None or not conditions.leave_out_seen:
         return relevant, 0
     width = int(max(test.item.max(initial=0), known.item.max(initial=0))) + 1
-    again = np.isin(test.user * width + test.item, known.user * width + known.item)
+    had = known.user * width + known.item  # ascending, as interactions are sorted
+    code = test.user * width + test.item
+    again = np.append(had, -1)[np.searchsorted(had, code)] == code
     return relevant & ~again, int((relevant & again).sum())
-
-
-def figure(measured: Measured, name: str, seed: int) -> Figure:
-    """A metric with its interval over users; the same seed draws the same users."""
-    return measured.figure(name, np.random.default_rng(seed))
 
 
 # --- stages ---------------------------------------------------------------------------------------------------------------
@@ -247,6 +246,14 @@ def _questions(learned: Material, split: Split, conditions: Conditions) -> tuple
     return questions, tuple(_about_questions(questions, split.known.user, conditions, repeats))
 
 
+def _has_both_kinds(questions: ranking.Questions) -> bool:
+    """Whether anybody gave labels of both kinds to items that the model knows: then there is an AUC of votes."""
+    judged = questions.judged
+    row, liked = judged.row[judged.column >= 0], judged.value[judged.column >= 0] > 0.5
+    kinds = (np.bincount(row, wanted, len(questions)) > 0 for wanted in (liked, ~liked))
+    return bool(np.logical_and(*kinds).any())
+
+
 def _asks_labels(conditions: Conditions) -> bool:
     return any(metric.kind in (*measuring.OF_LABELS, "auc") for metric in conditions.wanted)
 
@@ -259,22 +266,17 @@ def _catalogue(learned: Material, conditions: Conditions) -> lists.Catalogue | N
     return lists.by_content(learned.interactions, learned.items, conditions.words)
 
 
-def _gives_labels(plan: Plan) -> bool:
-    return plan.model in EXPECTS_LABELS and getattr(plan.params, "loss", "squared") in ("squared", "logistic")
+def _gives_labels(fitted: Fitted) -> bool:
+    told = EXPECTS_LABELS.get(fitted.plan.model)
+    return told is not None and told(fitted.model)
 
 
 def _expected(fitted: Fitted) -> float | None:
-    if not _gives_labels(fitted.plan):
+    if not _gives_labels(fitted):
         return None
     labels = fitted.material.interactions.label
     labels = labels[np.isfinite(labels)]
     return float(labels.mean()) if len(labels) else None
-
-
-def _figure(measured: Sequence[Measured], name: str, seed: int) -> Figure:
-    if len(measured) > 1:
-        return measuring.over_seeds(measured, name)
-    return figure(measured[0], name, seed)
 
 
 # --- what holds -----------------------------------------------------------------------------------------------------------
@@ -310,7 +312,7 @@ def _about_questions(
     return stated
 
 
-def _about_metrics(plan: Plan, conditions: Conditions, judged_auc: bool) -> list[str]:
+def _about_metrics(fitted: Fitted, conditions: Conditions, judged_auc: bool) -> list[str]:
     kinds, stated = {metric.kind for metric in conditions.wanted}, []
     if "auc" in kinds:
         stated.append(
@@ -319,8 +321,10 @@ def _about_metrics(plan: Plan, conditions: Conditions, judged_auc: bool) -> list
             else "AUC is the mean over users of that of their test items among all that is ranked; ties count half."
         )
     if of_labels := sorted(kinds & set(measuring.OF_LABELS)):
-        if not _gives_labels(plan):
-            stated.append(f"The scores of {plan.model} are no expected labels: {', '.join(of_labels)} have no answer.")
+        if not _gives_labels(fitted):
+            stated.append(
+                f"The scores of {fitted.plan.model} are no expected labels: {', '.join(of_labels)} have no answer."
+            )
         elif "rmse" in kinds:
             stated.append(
                 "RMSE is in the ratings' own unit." if conditions.unit else "RMSE is that of labels from 0 to 1."

@@ -63,10 +63,10 @@ def evaluate(
         result = _asked(meaning, serving, following.ready, conditions, clock)
         if result is not None:
             results.append(result)
-            snapshots.append(_snapshot(result, serving, following.ready, conditions, seed))
+            snapshots.append(_snapshot(result, serving, following.ready, seed))
     if not results:
         raise PalateError("Nobody took to anything new after the first snapshot: give a larger --test-share.")
-    return _outcome(plan, results, snapshots, conditions, schedule, seed)
+    return _outcome(plan, results, snapshots, schedule, seed)
 
 
 def _servings(
@@ -105,8 +105,8 @@ def _asked(meaning: Meaning, serving: _Serving, until: int, conditions: Conditio
     return evaluating.ask(serving.fitted, split, conditions, clock=clock)
 
 
-def _snapshot(result: Result, serving: _Serving, until: int, conditions: Conditions, seed: int) -> Snapshot:
-    figures = {metric.name: evaluating.figure(result.measured, metric.name, seed) for metric in conditions.wanted}
+def _snapshot(result: Result, serving: _Serving, until: int, seed: int) -> Snapshot:
+    figures = result.measured.figures(np.random.default_rng(seed))
     fit = round(result.fitted.seconds, 4)
     return Snapshot(serving.start, serving.ready, until, fit, result.measured.asked, figures)
 
@@ -115,12 +115,11 @@ def _outcome(
     plan: Plan,
     results: list[Result],
     snapshots: list[Snapshot],
-    conditions: Conditions,
     schedule: Schedule,
     seed: int,
 ) -> Outcome:
     measured = measuring.together([result.measured for result in results])
-    figures = {metric.name: evaluating.figure(measured, metric.name, seed) for metric in conditions.wanted}
+    figures = measured.figures(np.random.default_rng(seed))
     seconds = {
         "fit": float(np.mean([result.fitted.seconds for result in results])),
         "measure": sum(result.seconds for result in results),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,6 @@ from palate.domain import Interactions
 from palate.matrix import Sparse
 from palate.models.material import Known
 from palate.vocabulary import Vocabulary, vocabulary
-
-CELLS = 2**20
-"""Numbers in a block of people by features."""
 
 HARDLY_WATCHED = 0.25
 """A positive of less weight than this, such as a film of which they saw less than that part, was walked away from."""
@@ -79,17 +77,12 @@ def diversity(lists: NDArray[np.int32], catalogue: Catalogue) -> Values:
 
     The cosines of all pairs are what the square of the sum of the vectors has beyond the vectors' own squares.
     """
-    found = [np.empty(0)]
-    for some in _chunks(len(lists), catalogue.features.width):
-        part = lists[some]
-        own = matrix.taken(catalogue.features, part.ravel().astype(np.int64))
-        sums = _sums(own, part.shape)
-        squares = np.bincount(_owner(own, part.shape), own.values.astype(np.float64) ** 2, minlength=len(part))
-        sizes = (part >= 0).sum(axis=1)
-        pairs = sizes * (sizes - 1)
-        cosines = (sums**2).sum(axis=1) - squares
-        found.append(np.where(pairs > 0, 1 - cosines / np.maximum(pairs, 1), np.nan))
-    return np.concatenate(found)
+    there = lists >= 0
+    owner = np.repeat(np.arange(len(lists)), there.sum(axis=1))
+    together = np.where(there, _pulls(catalogue, owner, lists[there], np.ones(len(owner)), lists), 0).sum(axis=1)
+    own = np.where(there, np.append(catalogue.features.counts > 0, False)[lists], 0).sum(axis=1)
+    pairs = there.sum(axis=1) * (there.sum(axis=1) - 1)
+    return np.where(pairs > 0, 1 - (together - own) / np.maximum(pairs, 1), np.nan)
 
 
 def like_abandoned(lists: NDArray[np.int32], known: Known, catalogue: Catalogue) -> Values:
@@ -98,30 +91,13 @@ def like_abandoned(lists: NDArray[np.int32], known: Known, catalogue: Catalogue)
     Nearer is a larger mean cosine. Walked away from: refused or disliked (weight below 0, label below ½), or a weight above 0
     but below `HARDLY_WATCHED`. NaN for a person of whom none or nothing else is known.
     """
-    signs, weights = _signs(known), known.weights
-    found = [np.empty(0)]
-    for some in _chunks(len(lists), catalogue.features.width):
-        rows = np.arange(some.start, some.stop)
-        cells, sign = matrix.taken(weights, rows), signs[weights.offsets[some.start] : weights.offsets[some.stop]]
-        own = matrix.taken(catalogue.features, cells.columns.astype(np.int64))
-        person = np.repeat(np.arange(len(rows)), cells.counts)
-        left, liked = (np.bincount(person, sign == value, minlength=len(rows)) for value in (-1, 1))
-        pull = np.where(sign < 0, 1 / np.maximum(left, 1)[person], 0) - np.where(
-            sign > 0, 1 / np.maximum(liked, 1)[person], 0
-        )
-        taste = np.bincount(
-            np.repeat(person, own.counts) * own.width + own.columns,
-            np.repeat(pull, own.counts) * own.values,
-            minlength=len(rows) * own.width,
-        )
-        part = lists[some]
-        near = matrix.taken(catalogue.features, part.ravel().astype(np.int64))
-        cell = np.repeat(np.arange(part.size), near.counts)
-        score = np.bincount(
-            cell, taste[cell // part.shape[1] * near.width + near.columns] * near.values, minlength=part.size
-        ).reshape(part.shape)
-        found.append(np.where((left > 0) & (liked > 0), _mean(score > 1e-9, part >= 0), np.nan))
-    return np.concatenate(found)
+    signs = _signs(known)
+    owner = np.repeat(np.arange(len(lists)), known.weights.counts)
+    left, liked = (np.bincount(owner, signs == sign, len(lists)) for sign in (-1, 1))
+    share = np.where(signs < 0, 1 / np.maximum(left, 1)[owner], -1 / np.maximum(liked, 1)[owner])
+    chosen = signs != 0
+    pulls = _pulls(catalogue, owner[chosen], known.weights.columns[chosen], share[chosen], lists)
+    return np.where((left > 0) & (liked > 0), _mean(pulls > 1e-6, lists >= 0), np.nan)
 
 
 def _signs(known: Known) -> NDArray[np.int8]:
@@ -145,19 +121,87 @@ def _mean(values: NDArray[Any], there: NDArray[np.bool_]) -> Values:
     return np.asarray(np.where(counts > 0, np.where(there, values, 0).sum(axis=1) / np.maximum(counts, 1), np.nan))
 
 
-def _owner(own: Sparse, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Of each cell of the items of some lists, the list."""
-    return np.repeat(np.arange(shape[0] * shape[1]), own.counts) // shape[1]
+def _pulls(
+    catalogue: Catalogue,
+    owner: NDArray[np.int64],
+    items: NDArray[np.int32],
+    weights: Values,
+    lists: NDArray[np.int32],
+) -> Values:
+    """(n, k) for each place of each person's list the sum of its cosines with their items, weighted; 0 where it is empty.
+
+    `owner` (ascending), `items` and `weights` are of one length: whose item it is, which, and how much it counts.
+    """
+    found = np.zeros(lists.shape)
+    offsets = np.searchsorted(owner, np.arange(len(lists) + 1))
+    features = catalogue.features
+    _summed(features.offsets, features.columns, features.values, features.width, offsets, items, weights, lists, found)
+    return found
 
 
-def _sums(own: Sparse, shape: tuple[int, ...]) -> Values:
-    """(lists, F) the sum of the items' rows of each list."""
-    owner = _owner(own, shape)
-    code = owner * own.width + own.columns
-    flat: Values = np.bincount(code, own.values.astype(np.float64), shape[0] * own.width).astype(np.float64)
-    return flat.reshape(shape[0], own.width)
+def _readable(
+    offsets: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    values: NDArray[np.float32],
+    width: int,
+    own: NDArray[np.int64],
+    items: NDArray[np.int32],
+    weights: Values,
+    lists: NDArray[np.int32],
+    found: Values,
+) -> None:
+    """What `_pulls` says, with all items as dense vectors."""
+    vectors = np.zeros((len(offsets) - 1, width))
+    vectors[np.repeat(np.arange(len(vectors)), np.diff(offsets)), columns] = values
+    for person, places in enumerate(lists):
+        mine = slice(own[person], own[person + 1])
+        taste = weights[mine] @ vectors[items[mine]]
+        found[person] = np.where(places >= 0, vectors[places] @ taste, 0)
 
 
-def _chunks(rows: int, width: int) -> Iterator[slice]:
-    step = max(1, CELLS // max(width, 1))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+def _loops(
+    offsets: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    values: NDArray[np.float32],
+    width: int,
+    own: NDArray[np.int64],
+    items: NDArray[np.int32],
+    weights: Values,
+    lists: NDArray[np.int32],
+    found: Values,
+) -> None:
+    """What `_summed` compiles: `_readable` over the cells that aren't zero."""
+    taste = np.zeros(width)
+    for person in range(len(lists)):
+        for n in range(own[person], own[person + 1]):
+            for cell in range(offsets[items[n]], offsets[items[n] + 1]):
+                taste[columns[cell]] += weights[n] * values[cell]
+        for place in range(lists.shape[1]):
+            item = lists[person, place]
+            if item < 0:
+                continue
+            total = 0.0
+            for cell in range(offsets[item], offsets[item + 1]):
+                total += taste[columns[cell]] * values[cell]
+            found[person, place] = total
+        for n in range(own[person], own[person + 1]):
+            for cell in range(offsets[items[n]], offsets[items[n] + 1]):
+                taste[columns[cell]] = 0
+
+
+def _summed(*arguments: Any) -> None:
+    """`_loops` in machine code, kept on disk between processes where there is a folder for it."""
+    try:
+        _machine_code(True)(*arguments)
+    except OSError:  # the folder of the compiled code can't be written; nothing has run yet
+        _machine_code(False)(*arguments)
+
+
+@cache
+def _machine_code(keep: bool) -> Callable[..., None]:
+    from numba import njit  # here: whoever only reads this module's types needs no compiler
+
+    try:
+        return cast(Callable[..., None], njit(_loops, cache=keep, nogil=True))
+    except RuntimeError:  # numba found no folder at all that it may write
+        return _machine_code(False)

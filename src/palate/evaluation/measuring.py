@@ -125,19 +125,21 @@ class Measured:
     """(n', k) columns of the items of the first users' lists, to be looked at."""
 
     @property
+    def names(self) -> list[str]:
+        """Of all metrics."""
+        return [*self.parts, *self.coverage]
+
+    @property
     def asked(self) -> int:
         """How many users there was anything to find for, or labels to guess where there was nothing to find for anybody."""
         return len(np.unique(self.users[self.found_for] if self.found_for.any() else self.users))
 
-    def figure(self, name: str, random: np.random.Generator) -> Figure:
-        """The metric with its interval over users."""
-        if name in self.coverage:
-            return Figure(self.coverage[name])
-        parts = self.by_user()[name]
-        value = float(self.finish[name](parts.sum(axis=0)))
-        if np.isnan(value):
-            return Figure(None)
-        return Figure(value, *metrics.interval_of_sums(parts, self.finish[name], random))
+    def figures(self, random: np.random.Generator) -> dict[str, Figure]:
+        """Every metric with its interval over users, all from the same drawn users."""
+        parts = self.by_user()
+        return _figures([(parts[name], self.finish[name]) for name in parts], list(parts), random) | {
+            name: Figure(value) for name, value in self.coverage.items()
+        }
 
     def by_user(self) -> dict[str, Values]:
         """Parts with one row for each user, in the order of their keys."""
@@ -228,25 +230,45 @@ def together(parts: Sequence[Measured]) -> Measured:
     )
 
 
-def difference(ours: Measured, theirs: Measured, name: str, random: np.random.Generator) -> Figure:
-    """By how much the first is larger than the second, on the same users drawn together."""
-    if name in ours.coverage:
-        return Figure(ours.coverage[name] - theirs.coverage[name])
-    first, second = ours.by_user()[name], theirs.by_user()[name]
-    assert len(first) == len(second), "Two models are compared on the same users."
-    width = first.shape[1]
+def differences(ours: Measured, theirs: Measured, random: np.random.Generator) -> dict[str, Figure]:
+    """By how much each metric of the first is larger than that of the second, on the same users drawn together."""
+    first, second = ours.by_user(), theirs.by_user()
+    names = list(first)
+    assert all(len(first[name]) == len(second[name]) for name in names), "Two models are compared on the same users."
+    cases = [
+        (
+            np.concatenate((first[name], second[name]), axis=1),
+            _less(ours.finish[name], theirs.finish[name], first[name].shape[1]),
+        )
+        for name in names
+    ]
+    return _figures(cases, names, random) | {
+        name: Figure(value - theirs.coverage[name]) for name, value in ours.coverage.items()
+    }
 
-    def finish(sums: Values) -> Values:
-        return ours.finish[name](sums[..., :width]) - theirs.finish[name](sums[..., width:])
 
-    both = np.concatenate((first, second), axis=1)
-    value = float(finish(both.sum(axis=0)))
-    return Figure(None) if np.isnan(value) else Figure(value, *metrics.interval_of_sums(both, finish, random))
+def _less(one: Finish, other: Finish, width: int) -> Finish:
+    return lambda sums: one(sums[..., :width]) - other(sums[..., width:])
 
 
-def over_seeds(measured: Sequence[Measured], name: str) -> Figure:
+def _figures(
+    cases: Sequence[tuple[Values, Finish]], names: Sequence[str], random: np.random.Generator
+) -> dict[str, Figure]:
+    values = [float(finish(parts.sum(axis=0))) for parts, finish in cases]
+    bounds = metrics.intervals_of_sums(cases, random)
+    return {
+        name: Figure(None) if np.isnan(value) else Figure(value, *bound)
+        for name, value, bound in zip(names, values, bounds, strict=True)
+    }
+
+
+def over_seeds(measured: Sequence[Measured]) -> dict[str, Figure]:
     """The mean over models that differ by their seed alone, and the interval of that mean (Student's t)."""
-    found = np.array([_value(one, name) for one in measured])
+    return {name: _over_seeds([_value(one, name) for one in measured]) for name in measured[0].names}
+
+
+def _over_seeds(values: Sequence[float]) -> Figure:
+    found = np.array(values)
     if np.isnan(found).any():
         return Figure(None)
     mean, spread = float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found)))

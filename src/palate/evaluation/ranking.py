@@ -274,7 +274,8 @@ def _loops(
         held, low = 0, np.float32(-np.inf)
         for start in range(0, width, 64):
             end = min(start + 64, width)
-            above = 0  # most stretches hold nothing for the top: told in one sweep that the processor does eight at a time
+            # most stretches hold nothing for the top, which one sweep tells that the processor does eight at a time
+            above = 0
             for column in range(start, end):
                 above += scores[row, column] > low
             if above == 0:
