@@ -83,7 +83,7 @@ def sides(factors: int, adagrad: bool) -> tuple[Side, Side]:
         here = random.integers(1, 50, n).astype(np.int32)
         bias, vectors = (random.normal(0, 0.3, shape).astype(np.float32) for shape in (n, (n, factors)))
         one = fm_learning.side(bias, vectors, here, here * np.where(np.arange(n) % 3, 1, 2).astype(np.int32), 3, 4)
-        fm_learning._set_steps(one, np.float32(0.2), adagrad)
+        fm_learning.set_steps(one, np.float32(0.2), adagrad)
         found.append(one)
     return found[0], found[1]
 

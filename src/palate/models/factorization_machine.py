@@ -6,7 +6,7 @@ factorisation of Koren, Bell and Volinsky, "Matrix Factorization Techniques for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -14,14 +14,17 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from palate import splits
 from palate.domain import Interactions
-from palate.errors import InvalidInput
 from palate.matrix import Sparse
-from palate.models import fm_learning
+from palate.models import fields as of_fields
+from palate.models import fm_fitting, fm_learning, fold_in
+from palate.models.fields import Field, LearnedField, Tags
+from palate.models.fm_fitting import Material, Whole
+from palate.models.fm_learning import Examples
 from palate.vocabulary import Vocabulary, moved, vocabulary
 
 Loss = Literal["squared", "logistic"]
+"""What links the sum to the label. A model that compares items, `bpr`, has the link of `logistic`."""
 
 MARGIN = np.float32(0.02)
 """Sums of the squared loss that are so far from 0 and 1 are expected labels as they are. It costs nothing: RMSE on MovieLens is
@@ -36,15 +39,13 @@ Rows = NDArray[np.int64]
 Counts = NDArray[np.int32]
 ShortRows = NDArray[np.int32]
 
-NO_WEIGHTS: Floats = np.empty(0, np.float32)
-"""Stands for a weight of 1 everywhere."""
-
 
 class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the factorization machine learns."""
 
-    loss: Loss = "squared"
-    """`squared` for labels that are grades or votes, `logistic` for labels that are yes or no: the score is a probability."""
+    loss: fm_learning.Loss = "squared"
+    """`squared` for labels that are grades or votes, `logistic` for labels that are yes or no: the score is a probability. `bpr`
+    compares each item with a label above a half with another drawn by chance: it learns an order alone."""
     optimizer: Literal["sgd", "adagrad"] = "sgd"
     """`sgd` takes steps whose length falls in a straight line; `adagrad` shortens those of each row by the gradients that it has
     met, and wants a `learning_rate` of about 0.05."""
@@ -67,6 +68,10 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     """The same for the vector of a user."""
     l2_items: Annotated[float, msgspec.Meta(ge=0)] = 3.0
     """The same for the vector of an item."""
+    l2_fields: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    """The same for the biases and the vectors of labels of further fields (source, category, hour …)."""
+    l2_by_field: dict[str, float] = {}
+    """… of single fields by their names, where they differ."""
     initial_scale: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.03
     """Standard deviation of the numbers that vectors start with."""
     noise: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.05
@@ -83,6 +88,10 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     """Threads that learn; the model is the same with any number. None: as many as there are processors."""
     racing: bool = False
     """Whether threads may change the same item at the same time: then `blocks` doesn't bound them, and no two fits are alike."""
+
+    def __post_init__(self) -> None:
+        if any(not l2 >= 0 for l2 in self.l2_by_field.values()):
+            raise ValueError("`l2_by_field` holds a number below 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +141,9 @@ class FactorizationMachine:
     """(S, F)"""
     epochs: int = 0
     """Passes of the full fit: fewer than its setting when it stopped early."""
+    fields: tuple[LearnedField, ...] = ()
+    """What was learned of further fields. The biases and vectors above are those of users and items as wholes, with all that
+    follows from their labels: see `fields.collapsed`."""
     l2_user: tuple[float, float] = (UNKNOWN_L2, UNKNOWN_L2)
     """What held the bias and the vector of a user, for people who come later: see `FactorizationMachineParams`."""
 
@@ -142,22 +154,31 @@ def fit(
     params: FactorizationMachineParams,
     seed: int,
     weights: Floats | None = None,
+    fields: Sequence[Field] = (),
 ) -> tuple[FactorizationMachine, Floats]:
     """Learn from all examples; also return the mean loss of each mini-batch, in order.
 
     Labels are 0..1; those that are NaN are no examples, but their users and items are in the model all the same: users at
-    the prior, items at the mean of their source. `weights` (N,), 0 or more, say how much each counts; None means 1. The same
-    interactions, parameters and seed give the same bytes, with any number of threads. Raises InvalidInput for weights or
-    labels that can't be learned.
+    the prior, items at the mean of their source. `weights` (N,), 0 or more, say how much each counts; None means 1. With
+    `fields`, users and items begin at what is known of their labels. The same arguments give the same bytes, with any number
+    of threads. Raises InvalidInput for weights or labels that can't be learned.
     """
     users, items = vocabulary(interactions.user), vocabulary(interactions.item)
-    kept = params.epochs
+    material = Material(users, items, fields, of_fields.extended((), fields, params.factors))
+    places = np.flatnonzero(~np.isnan(interactions.label))
+    epochs = params.epochs
     if params.patience:
-        older, newer = _time_split(interactions, weights, params.validation_share)
-        examples, tail = (_by_user(part, users, items, own) for part, own in (older, newer))
-        kept = _fit(examples, users, items, item_sources, params, seed, tail)[0].epochs
-    examples = _by_user(interactions, users, items, weights)
-    return _fit(examples, users, items, item_sources, params, seed, epochs=max(kept, 1))
+        older, newer = fm_fitting.time_split(interactions, places, params.validation_share)
+        parts = [fm_fitting.by_user(interactions, part, material, weights) for part in (older, newer)]
+        epochs = _fit(parts[0], material, item_sources, params, seed, parts[1])[0].epochs
+    return _fit(
+        fm_fitting.by_user(interactions, places, material, weights),
+        material,
+        item_sources,
+        params,
+        seed,
+        epochs=max(epochs, 1),
+    )
 
 
 def fit_rows(
@@ -169,16 +190,18 @@ def fit_rows(
     weights: Floats | None = None,
     *,
     item_sources: ItemSources = NO_SOURCES,
+    fields: Sequence[Field] = (),
     validation: Sparse | None = None,
 ) -> tuple[FactorizationMachine, Floats]:
     """`fit` straight from rows that others keep: a row of `labels` for each user, a column for each item; none are copied.
 
-    `weights` (N,) are in the order of the cells. With `patience` and `validation` (the newest examples, of the same shape) it
-    stops when their loss falls no more and goes back to the best pass. Raises InvalidInput as `fit` does.
+    `weights` (N,) and the owners of fields of events are by cell. With `patience` and `validation` (the newest examples, of the
+    same shape, without fields of events) it stops when their loss falls no more and goes back to the best pass. Items are cut
+    into blocks as they lie. Raises InvalidInput as `fit` does.
     """
-    assert (len(labels), labels.width) == (len(users), len(items)), "Each user has a row, each item a column."
-    tail = None if validation is None else _checked(validation, None)
-    return _fit(_checked(labels, weights), users, items, item_sources, params, seed, tail)
+    material = Material(users, items, fields, of_fields.extended((), fields, params.factors))
+    tail = None if validation is None else fm_fitting.of_rows(validation, None, replace(material, fields=()))
+    return _fit(fm_fitting.of_rows(labels, weights, material), material, item_sources, params, seed, tail)
 
 
 def partial_fit(
@@ -188,16 +211,21 @@ def partial_fit(
     params: FactorizationMachineParams,
     seed: int,
     weights: Floats | None = None,
+    fields: Sequence[Field] = (),
 ) -> tuple[FactorizationMachine, Floats]:
     """A model that has learned these as well, and the mean loss of each mini-batch; `model` stays as it is.
 
     `interactions` are the new ones with a sample of old ones, so that what was learned is kept; rows of which they are a
-    small part take short steps. New users start at the prior, new items at the mean of their source with a little
-    noise. Loss and number of factors are the model's own.
+    small part take short steps. New users start at the prior, new items at the mean of their source with a little noise, or
+    both at what is known of their labels. Link and number of factors are the model's own.
     """
     users, items = model.users.extended(interactions.user), model.items.extended(interactions.item)
-    examples = _by_user(interactions, users, items, weights)
-    return _partial_fit(model, examples, users, items, item_sources, params, seed)
+    known = of_fields.extended(model.fields, fields, model.item_vectors.shape[1])
+    material = Material(users, items, fields, known)
+    places = np.flatnonzero(~np.isnan(interactions.label))
+    return _partial_fit(
+        model, fm_fitting.by_user(interactions, places, material, weights), material, item_sources, params, seed
+    )
 
 
 def partial_fit_rows(
@@ -210,162 +238,107 @@ def partial_fit_rows(
     weights: Floats | None = None,
     *,
     item_sources: ItemSources = NO_SOURCES,
+    fields: Sequence[Field] = (),
 ) -> tuple[FactorizationMachine, Floats]:
     """`partial_fit` straight from rows; `users` and `items` have all that the model has, and those of the rows."""
-    assert (len(labels), labels.width) == (len(users), len(items)), "Each user has a row, each item a column."
     assert not (users.rows(model.users.keys) < 0).any(), "Nobody in the model is left out."
     assert not (items.rows(model.items.keys) < 0).any(), "No item in the model is left out."
-    return _partial_fit(model, _checked(labels, weights), users, items, item_sources, params, seed)
-
-
-@dataclass(frozen=True, eq=False)
-class _Examples:
-    """What is learned from: a row for each user, a column for each item, a weight for each cell (or none for 1)."""
-
-    labels: Sparse
-    weights: Floats
-    own: bool = False
-    """Whether they may be changed: nobody else has them."""
+    known = of_fields.extended(model.fields, fields, model.item_vectors.shape[1])
+    material = Material(users, items, fields, known)
+    return _partial_fit(model, fm_fitting.of_rows(labels, weights, material), material, item_sources, params, seed)
 
 
 def _fit(
-    examples: _Examples,
-    users: Vocabulary,
-    items: Vocabulary,
+    examples: Examples,
+    material: Material,
     item_sources: ItemSources,
     params: FactorizationMachineParams,
     seed: int,
-    validation: _Examples | None = None,
+    validation: Examples | None = None,
     epochs: int | None = None,
 ) -> tuple[FactorizationMachine, Floats]:
     random = np.random.default_rng(seed)
     params = _with_estimates(params, examples.labels)
-    model = _with_rows(_blank(_base(examples, params), params), users, items)
-    _scatter(model, np.diff(examples.labels.offsets) > 0, _judged(examples), params, random)
+    model = _with_rows(_blank(_base(examples, params), params), material)
+    judged = fm_learning.column_counts(examples.labels) > 0
+    _scatter(model, np.diff(examples.labels.offsets) > 0, judged, params, random)
     rates = _falling(params.learning_rate, params.epochs)[:epochs]
-    model, losses = _learned(model, examples, params, rates, random, validation)
+    model, losses = _learned(model, examples, material, params, rates, random, validation)
     unlearned = np.flatnonzero(model.item_examples == 0)
     model = _with_sources(model, np.flatnonzero(model.item_examples), item_sources)
-    _start_items(model, unlearned, item_sources, params, random)
+    _start_items(model, _untagged(unlearned, material.item_tags), item_sources, params, random)
     return model, losses
 
 
 def _partial_fit(
     model: FactorizationMachine,
-    examples: _Examples,
-    users: Vocabulary,
-    items: Vocabulary,
+    examples: Examples,
+    material: Material,
     item_sources: ItemSources,
     params: FactorizationMachineParams,
     seed: int,
 ) -> tuple[FactorizationMachine, Floats]:
-    random = np.random.default_rng(seed)
-    epochs, params = model.epochs, msgspec.structs.replace(params, loss=model.loss)
-    grown = _with_rows(model, users, items)
-    fresh = _split(len(items), items.rows(model.items.keys))[1]
-    _start_items(grown, fresh, item_sources, params, random)
+    random, epochs = np.random.default_rng(seed), model.epochs
+    if model.loss != link_of(params.loss):
+        params = msgspec.structs.replace(params, loss=model.loss)
+    grown = _with_rows(model, material)
+    fresh = _split(len(grown.items), grown.items.rows(model.items.keys))[1]
+    _start_tagged(grown, model.users, fresh, material)
+    _start_items(grown, _untagged(fresh, material.item_tags), item_sources, params, random)
     params = _with_estimates(params, examples.labels)
     rates = _falling(params.partial_learning_rate, params.partial_epochs)
-    grown, losses = _learned(grown, examples, params, rates, random)
-    return replace(_with_sources(grown, np.flatnonzero(grown.item_examples), item_sources), epochs=epochs), losses
+    grown, losses = _learned(grown, examples, material, params, rates, random)
+    grown = _with_sources(grown, np.flatnonzero(grown.item_examples), item_sources)
+    return replace(grown, epochs=epochs), losses
 
 
 def _learned(
     model: FactorizationMachine,
-    examples: _Examples,
+    examples: Examples,
+    material: Material,
     params: FactorizationMachineParams,
     rates: Floats,
     random: np.random.Generator,
-    validation: _Examples | None = None,
+    validation: Examples | None = None,
 ) -> tuple[FactorizationMachine, Floats]:
     """The model after a pass for each rate, or fewer when `validation` says so; and the losses."""
-    assert params.l2_user_bias is not None, "the data have said"
-    assert params.l2_item_bias is not None, "the data have said"
-    logistic, l2 = model.loss == "logistic", (params.l2_user_bias, params.l2_users)
-    plan = fm_learning.plan(
+    users = Whole(model.user_bias, model.user_vectors, model.user_examples)
+    items = Whole(model.item_bias, model.item_vectors, model.item_examples)
+    prior = _prior(params)
+    fitting = fm_fitting.Fitting(
+        examples, validation, material, model.base, prior, _plan(params, examples), params.patience
+    )
+    losses, epochs, known = fm_fitting.learn(users, items, fitting, rates, random)
+    l2_user = prior.users if len(losses) else model.l2_user
+    return replace(model, epochs=epochs, fields=known, l2_user=l2_user), losses
+
+
+def _plan(params: FactorizationMachineParams, examples: Examples) -> fm_learning.Plan:
+    return fm_learning.plan(
         len(examples.labels.columns),
-        logistic,
+        params.loss,
         params.optimizer == "adagrad",
         params.blocks,
         params.threads,
         params.racing,
     )
-    order = np.arange(len(model.items))
-    if plan.blocks > 1 and examples.own:
-        # as their keys go, items of one block would be of one time: people would be drawn to one after the other
-        order = random.permutation(order)
-        for part in (examples, validation):
-            if part is not None:
-                fm_learning.relabel(part.labels, part.weights, order.astype(np.int32))
-    labels, by_user = examples.labels, np.diff(examples.labels.offsets).astype(np.int32)
-    by_item = fm_learning.column_counts(labels)
-    shaped = np.maximum(model.user_examples, by_user), np.maximum(model.item_examples, by_item[order])
-    model = replace(model, user_examples=shaped[0], item_examples=shaped[1], l2_user=l2)
-    users = fm_learning.side(model.user_bias, model.user_vectors, by_user, shaped[0], *l2)
-    items = fm_learning.side(
-        model.item_bias, model.item_vectors, by_item, shaped[1], params.l2_item_bias, params.l2_items, order
+
+
+def _prior(params: FactorizationMachineParams) -> fm_fitting.Prior:
+    assert params.l2_user_bias is not None, "the data have said"
+    assert params.l2_item_bias is not None, "the data have said"
+    return fm_fitting.Prior(
+        users=(params.l2_user_bias, params.l2_users),
+        items=(params.l2_item_bias, params.l2_items),
+        fields=params.l2_by_field,
+        other_fields=params.l2_fields,
+        initial_scale=params.initial_scale,
     )
-    done = fm_learning.passes(labels, examples.weights, model.base, users, items, plan, rates, random)
-    if validation is None:
-        losses, epochs = list(done), len(rates)
-    else:
-        tail = validation
-
-        def loss() -> float:
-            return fm_learning.mean_loss(tail.labels, tail.weights, model.base, users, items, logistic)
-
-        losses, epochs = fm_learning.until_worse(done, loss, params.patience or len(rates), (users.rows, items.rows))
-    factors = model.user_vectors.shape[1]
-    model.user_bias[:], model.user_vectors[:] = users.rows[:, -1], users.rows[:, :factors]
-    model.item_bias[:], model.item_vectors[:] = items.rows[order, -1], items.rows[order, :factors]
-    return replace(model, epochs=epochs), np.concatenate(losses)
 
 
-def _time_split(
-    interactions: Interactions, weights: Floats | None, share: float
-) -> tuple[tuple[Interactions, Floats | None], tuple[Interactions, Floats | None]]:
-    """What is learned from and what is looked at: the newest share of the examples."""
-    known = np.flatnonzero(~np.isnan(interactions.label))
-    order = known[np.argsort(interactions.time[known], kind="stable")]
-    cut = len(order) - round(len(order) * share)
-    parts = [np.sort(part) for part in (order[:cut], order[cut:])]
-    older, newer = ((splits.rows(interactions, part), None if weights is None else weights[part]) for part in parts)
-    return older, newer
-
-
-def _by_user(interactions: Interactions, users: Vocabulary, items: Vocabulary, weights: Floats | None) -> _Examples:
-    """The examples among the interactions."""
-    known = np.flatnonzero(~np.isnan(interactions.label))
-    rows, columns = users.rows(interactions.user[known]), items.rows(interactions.item[known]).astype(np.int32)
-    order = _order(rows, columns)
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(users))))).astype(np.int64)
-    values = interactions.label[known].astype(np.float32)
-    if weights is not None:
-        assert len(weights) == len(interactions), "Each interaction has a weight."
-        weights = np.asarray(weights, np.float32)[known][order]
-    return replace(_checked(Sparse(offsets, columns[order], values[order], len(items)), weights), own=True)
-
-
-def _order(rows: Rows, columns: ShortRows) -> Rows | slice:
-    """The order by user and item: as it is, mostly."""
-    ascending = (rows[1:] > rows[:-1]) | ((rows[1:] == rows[:-1]) & (columns[1:] > columns[:-1]))
-    return slice(None) if ascending.all() else np.lexsort((columns, rows))
-
-
-def _checked(labels: Sparse, weights: Floats | None) -> _Examples:
-    """The same, if it can be learned. Raises InvalidInput."""
-    if not np.isfinite(labels.values.sum(dtype=np.float64)):
-        raise InvalidInput("a label is no finite number: leave out the pairs that say nothing")
-    if weights is None:
-        return _Examples(labels, NO_WEIGHTS)
-    assert len(weights) == len(labels.values), "Each example has a weight."
-    if not np.isfinite(weights.sum(dtype=np.float64)) or (len(weights) and weights.min() < 0):
-        raise InvalidInput("a weight is below 0 or no finite number")
-    return _Examples(labels, np.ascontiguousarray(weights, np.float32))
-
-
-def _judged(examples: _Examples) -> NDArray[np.bool_]:
-    return fm_learning.column_counts(examples.labels) > 0
+def link_of(loss: fm_learning.Loss) -> Loss:
+    """The link of a model that was learned with this loss."""
+    return "squared" if loss == "squared" else "logistic"
 
 
 def _falling(first: float, epochs: int) -> Floats:
@@ -405,10 +378,12 @@ def _estimated(counts: NDArray[np.float64], sums: NDArray[np.float64], squares: 
     return float(np.clip(within / spread, 0.5, STRONGEST_L2)) if spread > 0 else STRONGEST_L2
 
 
-def score(model: FactorizationMachine, users: ArrayLike, items: ArrayLike) -> Floats:
+def score(
+    model: FactorizationMachine, users: ArrayLike, items: ArrayLike, events: Mapping[str, ArrayLike] | None = None
+) -> Floats:
     """Expected label (0..1) of each pair of keys: two arrays of one length, or that broadcast. Unknown keys are at the prior.
 
-    Nothing in the model changes.
+    `events` are the labels of the pairs by field of the event's side, of the same length. Nothing in the model changes.
     """
     wanted = np.broadcast_arrays(np.asarray(users, np.int64), np.asarray(items, np.int64))
     rows_of_users, rows_of_items = model.users.rows(wanted[0]), model.items.rows(wanted[1])
@@ -420,7 +395,48 @@ def score(model: FactorizationMachine, users: ArrayLike, items: ArrayLike) -> Fl
     known &= rows_of_users >= 0
     vectors = model.user_vectors[rows_of_users[known]], model.item_vectors[rows_of_items[known]]
     result[known] += np.einsum("nf,nf->n", *vectors)
+    if events:
+        vectors = of_fields.found(model.user_vectors, rows_of_users), of_fields.found(model.item_vectors, rows_of_items)
+        result += of_fields.of_events(model.fields, events, *vectors)
     return link(result, model.loss)
+
+
+def start_of_items(model: FactorizationMachine, fields: Sequence[Field], items: Vocabulary) -> tuple[Floats, Floats]:
+    """Bias (n,) and vector (n, F) of items of which only the labels are known: the sums of what was learned of these."""
+    tags = of_fields.tags(model.fields, fields, "item", items, len(items))
+    zero = np.zeros(len(items), np.float32), np.zeros((len(items), model.item_vectors.shape[1]), np.float32)
+    return of_fields.collapsed(tags, model.fields, *zero)
+
+
+def score_all(model: FactorizationMachine, users: NDArray[np.int64], labels: Sparse) -> Floats:
+    """(n, I) expected labels of all items for each of these n people (keys), of whom `labels` (n, I) are known.
+
+    Those who aren't in the model get the bias and the vector that explain their labels, held as those of the others were.
+    """
+    rows = model.users.rows(users)
+    bias, vectors = (
+        np.append(model.user_bias, np.float32(0))[rows],
+        np.zeros((len(rows), model.item_vectors.shape[1]), np.float32),
+    )
+    vectors[rows >= 0] = model.user_vectors[rows[rows >= 0]]
+    for person in np.flatnonzero(rows < 0):
+        columns, own = labels.row(int(person))
+        if len(columns):
+            bias[person], vectors[person] = _folded(model, columns, own)
+    raw = vectors @ np.asarray(model.item_vectors, np.float32).T
+    raw += model.item_bias
+    raw += (bias + np.float32(model.base))[:, np.newaxis]
+    return link(raw, model.loss)
+
+
+def _folded(model: FactorizationMachine, columns: ShortRows, labels: Floats) -> tuple[np.float32, Floats]:
+    """Bias and vector of somebody new with these labels."""
+    vectors = np.asarray(model.item_vectors[columns], np.float32)
+    features = np.column_stack((np.ones(len(columns), np.float32), vectors))
+    offsets = model.item_bias[columns] + np.float32(model.base)
+    bias, vector = (max(l2, 1e-6) for l2 in model.l2_user)
+    found = fold_in.solve(features, labels, offsets, np.array([bias, *[vector] * vectors.shape[1]]), model.loss)
+    return found[0], found[1:]
 
 
 def link(raw: Floats, loss: Loss) -> Floats:
@@ -438,7 +454,7 @@ def link(raw: Floats, loss: Loss) -> Floats:
 
 def to_arrays(model: FactorizationMachine) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot: vectors in half precision, since 13 factors of 1,000,000 items have to fit a small server."""
-    return {
+    return of_fields.arrays(model.fields) | {
         "users": model.users.keys,
         "user_bias": model.user_bias,
         "user_vectors": model.user_vectors.astype(np.float16),
@@ -453,8 +469,24 @@ def to_arrays(model: FactorizationMachine) -> dict[str, NDArray[Any]]:
     }
 
 
-def from_arrays(arrays: Mapping[str, NDArray[Any]], loss: Loss, base: float) -> FactorizationMachine:
-    """The model that a snapshot holds, in arrays of its own, to be learned further."""
+def header(model: FactorizationMachine) -> dict[str, Any]:
+    """The numbers beside the arrays, as JSON."""
+    return {
+        "loss": model.loss,
+        "base": model.base,
+        "factors": model.item_vectors.shape[1],
+        "epochs": model.epochs,
+        "l2_user": list(model.l2_user),
+        "fields": of_fields.described(model.fields),
+    }
+
+
+def from_arrays(
+    arrays: Mapping[str, NDArray[Any]], loss: Loss, base: float, header: Mapping[str, Any] | None = None
+) -> FactorizationMachine:
+    """The model that a snapshot holds, in arrays of its own, to be learned further. `header` is what `header` gave, None for
+    snapshots that have none."""
+    header = header or {}
     own = {name: np.array(array, np.float32) for name, array in arrays.items() if name.endswith(("_bias", "_vectors"))}
     return FactorizationMachine(
         loss=loss,
@@ -470,10 +502,15 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], loss: Loss, base: float) -> 
         sources=Vocabulary(np.array(arrays["sources"])),
         source_bias=own["source_bias"],
         source_vectors=own["source_vectors"],
+        epochs=header.get("epochs", 0),
+        fields=of_fields.of_arrays(arrays, header.get("fields", [])),
+        l2_user=tuple(header.get("l2_user", (UNKNOWN_L2, UNKNOWN_L2))),
     )
 
 
-def _base(examples: _Examples, params: FactorizationMachineParams) -> float:
+def _base(examples: Examples, params: FactorizationMachineParams) -> float:
+    if params.loss == "bpr":
+        return 0.0
     labels = examples.labels.values
     # half an example of each kind: all labels alike must not give an infinite logit, nor none at all a NaN
     mean = (labels.sum(dtype=np.float64) + 0.5) / (len(labels) + 1)
@@ -484,11 +521,12 @@ def _blank(base: float, params: FactorizationMachineParams) -> FactorizationMach
     nobody, bias = Vocabulary(np.empty(0, np.int64)), np.empty(0, np.float32)
     vectors, counts = np.empty((0, params.factors), np.float32), np.empty(0, np.int32)
     rows = (nobody, bias, vectors)
-    return FactorizationMachine(params.loss, base, *rows, counts, *rows, counts, *rows)
+    return FactorizationMachine(link_of(params.loss), base, *rows, counts, *rows, counts, *rows)
 
 
-def _with_rows(model: FactorizationMachine, users: Vocabulary, items: Vocabulary) -> FactorizationMachine:
+def _with_rows(model: FactorizationMachine, material: Material) -> FactorizationMachine:
     """A copy with a row, zero if it is new, for each of these users and items."""
+    users, items = material.users, material.items
     return replace(
         model,
         users=users,
@@ -539,6 +577,23 @@ def _start_items(
     rows, sources = rows[sources >= 0], sources[sources >= 0]
     model.item_bias[rows] = model.source_bias[sources]
     model.item_vectors[rows] += model.source_vectors[sources]
+
+
+def _untagged(rows: Rows, tags: Tags) -> Rows:
+    """Those of the rows that have no label of any field."""
+    untagged: Rows = rows[np.diff(tags.offsets)[rows] == 0]
+    return untagged
+
+
+def _start_tagged(model: FactorizationMachine, old: Vocabulary, items: Rows, material: Material) -> None:
+    """Put new users and items where what is known of their labels puts them."""
+    users = _split(len(model.users), model.users.rows(old.keys))[1]
+    for bias, vectors, tags, rows in (
+        (model.user_bias, model.user_vectors, material.user_tags, users),
+        (model.item_bias, model.item_vectors, material.item_tags, items),
+    ):
+        start = of_fields.collapsed(tags, material.known, np.zeros_like(bias), np.zeros_like(vectors))
+        bias[rows], vectors[rows] = start[0][rows], start[1][rows]
 
 
 def _with_sources(model: FactorizationMachine, rows: Rows, item_sources: ItemSources) -> FactorizationMachine:

@@ -20,7 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from palate.models.fm_learning import BATCH
-from palate.models.fm_tiles import prefetch, products, step
+from palate.models.fm_tiles import add, blend, prefetch, products, step
 
 AHEAD = 6
 """Examples between asking for the row of an item and using it."""
@@ -239,3 +239,284 @@ def _in_machine_code(function: Kernel, keep: bool) -> Kernel:
         return cast(Kernel, njit(function, cache=keep, **fast))
     except RuntimeError:  # numba found no folder at all that it may write
         return cast(Kernel, njit(function, **fast))
+
+
+SQUARED, LOGISTIC, PAIRWISE = 0, 1, 2
+"""The losses, as kernels have them."""
+
+TRIES = 8
+"""Draws of an item that the person likes less than theirs; after so many that they like as well, the example is left out."""
+
+
+def readable_fields(
+    visit: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    labels: Floats,
+    weights: Floats,
+    bounds: tuple[int, int],
+    turn: tuple[int, int],
+    base: np.float32,
+    rows: Floats,
+    steps: Floats,
+    starts: tuple[int, int],
+    user_tags: tuple[Any, Any, Any],
+    item_tags: tuple[Any, Any, Any],
+    event_tags: tuple[Any, Any, Any],
+    room: int,
+    touched: Floats,
+    loss: int,
+    losses: Floats,
+    adagrad: bool = False,
+) -> int:
+    """One pass of a factorization machine with any fields over these examples, as it is meant.
+
+    All rows are in one table: those of the users, from `starts[0]` those of the items, from `starts[1]` those of the labels.
+    Tags are (offsets, rows, shares) by user, by item, by example: see `fields.Tags`. The score is
+    base + Σ x b + ½(|Σ x v|² − Σ x²|v|²) over the rows of an example with their shares x, which is the sum of the products of
+    all pairs (Rendle, 2010). `touched` counts the examples of each row. With PAIRWISE the score of an item with a label above
+    a half is compared with that of another in `bounds`, drawn by chance (Rendle, Freudenthaler, Gantner and Schmidt-Thieme,
+    "BPR: Bayesian Personalized Ranking from Implicit Feedback", 2009). `room` is the most rows of one example.
+    """
+    entries = []
+    for u in visit:
+        first, end = offsets[u] + np.searchsorted(columns[offsets[u] : offsets[u + 1]], bounds)
+        state = _seeded(turn[1], int(u))
+        for place in first + places(int(end - first), *turn):
+            y, weight = float(labels[place]), weights[place] if len(weights) else 1.0
+            takes = [_taken(rows, u, columns[place], place, starts, user_tags, item_tags, event_tags)]
+            if loss == PAIRWISE:
+                other, state = (
+                    _other(state, columns[first:end], labels[first:end], y, bounds) if y > 0.5 else (-1, state)
+                )
+                if other < 0:
+                    continue
+                takes.append(_taken(rows, u, other, place, starts, user_tags, item_tags, event_tags))
+            raws = [float(base) + _machine(rows, *take)[0] for take in takes]
+            raw = raws[0] - raws[1] if loss == PAIRWISE else raws[0]
+            y = 1.0 if loss == PAIRWISE else y
+            error = y - (raw if loss == SQUARED else 1 / (1 + np.exp(-raw)))
+            value = error * error if loss == SQUARED else np.logaddexp(0, raw) - y * raw
+            entries.append((weight * value, weight))
+            error *= weight
+            forces = [_forces(rows, steps, *take, error, adagrad) for take in takes]
+            curvature = weight * (1.0 if loss == SQUARED else 0.25)
+            error /= 1 + curvature * sum(float(length @ force) for _, (length, _, _), force in forces)
+            for sign, (chosen, shares), (total, rates, _) in zip((1, -1), takes, forces, strict=False):
+                _move(rows, chosen, shares, total, rates, sign * error)
+                np.add.at(touched, chosen, 1)
+    return _batches(entries, losses)
+
+
+def _taken(rows: Floats, u: int, i: int, place: int, starts: tuple[int, int], *tags: Any) -> tuple[Any, Any]:
+    """The rows of an example, and their shares: user, the user's labels, item, the item's labels, the event's labels."""
+    found: list[tuple[int, float]] = [(u, 1.0)]
+    for number, (owner, (offsets, of, shares)) in enumerate(zip((u, i, place), tags, strict=True)):
+        found += [(starts[0] + i, 1.0)] if number == 1 else []
+        if len(offsets) > 1:
+            cells = slice(offsets[owner], offsets[owner + 1])
+            found += zip((starts[1] + of[cells]).tolist(), shares[cells].tolist(), strict=True)
+    return np.array([row for row, _ in found]), np.array([share for _, share in found])
+
+
+def _machine(rows: Floats, chosen: Any, shares: Any) -> tuple[float, Any]:
+    """The score without its base, and the sum of the vectors."""
+    vectors, biases = rows[chosen, :-1] * shares[:, np.newaxis], rows[chosen, -1] * shares
+    total = vectors.sum(axis=0, dtype=np.float64)
+    return float(biases.sum() + (total @ total - (vectors**2).sum()) / 2), total
+
+
+def _forces(rows: Floats, steps: Floats, chosen: Any, shares: Any, error: float, adagrad: bool) -> tuple[Any, Any, Any]:
+    """The sum of the vectors, the rates of each row, and the square of the score's gradient by each row."""
+    total = _machine(rows, chosen, shares)[1]
+    force = shares**2 * (1 + ((total - shares[:, np.newaxis] * rows[chosen, :-1]) ** 2).sum(axis=1))
+    squares = error * error * force / rows.shape[1]
+    rates = np.array([_rate(steps[row], square, adagrad) for row, square in zip(chosen, squares, strict=True)]).T
+    return total, rates, force
+
+
+def _move(rows: Floats, chosen: Any, shares: Any, total: Any, rates: Any, error: float) -> None:
+    for row, share, length, bias_kept, kept in zip(chosen, shares, *rates, strict=True):
+        vector, bias = rows[row, :-1].astype(np.float64), rows[row, -1]
+        rows[row, :-1] = (vector + length * error * share * (total - share * vector)) * kept
+        rows[row, -1] = (bias + length * error * share) * bias_kept
+
+
+def _other(state: int, columns: Any, labels: Floats, label: float, bounds: tuple[int, int]) -> tuple[int, int]:
+    """An item that the person likes less than one with this label, −1 if there seems to be none; and the next state."""
+    for _ in range(TRIES):
+        state = _next(state)
+        item = bounds[0] + (((state * 2685821657736338717 % 2**64) >> 32) * (bounds[1] - bounds[0]) >> 32)
+        place = int(np.searchsorted(columns, item))
+        if place == len(columns) or columns[place] != item or labels[place] < label:
+            return item, state
+    return -1, state
+
+
+def _seeded(turn: int, user: int) -> int:
+    return ((turn + 1) * 0x9E3779B97F4A7C15 + (user + 1) * 0xBF58476D1CE4E5B9) % 2**64 | 1
+
+
+def _next(state: int) -> int:
+    """Xorshift* (Marsaglia 2003, Vigna 2016)."""
+    state ^= state >> 12
+    state ^= (state << 25) % 2**64
+    return state ^ state >> 27
+
+
+@njit(inline="always", **fast)
+def _shifted(state: Any) -> Any:
+    """`_next`"""
+    state ^= state >> np.uint64(12)
+    state ^= state << np.uint64(25)
+    return state ^ (state >> np.uint64(27))
+
+
+@njit(inline="always", **fast)
+def _add_tags(chosen: Any, shares: Any, count: int, owner: int, start: int, tags: Any) -> int:
+    """The number of rows after the tags of this owner are added."""
+    if len(tags[0]) > 1:
+        for place in range(tags[0][owner], tags[0][owner + 1]):
+            chosen[count] = start + tags[1][place]
+            shares[count] = tags[2][place]
+            count += 1
+    return count
+
+
+@njit(inline="always", **fast)
+def _evaluated(rows: Any, chosen: Any, shares: Any, count: int, total: Any, width: int) -> Any:
+    """`_machine`, with the sum of the vectors in `total`; and its square."""
+    for f in range(width):
+        total[f] = 0
+    address, table, biases, own = total.ctypes.data, rows.ctypes.data, np.float32(0), np.float32(0)
+    for m in range(count):
+        share = shares[m]
+        own += share * share * add(address, table + chosen[m] * (4 * width), share, width)
+        biases += share * rows[chosen[m], width - 1]
+    square, _ = products(address, address, width)
+    return biases + np.float32(0.5) * (square - own), square
+
+
+@njit(inline="always", **fast)
+def _paced_forces(example: Any, square: Any, error: Any, rates: Any, adagrad: bool, width: int) -> Any:
+    """`_forces`, with the rates in `rates`; Σ length · force."""
+    rows, steps, chosen, shares, count, total = example
+    one, two, zero, found = np.float32(1), np.float32(2), np.float32(0), np.float32(0)
+    address, table = total.ctypes.data, rows.ctypes.data
+    for m in range(count):
+        share = shares[m]
+        dot, own = products(address, table + chosen[m] * (4 * width), width)
+        force = share * share * (one + max(square + share * (share * own - two * dot), zero))
+        length, bias_kept, kept = _paced(steps, chosen[m], error * error * force / np.float32(width), adagrad)
+        rates[m, 0], rates[m, 1], rates[m, 2] = length, bias_kept, kept
+        found += length * force
+    return found
+
+
+@njit(inline="always", **fast)
+def _moved(
+    rows: Any, chosen: Any, shares: Any, count: int, total: Any, rates: Any, error: Any, touched: Any, width: int
+) -> None:
+    """`_move`, and what was moved is counted."""
+    address, table, one = total.ctypes.data, rows.ctypes.data, np.float32(1)
+    for m in range(count):
+        by, kept = rates[m, 0] * error * shares[m], rates[m, 2]
+        bias = (rows[chosen[m], width - 1] + by) * rates[m, 1]
+        blend(table + chosen[m] * (4 * width), address, kept * (one - by * shares[m]), kept * by, bias, width)
+        touched[chosen[m]] += one
+
+
+@njit(**fast)
+def _drawn(states: Any, columns: Any, labels: Any, first: int, end: int, label: Any, bounds: Any) -> Any:
+    """`_other`"""
+    for _ in range(TRIES):
+        states[0] = _shifted(states[0])
+        draw = (states[0] * np.uint64(2685821657736338717)) >> np.uint64(32)
+        item = bounds[0] + np.int64((draw * np.uint64(bounds[1] - bounds[0])) >> np.uint64(32))
+        place, after = _range(columns, first, end, item, item + 1)
+        if place == after or labels[place] < label:
+            return np.int64(item)
+    return np.int64(-1)
+
+
+@njit(inline="always", **fast)
+def _residual(raw: Any, y: Any, loss: int) -> Any:
+    """The error, and the loss."""
+    if loss == SQUARED:
+        return y - raw, (y - raw) * (y - raw)
+    one, zero = np.float32(1), np.float32(0)
+    tail = np.exp(-abs(raw))
+    return y - (one if raw >= zero else tail) / (one + tail), max(raw, zero) - y * raw + np.log(one + tail)
+
+
+def fields(width: int, adagrad: bool, keep: bool = True) -> Kernel:
+    """`readable_fields` in machine code for rows of this width."""
+    return _fields(width, adagrad, keep)
+
+
+@cache
+def _fields(width: int, adagrad: bool, keep: bool) -> Kernel:
+    # fmt: off
+    def learn(
+        visit: Any, offsets: Any, columns: Any, labels: Any, weights: Any, bounds: Any, turn: Any, base: Any, rows: Any,
+        steps: Any, starts: Any, user_tags: Any, item_tags: Any, event_tags: Any, room: Any, touched: Any, loss: Any, losses: Any,
+    ) -> int:
+        # fmt: on
+        one, curvature = np.float32(1), np.float32(1 if loss == SQUARED else 0.25)
+        chosen, shares = np.zeros((2, room), np.int64), np.ones((2, room), np.float32)
+        rates, totals = np.zeros((2, room, 3), np.float32), np.zeros((2, width), np.float32)
+        sizes, squares, states = np.zeros(2, np.int64), np.zeros(2, np.float32), np.zeros(1, np.uint64)
+        compared = 2 if loss == PAIRWISE else 1
+        total, weighed, done, batch = 0.0, 0.0, 0, 0
+        for u in visit:
+            first, end = _range(columns, offsets[u], offsets[u + 1], bounds[0], bounds[1])
+            count = end - first
+            if not count:
+                continue
+            stride, at = turn[0] % count, turn[1] % count
+            seed = np.uint64(turn[1] + 1) * np.uint64(0x9E3779B97F4A7C15)
+            states[0] = (seed + np.uint64(u + 1) * np.uint64(0xBF58476D1CE4E5B9)) | np.uint64(1)
+            for side in range(compared):
+                chosen[side, 0] = u
+                of_user = _add_tags(chosen[side], shares[side], 1, u, starts[1], user_tags)
+            for _ in range(count):
+                place = first + at
+                at += stride
+                at -= count if at >= count else 0
+                y, weight = labels[place], np.float32(weights[place]) if len(weights) else one
+                item, raw, force = np.int64(columns[place]), np.float32(0), np.float32(0)
+                for side in range(compared):
+                    if side == 1:
+                        item = _drawn(states, columns, labels, first, end, y, bounds) if y > 0.5 else np.int64(-1)
+                        if item < 0:
+                            break
+                    chosen[side, of_user], shares[side, of_user] = starts[0] + item, one
+                    size = _add_tags(chosen[side], shares[side], of_user + 1, item, starts[1], item_tags)
+                    sizes[side] = _add_tags(chosen[side], shares[side], size, place, starts[1], event_tags)
+                    score, squares[side] = _evaluated(rows, chosen[side], shares[side], sizes[side], totals[side], width)
+                    raw += score if side == 0 else -score
+                if item < 0:
+                    continue
+                error, value = _residual(raw, one, loss) if compared == 2 else _residual(base + raw, y, loss)
+                total += weight * value
+                weighed += float(weight)
+                done += 1
+                if done == BATCH:
+                    losses[batch] = total / max(weighed, 1e-30)
+                    batch += 1
+                    total, weighed, done = 0.0, 0.0, 0
+                error *= weight
+                for side in range(compared):
+                    own = rows, steps, chosen[side], shares[side], sizes[side], totals[side]
+                    force += _paced_forces(own, squares[side], error, rates[side], adagrad, width)
+                error /= one + curvature * weight * force
+                for side in range(compared):
+                    by = error if side == 0 else -error
+                    _moved(rows, chosen[side], shares[side], sizes[side], totals[side], rates[side], by, touched, width)
+        if done:
+            losses[batch] = total / max(weighed, 1e-30)
+            batch += 1
+        return batch
+
+
+    return _in_machine_code(learn, keep)

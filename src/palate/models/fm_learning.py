@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate.matrix import Sparse
+from palate.models.fields import NO_TAGS, Tags
 
 BATCH = 512
 """Examples whose mean loss makes one entry of the loss curve."""
@@ -38,13 +39,15 @@ CHUNK = 1 << 20
 Floats = NDArray[np.float32]
 Counts = NDArray[np.int32]
 Learn = Callable[..., int]
+Loss = Literal["squared", "logistic", "bpr"]
+LOSSES: tuple[Loss, ...] = ("squared", "logistic", "bpr")
 
 
 @dataclass(frozen=True)
 class Plan:
     """How passes are made."""
 
-    logistic: bool
+    loss: Loss
     adagrad: bool
     blocks: int
     threads: int
@@ -61,10 +64,38 @@ class Side:
     """(n,) examples of the row in these data."""
     shaped: Counts
     """(n,) examples that ever shaped it, these among them."""
-    l2_bias: float
-    l2: float
+    l2_bias: float | Floats
+    """For all rows, or (n,) for each; likewise `l2`."""
+    l2: float | Floats
     steps: Floats
     """(n, 4): see `fm_kernels.readable_pairs`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What is learned from: a row for each user, a column for each item, a weight for each cell (or none for 1)."""
+
+    labels: Sparse
+    weights: Floats
+    events: Tags = NO_TAGS
+    """The labels of each cell."""
+    own: bool = False
+    """Whether they may be changed: nobody else has them."""
+
+
+class Task(Protocol):
+    """One kernel at work: learns from some users' examples with items in `bounds`, in the order of `turn`, as the thread of this
+    block; returns the mean losses of its batches."""
+
+    def __call__(
+        self,
+        examples: Examples,
+        visit: Counts,
+        bounds: tuple[int, int],
+        turn: tuple[int, int],
+        block: int,
+        only_look: bool = False,
+    ) -> Floats: ...
 
 
 def side(
@@ -72,8 +103,8 @@ def side(
     vectors: Floats,
     here: Counts,
     shaped: Counts,
-    l2_bias: float,
-    l2: float,
+    l2_bias: float | Floats,
+    l2: float | Floats,
     places: NDArray[np.int64] | None = None,
 ) -> Side:
     """A side that starts with these biases and vectors; they are copied. `places` are the rows of each, None: as they are.
@@ -94,80 +125,130 @@ def width_of(factors: int) -> int:
     return -(-(factors + 1) // LANES) * LANES
 
 
-def plan(examples: int, logistic: bool, adagrad: bool, blocks: int | None, threads: int | None, racing: bool) -> Plan:
+def plan(examples: int, loss: Loss, adagrad: bool, blocks: int | None, threads: int | None, racing: bool) -> Plan:
     """The numbers of blocks and threads that weren't given: by the number of examples and by that of processors."""
     if blocks is None:
         blocks = BLOCKS if examples >= FEWEST else 1
-    return Plan(logistic, adagrad, blocks, threads or len(os.sched_getaffinity(0)), racing)
+    return Plan(loss, adagrad, blocks, threads or len(os.sched_getaffinity(0)), racing)
+
+
+def pairs(users: Side, items: Side, base: float, plan: Plan) -> Task:
+    """The task of a machine of users and items alone."""
+    from palate.models import fm_kernels  # here: most processes only score, and numba takes half a second and 60 MB
+
+    width = users.rows.shape[1]
+    learn = compiled(lambda keep: fm_kernels.pairs(width, plan.adagrad, keep), _no_pairs(width))
+
+    def task(
+        examples: Examples,
+        visit: Counts,
+        bounds: tuple[int, int],
+        turn: tuple[int, int],
+        block: int,
+        only_look: bool = False,
+    ) -> Floats:
+        labels, steps = examples.labels, [still(len(one.rows)) if only_look else one.steps for one in (users, items)]
+        losses = room_for_losses(labels, visit)
+        # fmt: off
+        count = learn(
+            visit, labels.offsets, labels.columns, labels.values, examples.weights, bounds, turn, np.float32(base),
+            users.rows, items.rows, *steps, plan.loss == "logistic", losses,
+        )
+        # fmt: on
+        return losses[:count]
+
+    return task
+
+
+def _no_pairs(width: int) -> tuple[Any, ...]:
+    """Arguments of `fm_kernels.pairs` that say nothing."""
+    whole, numbers, rows = np.zeros(1, np.int64), np.zeros(0, np.float32), np.zeros((0, width), np.float32)
+    short, steps, none = np.zeros(0, np.int32), np.zeros((0, 4), np.float32), (0, 0)
+    return short, whole, short, numbers, numbers, none, none, np.float32(0), rows, rows, steps, steps, True, numbers
+
+
+def compiled(kernel: Callable[[bool], Learn], nothing: tuple[Any, ...]) -> Learn:
+    """The kernel, compiled by arguments that say nothing before threads use it; kept on disk where that can be."""
+    try:
+        learn = kernel(True)
+        learn(*nothing)
+    except OSError:  # the folder of the compiled code can't be written
+        learn = kernel(False)
+    return learn
+
+
+def still(rows: int) -> Floats:
+    """Steps that leave rows where they are."""
+    return np.tile(np.array([0, 1, 1, 1], np.float32), (rows, 1))
+
+
+def room_for_losses(labels: Sparse, visit: Counts) -> Floats:
+    """An entry for each batch that these users' examples can make."""
+    cells = labels.offsets[visit + 1] - labels.offsets[visit]
+    return np.empty(int(cells.sum()) // BATCH + 1, np.float32)
 
 
 def passes(
-    labels: Sparse,
-    weights: Floats,
-    base: float,
-    users: Side,
-    items: Side,
+    task: Task,
+    examples: Examples,
+    by_item: Counts,
     plan: Plan,
     rates: Floats,
     random: np.random.Generator,
+    sides: Sequence[Side],
+    meet: Callable[[], None] | None = None,
 ) -> Iterator[Floats]:
-    """Change the rows by one pass over all examples for each rate; after each pass the mean losses of its batches."""
-    active = np.flatnonzero(np.diff(labels.offsets)).astype(np.int32)
-    learn = _kernel(users.rows.shape[1], plan.adagrad)
+    """One pass over all examples for each rate, by steps of these sides; after each pass the mean losses of its batches.
+
+    `meet` is called when the threads of a round have ended.
+    """
+    active = np.flatnonzero(np.diff(examples.labels.offsets)).astype(np.int32)
     with ThreadPoolExecutor(plan.threads) as pool:
         for rate in rates:
-            for one in (users, items):
-                _set_steps(one, rate, plan.adagrad)
-            turn = int(random.choice(PRIMES)), int(random.integers(1 << 30))
-            order = active[random.permutation(len(active))]
+            for side in sides:
+                set_steps(side, rate, plan.adagrad)
+            turn, order = _turn(random), active[random.permutation(len(active))]
+            found = [np.empty(0, np.float32)]
+            for one in _rounds(examples, order, by_item, plan, random):
+                found += pool.map(lambda part: task(examples, part[0], part[1], turn, part[2]), one)  # noqa: B023
+                if meet is not None:
+                    meet()
+            yield np.concatenate(found)
 
-            def task(visit: Counts, bounds: tuple[int, int], turn: tuple[int, int] = turn) -> Floats:
-                losses = np.empty(int(users.here[visit].sum(dtype=np.int64)) // BATCH + 1, np.float32)
-                count = learn(
-                    visit,
-                    labels.offsets,
-                    labels.columns,
-                    labels.values,
-                    weights,
-                    bounds,
-                    turn,
-                    np.float32(base),
-                    users.rows,
-                    items.rows,
-                    users.steps,
-                    items.steps,
-                    plan.logistic,
-                    losses,
-                )
-                return losses[:count]
 
-            turns = random.permutation(plan.blocks).tolist()
-            found = _rounds(task, order, users.here, items.here, plan, turns, pool)
-            yield np.concatenate([np.empty(0, np.float32), *found])
+def _turn(random: np.random.Generator) -> tuple[int, int]:
+    return int(random.choice(PRIMES)), int(random.integers(1 << 30))
+
+
+Part = tuple[Counts, tuple[int, int], int]
+"""Users, a range of items, and the number of the block."""
 
 
 def _rounds(
-    task: Callable[[Counts, tuple[int, int]], Floats],
-    order: Counts,
-    by_user: Counts,
-    by_item: Counts,
-    plan: Plan,
-    turns: list[int],
-    pool: ThreadPoolExecutor,
-) -> list[Floats]:
-    """One pass: for each round the losses of its tasks."""
-    if plan.racing and plan.threads > 1:
-        parts = np.split(order, cuts(by_user[order], 4 * plan.threads)[1:-1])
-        return list(pool.map(lambda visit: task(visit, (0, len(by_item))), parts))
+    examples: Examples, order: Counts, by_item: Counts, plan: Plan, random: np.random.Generator
+) -> Iterator[list[Part]]:
+    """For each round of a pass its parts, which may be learned at the same time."""
+    by_user = np.diff(examples.labels.offsets)[order]
+    whole = (0, len(by_item))
+    if plan.racing:
+        yield [(visit, whole, 0) for visit in np.split(order, cuts(by_user, 4 * plan.threads)[1:-1])]
+        return
     if plan.blocks == 1:
-        return [task(order, (0, len(by_item)))]
-    parts = np.split(order, cuts(by_user[order], plan.blocks)[1:-1])
-    ends = cuts(by_item, plan.blocks).tolist()
-    ranges = list(pairwise(ends))
-    found: list[Floats] = []
-    for turn in turns:
-        found += pool.map(task, parts, ranges[turn:] + ranges[:turn])
-    return found
+        yield [(order, whole, 0)]
+        return
+    blocks = np.split(order, cuts(by_user, plan.blocks)[1:-1])
+    ranges = list(pairwise(cuts(by_item, plan.blocks).tolist()))
+    for turn in random.permutation(plan.blocks).tolist():
+        turned = ranges[turn:] + ranges[:turn]
+        yield [(visit, bounds, block) for block, (visit, bounds) in enumerate(zip(blocks, turned, strict=True))]
+
+
+def mean_loss(task: Task, examples: Examples) -> float:
+    """The loss as things are, without learning."""
+    labels = examples.labels
+    visit = np.flatnonzero(np.diff(labels.offsets)).astype(np.int32)
+    losses = task(examples, visit, (0, labels.width), (int(PRIMES[0]), 0), 0, True).astype(np.float64)
+    return float(losses.mean()) if len(losses) else 0.0
 
 
 def cuts(counts: NDArray[Any], parts: int) -> NDArray[np.int64]:
@@ -181,7 +262,7 @@ def cuts(counts: NDArray[Any], parts: int) -> NDArray[np.int64]:
     return np.concatenate(([0], np.minimum(inner, len(counts)), [len(counts)])).astype(np.int64)
 
 
-def _set_steps(side: Side, rate: np.float32, adagrad: bool) -> None:
+def set_steps(side: Side, rate: np.float32, adagrad: bool) -> None:
     """The length of each row's steps, and what regularisation does to it.
 
     A row of which most examples were learned before takes short steps; the square was measured: it keeps rows still that a
@@ -195,37 +276,7 @@ def _set_steps(side: Side, rate: np.float32, adagrad: bool) -> None:
     lengths = rate * pace
     side.steps[:, 0] = lengths
     for column, l2 in ((1, side.l2_bias), (2, side.l2)):
-        side.steps[:, column] = 1 / (1 + np.float32(l2) * lengths * share)
-
-
-def _kernel(width: int, adagrad: bool) -> Learn:
-    """The kernel, compiled before threads use it; kept on disk where there is a folder that can be written."""
-    from palate.models import fm_kernels  # here: most processes only score, and numba takes half a second and 60 MB
-
-    whole, numbers, rows = np.zeros(1, np.int64), np.zeros(0, np.float32), np.zeros((0, width), np.float32)
-    short, steps, none = np.zeros(0, np.int32), np.zeros((0, 4), np.float32), (0, 0)
-    nothing = (
-        short,
-        whole,
-        short,
-        numbers,
-        numbers,
-        none,
-        none,
-        np.float32(0),
-        rows,
-        rows,
-        steps,
-        steps,
-        True,
-        numbers,
-    )
-    try:
-        learn = fm_kernels.pairs(width, adagrad)
-        learn(*nothing)
-    except OSError:  # the folder of the compiled code can't be written
-        learn = fm_kernels.pairs(width, adagrad, keep=False)
-    return learn
+        side.steps[:, column] = 1 / (1 + np.asarray(l2, np.float32) * lengths * share)
 
 
 def chunks(labels: Sparse) -> Iterator[tuple[Counts, slice]]:
@@ -239,8 +290,9 @@ def chunks(labels: Sparse) -> Iterator[tuple[Counts, slice]]:
         start = end
 
 
-def relabel(labels: Sparse, weights: Floats, places: NDArray[np.int32]) -> None:
+def relabel(examples: Examples, places: NDArray[np.int32]) -> None:
     """Exchange the columns in place: column c becomes `places[c]`."""
+    labels, weights = examples.labels, examples.weights
     for rows, cells in chunks(labels):
         columns = places[labels.columns[cells]]
         order = np.argsort(rows.astype(np.int64) * labels.width + columns)
@@ -269,18 +321,6 @@ def moments(labels: Sparse) -> tuple[NDArray[np.float64], NDArray[np.float64], f
                 sums[0] += np.bincount(places, minlength=sums.shape[1])
                 sums[1] += np.bincount(places, values, minlength=sums.shape[1])
     return by_row, by_column, squares
-
-
-def mean_loss(labels: Sparse, weights: Floats, base: float, users: Side, items: Side, logistic: bool) -> float:
-    """The loss as things are, without learning."""
-    total = weighed = 0.0
-    for rows, cells in chunks(labels):
-        own, other, y = users.rows[rows], items.rows[labels.columns[cells]], labels.values[cells]
-        weight = weights[cells] if len(weights) else np.ones(len(y), np.float32)
-        raw = base + own[:, -1] + other[:, -1] + np.einsum("nf,nf->n", own[:, :-1], other[:, :-1])
-        losses = np.logaddexp(0, raw) - y * raw if logistic else np.square(y - raw)
-        total, weighed = total + float(weight @ losses), weighed + float(weight.sum(dtype=np.float64))
-    return total / max(weighed, 1e-30)
 
 
 def until_worse(

@@ -12,6 +12,7 @@ from palate import matrix
 from palate.domain import Interactions
 from palate.matrix import Sparse
 from palate.models.factorization_machine import NO_SOURCES, ItemSources
+from palate.models.fields import Field
 from palate.vocabulary import Vocabulary, vocabulary
 
 
@@ -24,6 +25,8 @@ class Material:
     items: Vocabulary
     now: datetime
     item_sources: ItemSources = NO_SOURCES
+    fields: tuple[Field, ...] = ()
+    """What else is known of users, items and events, for models that can learn from it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,11 +54,13 @@ MODELS: dict[str, Entry] = {
     ),
     "fm": Entry(
         params=fm.FactorizationMachineParams,
-        fit=lambda material, params, seed: fm.fit(material.interactions, material.item_sources, params, seed)[0],
-        score_all=lambda model, known: fm.score(model, known.users[:, None], model.items.keys[None, :]),
+        fit=lambda material, params, seed: fm.fit(
+            material.interactions, material.item_sources, params, seed, fields=material.fields
+        )[0],
+        score_all=lambda model, known: fm.score_all(model, known.users, known.labels),
         to_arrays=fm.to_arrays,
-        header=lambda model: {"loss": model.loss, "base": model.base, "factors": model.item_vectors.shape[1]},
-        from_arrays=lambda arrays, header, items: fm.from_arrays(arrays, header["loss"], header["base"]),
+        header=fm.header,
+        from_arrays=lambda arrays, header, items: fm.from_arrays(arrays, header["loss"], header["base"], header),
     ),
     "itemknn": Entry(
         params=item_knn.ItemKnnParams,
