@@ -6,18 +6,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 from feed_world import NOW, World, item
 
 from palate import database, feed, snapshots
 from palate.database import reading
 from palate.delivery import forgetting
-from palate.examples import SECTIONS
+from palate.examples import SECTIONS, Kind
 from palate.feed import FeedParams
 from palate.live import Live
 from palate.models.implicit_als import ImplicitALSParams
 from palate.models.registry import MODELS, Name
-from palate.train import Cycle, Params, TrainParams, run_cycle
+from palate.train import Cycle, Params, TrainParams, find_due, run_cycle
 
 PLAIN = FeedParams(exploration=0, source_spread=0, label_spread=0, freshness=0)
 """The model's order, untouched."""
@@ -50,8 +51,8 @@ class Tavern(World):
             self.act(f"u{person}", "like", *(f"{own}-{n}" for n in chosen))
             self.act(f"u{person}", "dislike", *(f"{other}-{n}" for n in chosen[:5]))
 
-    def train(self, full: bool = True) -> Cycle:
-        cycle = run_cycle(self.engine, self.data, params(self.model), NOW, full=full)
+    def train(self, kind: Kind = "full") -> Cycle:
+        cycle = run_cycle(self.engine, self.data, params(self.model), NOW, kind=kind)
         self.live.refresh(NOW)
         return cycle
 
@@ -128,7 +129,7 @@ def test_an_incremental_cycle_takes_up_new_people_and_new_items(fresh: Tavern) -
         own = KINDS[person % 2]
         fresh.act(f"u{person}", "like", *(f"{own}-{n}" for n in range(8)), now=LATER)
         fresh.act(f"u{person}", "like" if own == "rum" else "dislike", "rum-new", now=LATER)
-    cycle = fresh.train(full=False)
+    cycle = fresh.train("incremental")
     assert not cycle.full
     assert cycle.examples == 90
     snapshot = fresh.live.snapshot
@@ -137,6 +138,30 @@ def test_an_incremental_cycle_takes_up_new_people_and_new_items(fresh: Tavern) -
     mine, theirs = (fresh.scores(user, "rum-new")["rum-new"] for user in ("u1", "u0"))
     assert mine > theirs
     assert fresh.kinds("u31") == ["rum"] * 4
+
+
+def test_between_cycles_new_items_get_vectors_while_people_stay(fresh: Tavern) -> None:
+    first = fresh.train()
+    fresh.add(item("rum-new", "s1"), now=LATER)
+    for person in range(12):
+        fresh.act(f"u{person}", "like" if person % 2 else "dislike", "rum-new", now=LATER)
+    few = msgspec.structs.replace(params(fresh.model), train=TrainParams(models=(fresh.model,), new_item_events=12))
+    due = find_due(fresh.engine, fresh.data, few, LATER)
+    assert (None if due is None else due.kind) == ("items" if fresh.model in ("fm", "ials") else None)
+    before = fresh.live.snapshot
+    cycle = fresh.train("items")
+    after = fresh.live.snapshot
+    assert before is not None
+    assert after is not None
+    assert (cycle.kind, cycle.seq, after.header["learned"]) == ("items", first.seq + 12, first.seq)
+    assert after.header["quality"][fresh.model].keys() == before.header["quality"][fresh.model].keys()
+    for name in ("user_vectors", "user_bias", "ials_user_vectors"):
+        if name in after.arrays:
+            assert after.arrays[name].tolist() == before.arrays[name].tolist()
+    liked, disliked = (fresh.scores(user, "rum-new")["rum-new"] for user in ("u21", "u20"))
+    assert liked > disliked + 0.05
+    assert find_due(fresh.engine, fresh.data, few, LATER) is None
+    assert fresh.train("incremental").examples == 12
 
 
 def test_who_is_forgotten_is_in_no_part_of_any_model(fresh: Tavern) -> None:
@@ -152,7 +177,7 @@ def test_who_is_forgotten_is_in_no_part_of_any_model(fresh: Tavern) -> None:
     assert len(after.arrays["history_weights"]) == len(before.arrays["history_weights"]) - 14
     with reading(fresh.engine) as connection:
         assert len(fresh.live.person(connection, "u0", after).history) == 0
-    assert not fresh.train(full=False).full
+    assert not fresh.train("incremental").full
 
 
 def test_until_the_model_of_the_settings_is_learned_another_stands_in(fresh: Tavern) -> None:
@@ -164,7 +189,7 @@ def test_until_the_model_of_the_settings_is_learned_another_stands_in(fresh: Tav
     fresh.live.refresh(NOW)
     assert fresh.live.pool.model.name == "fm"
     assert fresh.kinds("u0") == ["tea"] * 4
-    cycle = run_cycle(fresh.engine, fresh.data, params("fm", fresh.model), NOW, full=False)
+    cycle = run_cycle(fresh.engine, fresh.data, params("fm", fresh.model), NOW, kind="incremental")
     fresh.live.refresh(NOW)
     assert not cycle.full
     assert fresh.live.pool.model.name == fresh.model
@@ -193,6 +218,25 @@ def test_the_same_log_and_seed_give_the_same_bytes(fresh: Tavern) -> None:
         assert fresh.live.snapshot is not None
         made.append({name: array.tobytes() for name, array in fresh.live.snapshot.arrays.items()})
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("model", [name for name in get_args(Name) if name != "fm"])
+def test_where_nobody_votes_people_are_served_by_what_they_opened(model: Name, tmp_path: Path) -> None:
+    world = World(database.connect(None, tmp_path), tmp_path, None)
+    database.migrate(world.engine)
+    world.live = Live(world.engine, tmp_path, model=model)
+    world.add(*(item(f"{kind}-{n}", "s1") for n in range(16) for kind in KINDS))
+    for person in range(24):
+        own = KINDS[person % 2]
+        world.act(f"u{person}", "opened", *(f"{own}-{n}" for n in world.rng.permutation(15)[:9]), f"{KINDS[0]}-15")
+    assert run_cycle(world.engine, tmp_path, params("fm", model), NOW).version is not None
+    world.live.refresh(NOW)
+    assert world.live.pool.model.name == model
+    assert world.ids("stranger", 1, params=PLAIN, log=False) == ["tea-15"]
+    if model != "popularity":
+        served = world.serve("u1", 4, params=PLAIN, log=False).items
+        assert [place.item.id.split("-")[0] for place in served] == ["rum"] * 4
+        assert any(reason.text.startswith("Because «") for reason in served[0].reasons)
 
 
 def names(tavern: Tavern) -> list[str]:

@@ -118,7 +118,7 @@ def test_an_incremental_cycle_learns_what_is_new(engine: sa.Engine, data: Path) 
     first = run_cycle(engine, data, Params(), NOW)
     fresh = votes(*(("new", f"i{item}", "like" if item % 2 == 0 else "dislike") for item in range(12)))
     append(engine, fresh)
-    second = run_cycle(engine, data, Params(), NOW + DAY, full=False)
+    second = run_cycle(engine, data, Params(), NOW + DAY, kind="incremental")
     assert (second.full, second.examples, second.loss) == (False, 12, None)
     assert second.version != first.version
     assert second.seq == first.seq + 12
@@ -221,7 +221,7 @@ def test_with_too_few_examples_for_a_test_it_is_published_and_said(engine: sa.En
 def test_without_an_example_nothing_is_published(engine: sa.Engine, data: Path) -> None:
     for happened in ([], votes(("a", "x", "shown"), ("a", "x", "viewed"), ("b", "x", "unheard_of"))):
         append(engine, happened)
-        cycle = run_cycle(engine, data, Params(), NOW, full=False)
+        cycle = run_cycle(engine, data, Params(), NOW, kind="incremental")
         assert (cycle.version, cycle.examples) == (None, 0)
         assert "nothing to learn from yet" in cycle.summary()
     assert len(recorded(engine)) == 2
@@ -313,12 +313,12 @@ def test_a_loss_that_stood_still_and_jumps_brings_a_full_fit(engine: sa.Engine, 
     append(engine, camps(range(20), range(40)))
     run_cycle(engine, data, Params(), NOW)
     append(engine, votes(("u0", "i0", "dislike")))
-    assert not run_cycle(engine, data, Params(), NOW, full=False).full
+    assert not run_cycle(engine, data, Params(), NOW, kind="incremental").full
     still = np.array([0.001, 0.0011], np.float32).tobytes()
     for number in range(3):
         add_cycle(engine, kind="incremental", losses=still, version=f"v{number}")
     append(engine, votes(("u0", "i0", "like")))
-    cycle = run_cycle(engine, data, Params(train=TrainParams(standstill=4)), NOW, full=False)
+    cycle = run_cycle(engine, data, Params(train=TrainParams(standstill=4)), NOW, kind="incremental")
     assert cycle.full
     assert "the incremental loss jumped from 0.00" in cycle.reason
     assert recorded(engine)[-1].kind == "full"
@@ -336,8 +336,8 @@ def test_a_model_of_other_settings_is_not_gone_on_from(engine: sa.Engine, data: 
     append(engine, camps(range(20), range(40)))
     run_cycle(engine, data, UNTESTED, NOW)
     params = msgspec.structs.replace(params, train=UNTESTED.train)
-    assert run_cycle(engine, data, params, NOW, full=False).full
-    assert not run_cycle(engine, data, params, NOW, full=False).full
+    assert run_cycle(engine, data, params, NOW, kind="incremental").full
+    assert not run_cycle(engine, data, params, NOW, kind="incremental").full
 
 
 def test_learned_days_are_sealed_and_are_learned_from_again(engine: sa.Engine, data: Path) -> None:
@@ -367,7 +367,7 @@ def test_what_has_left_the_window_leaves_the_model(engine: sa.Engine, data: Path
     params = Params(train=TrainParams(window_days=2, held_out_share=0))
     run_cycle(engine, data, params, NOW)
     append(engine, votes(("u7", "i7", "like")))
-    cycle = run_cycle(engine, data, params, NOW + 1.5 * DAY, full=False)
+    cycle = run_cycle(engine, data, params, NOW + 1.5 * DAY, kind="incremental")
     assert not cycle.full
     arrays, named = served(data).arrays, keys(engine, database.users)
     assert arrays["users"].tolist() == sorted(named[f"u{person}"] for person in range(5, 15))
@@ -389,7 +389,7 @@ def due(engine: sa.Engine, data: Path, after: float, **train: float) -> str | No
         train=msgspec.structs.replace(TrainParams(min_pause=10, max_wait=100, new_events=3, full_every=2), **train)
     )
     found = find_due(engine, data, params, NOW + timedelta(seconds=after))
-    return None if found is None else ("full" if found.full else "incremental")
+    return None if found is None else found.kind
 
 
 def test_when_a_cycle_is_due(engine: sa.Engine, data: Path) -> None:
@@ -445,7 +445,7 @@ def test_a_cycle_that_is_killed_leaves_a_good_snapshot_and_the_next_one_works(
 
     def run() -> None:
         try:
-            run_cycle_apart(engine, data, Params(), NOW, threading.Event(), full=True, reason="a test")
+            run_cycle_apart(engine, data, Params(), NOW, threading.Event(), "full", "a test")
         except CycleFailed as error:
             failed.append(error)
 
@@ -534,5 +534,5 @@ def test_stopping_ends_a_running_cycle(sqlite: sa.Engine, data: Path) -> None:
     append(sqlite, camps(range(20), range(40)))
     stop = threading.Event()
     stop.set()
-    assert run_cycle_apart(sqlite, data, Params(), NOW, stop, full=True, reason="a test") is None
+    assert run_cycle_apart(sqlite, data, Params(), NOW, stop, "full", "a test") is None
     assert not cycle_processes(os.getpid())

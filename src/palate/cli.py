@@ -184,7 +184,7 @@ def train_command(
             train.follow(engine, data, params, supervisor.stop_signal(), _now)
             return
         with _spinner("Learning from all events …", quiet=as_json):
-            cycle = train.run_cycle(engine, data, params, _now(), full=True)
+            cycle = train.run_cycle(engine, data, params, _now())
         _answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:
             raise PalateError(f"No new snapshot: {cycle.reason}.")

@@ -1,7 +1,8 @@
 """One cycle of training: read the log, learn each model, test it, publish a snapshot, tidy up.
 
 A cycle is full (new models of all examples) or incremental (the last models learn what is new, mixed with a sample of what is
-old). Each is tested on its newest examples before it learns them.
+old): each model is tested on its newest examples before it learns them. Between those a cycle of items only finds a vector for
+what is new, with people as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 from palate import database, events, lessons, snapshots
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
-from palate.examples import Examples, Params, TrainParams, read
+from palate.examples import Examples, Kind, Params, TrainParams, read
 from palate.lessons import Last, Lesson, LossTest
 from palate.models import stored
 from palate.publishing import publish
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cycle", "Params", "TrainParams", "run_cycle"]
 
+KINDS: dict[Kind, str] = {"full": "Full", "incremental": "Incremental", "items": "Items"}
+
 LOSS_POINTS = 2_000
 """Points of the loss curve that are kept for a cycle."""
 
@@ -37,7 +40,7 @@ LOSS_POINTS = 2_000
 class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     """What a cycle did; a row of the table `cycles`, without its loss curve."""
 
-    full: bool
+    kind: Kind
     reason: str
     """Why it ran; when nothing was published, why not."""
     started: int
@@ -53,6 +56,13 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     """Mean loss on the held-out examples; None when there were too few for a test."""
     prior_loss: float | None
     """Of the mean label, on the same examples."""
+    quality: dict[str, Any]
+    """Of each model that was learned, by its name: what the header of the snapshot says."""
+
+    @property
+    def full(self) -> bool:
+        """Whether all was learned anew."""
+        return self.kind == "full"
 
     def to_json(self) -> dict[str, object]:
         """The fields by name."""
@@ -62,11 +72,19 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
         """What happened, in one sentence."""
         if self.version is None:
             return f"No snapshot was published: {self.reason}."
-        tested = "too few examples for a test"
-        if self.loss is not None and self.prior_loss is not None:
-            tested = f"loss {self.loss:.4f}, prior {self.prior_loss:.4f}"
-        kind = "Full" if self.full else "Incremental"
-        return f"{kind} cycle of {self.examples} examples in {self.seconds:.1f} s: snapshot {self.version} ({tested})."
+        tested = "; ".join(words for name, found in self.quality.items() if (words := _tested(name, found)))
+        return (
+            f"{KINDS[self.kind]} cycle of {self.examples} examples in {self.seconds:.1f} s: snapshot {self.version} "
+            f"({tested or 'too few examples for a test'})."
+        )
+
+
+def _tested(name: str, found: Mapping[str, Any]) -> str:
+    if found.get("loss") is not None:
+        return f"{name}: loss {found['loss']:.4f}, prior {found['prior_loss']:.4f}"
+    if found.get("ndcg") is not None:
+        return f"{name}: nDCG@10 {found['ndcg']:.3f}, popularity {found['popularity_ndcg']:.3f}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ class _Learned:
 
     models: Mapping[str, Last]
     seq: int
+    """Of what people taught; a cycle of items that came after it is not counted."""
 
 
 def run_cycle(
@@ -83,26 +102,28 @@ def run_cycle(
     params: Params,
     now: datetime,
     *,
-    full: bool = True,
+    kind: Kind = "full",
     reason: str = "it was asked for",
 ) -> Cycle:
     """Learn from the log and publish a snapshot in `data/snapshots`, unless the model to serve is clearly worse than the prior.
 
-    An incremental cycle becomes a full one when there are no fitting models to go on from, or when the loss jumps. Raises
+    A cycle becomes a full one when there are no fitting models to go on from, or when an incremental loss jumps. Raises
     DatabaseError or DataFolderError when the log can't be read or the snapshot can't be written.
     """
     begin = time.perf_counter()
-    last = None if full else _last_models(data, params)
+    last = None if kind == "full" else _last_models(data, params)
     examples = read(engine, data, params, now, last.seq if last else 0)
-    taught = _learn(examples, last, params)
-    if last is not None and (jump := _jump(engine, taught, params.train)) is not None:
+    taught = _learn(examples, kind, last, params)
+    if kind == "incremental" and last is not None and (jump := _jump(engine, taught, params.train)) is not None:
         last, reason = None, jump
-        taught = _learn(examples, None, params)
+        taught = _learn(examples, kind, None, params)
     refusal = _refusal(examples, taught, params)
-    version = publish(engine, data, examples, _published(taught, params), params, now) if refusal is None else None
+    learned = last.seq if last and kind == "items" else examples.seq
+    publishable = _published(taught, params)
+    version = publish(engine, data, examples, publishable, learned, params, now) if refusal is None else None
     test = next((lesson.test for lesson in taught if isinstance(lesson.test, LossTest)), LossTest())
     cycle = Cycle(
-        full=last is None,
+        kind="full" if last is None else kind,
         reason=refusal or reason,
         started=to_milliseconds(now),
         seconds=time.perf_counter() - begin,
@@ -111,6 +132,7 @@ def run_cycle(
         version=version,
         loss=test.loss,
         prior_loss=test.prior_loss,
+        quality={lesson.name: lesson.test.to_json() for lesson in taught},
     )
     _record(engine, cycle, taught)
     _tidy(engine, data, params, now)
@@ -125,17 +147,24 @@ def _last_models(data: Path, params: Params) -> _Learned | None:
     known = [name for name in params.train.models if name in stored.names(snapshot)]
     if not known or not all(lessons.goes_on(name, snapshot.header["models"][name], params) for name in known):
         return None
-    models: dict[str, Last] = {
-        name: Last(stored.load(snapshot, name), snapshot.header["models"][name]) for name in known
-    }
-    return _Learned(models, snapshot.header["seq"])
+    models, quality = snapshot.header["models"], snapshot.header.get("quality", {})
+    return _Learned(
+        {name: Last(stored.load(snapshot, name), models[name], quality.get(name)) for name in known},
+        snapshot.header.get("learned", snapshot.header["seq"]),
+    )
 
 
-def _learn(examples: Examples, last: _Learned | None, params: Params) -> list[Lesson]:
+def _learn(examples: Examples, kind: Kind, last: _Learned | None, params: Params) -> list[Lesson]:
     """A lesson of each model that has anything to learn from."""
-    models = last.models if last else {}
-    wanted = (name for name in params.train.models if name != "popularity")
-    found = (lessons.learn(examples, name, models.get(name), params) for name in wanted)
+    found = []
+    for name in params.train.models:
+        old = last.models.get(name) if last else None
+        if name != "popularity":
+            found.append(
+                lessons.fold_items(examples, name, old, params)
+                if kind == "items" and old is not None
+                else lessons.learn(examples, name, old, params)
+            )
     return [lesson for lesson in found if lesson is not None]
 
 
@@ -145,7 +174,7 @@ def _published(taught: Sequence[Lesson], params: Params) -> list[Lesson]:
 
 def _refusal(examples: Examples, taught: Sequence[Lesson], params: Params) -> str | None:
     """Why nothing is published; None when something is. Without the model that serving wants the old snapshot is better."""
-    if params.served == "popularity" and examples.labelled.any():
+    if params.served == "popularity" and (examples.labelled | examples.weighted).any():
         return None
     if not taught:
         return "there is nothing to learn from yet"
@@ -182,7 +211,7 @@ def _incremental_losses(connection: sa.Connection, limit: int) -> list[NDArray[n
     last_full = sa.select(sa.func.coalesce(sa.func.max(cycles.c.key), 0)).where(cycles.c.kind == "full")
     query = (
         sa.select(cycles.c.losses)
-        .where(cycles.c.key > last_full.scalar_subquery(), cycles.c.version.is_not(None))
+        .where(cycles.c.key > last_full.scalar_subquery(), cycles.c.version.is_not(None), cycles.c.kind != "items")
         .order_by(cycles.c.key.desc())
         .limit(limit)
     )
@@ -197,8 +226,8 @@ def _losses(taught: Sequence[Lesson]) -> NDArray[np.float32]:
 
 def _record(engine: sa.Engine, cycle: Cycle, taught: Sequence[Lesson]) -> None:
     losses = _thinned(_losses(taught))
-    row = {name: getattr(cycle, name) for name in cycle.__struct_fields__ if name != "full"}
-    row |= {"kind": "full" if cycle.full else "incremental", "warm": int(not cycle.full)}
+    row = {name: getattr(cycle, name) for name in cycle.__struct_fields__ if name != "quality"}
+    row |= {"warm": int(not cycle.full)}
     with writing(engine) as connection:
         connection.execute(sa.insert(database.cycles).values(**row, losses=losses.tobytes()))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
+Kind = Literal["full", "incremental", "items"]
+"""Of a cycle."""
+
 SECTIONS: dict[str, str] = {
     "popularity": "popularity",
     "fm": "factorization_machine",
@@ -49,6 +52,9 @@ class TrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Deciding events (votes, or views under the rule `views`) since the last cycle that start the next."""
     max_wait: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     """Seconds after the last cycle in which any new event starts the next, however few there are."""
+    new_item_events: Annotated[int, msgspec.Meta(ge=1)] | None = 20
+    """Events since the last cycle that tell of items which the snapshot doesn't know, and start a cycle of items: it only finds a
+    vector for each of these. None: new items wait for the next incremental cycle."""
     min_pause: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     """Seconds between the end of a cycle and the start of the next."""
     full_every: Annotated[int, msgspec.Meta(ge=1)] = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,12 +12,12 @@ import numpy as np
 from palate import metrics, splits, trial
 from palate.domain import Interactions
 from palate.examples import Examples, Params, TrainParams
-from palate.models import als_update, registry
+from palate.models import als_update, fm_update, registry
 from palate.models import factorization_machine as fm
 from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
 from palate.models.material import Material
 from palate.trial import Calibration, RankingTest
-from palate.vocabulary import Vocabulary, moved
+from palate.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +90,8 @@ class Last:
 
     model: Any
     header: Mapping[str, Any]
+    quality: Mapping[str, Any] | None = None
+    """None for a snapshot from before quality was kept by model."""
 
 
 def learn(examples: Examples, name: str, last: Last | None, params: Params) -> Lesson | None:
@@ -124,7 +126,7 @@ def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Par
     test = trial.run(name, model, examples, held, params.train.doubt, random) if held.any() else None
     if held.any():
         model = _taught(name, model, examples, chosen, held, params)
-    test = test or _as_before(last) or trial.untested(name, model, examples, random)
+    test = test or (_kept(last) if last else trial.untested(name, model, examples, random))
     warm = last is not None and name in UPDATES
     return Lesson(name, model, int(new.sum()), warm, test, np.zeros(0, np.float32))
 
@@ -137,9 +139,23 @@ def _taught(name: str, old: Any | None, examples: Examples, chosen: Mask, new: M
     return registry.entry(name).fit(material, params.of(name), params.train.seed)
 
 
-def _as_before(last: Last | None) -> RankingTest | None:
-    """Without a new test the scores go on meaning what they meant."""
-    return None if last is None else RankingTest(Calibration(*last.header["calibration"]))
+def _kept(last: Last) -> RankingTest:
+    """Without a new test the last one holds, and scores go on meaning what they meant."""
+    return RankingTest(Calibration(*last.header["calibration"]), **last.quality or {})
+
+
+def fold_items(examples: Examples, name: str, last: Last, params: Params) -> Lesson | None:
+    """The last model with vectors for what is new, while people's stay. Models without such vectors are fitted anew."""
+    chosen = examples.labelled if name == "fm" else examples.labelled | examples.weighted
+    new, none = chosen & examples.new, np.zeros(0, np.float32)
+    if name != "fm" and name not in UPDATES:
+        return _learn_ranking(examples, name, last, params)
+    material, fresh = examples.material(chosen), splits.rows(examples.pairs, new)
+    if name == "fm":
+        machine = fm_update.with_new_items(last.model, material, fresh, params.factorization_machine)
+        return Lesson(name, machine, int(new.sum()), True, LossTest(**last.quality or {}), none)
+    folded = als_update.updated(last.model, material, fresh, people_too=False)
+    return Lesson(name, folded, int(new.sum()), True, _kept(last), none)
 
 
 def _learn_machine(examples: Examples, last: FactorizationMachine | None, params: Params) -> Lesson | None:
@@ -163,19 +179,9 @@ def _learn_machine(examples: Examples, last: FactorizationMachine | None, params
 
 def _within(model: FactorizationMachine, examples: Examples) -> FactorizationMachine:
     """The model without people and items that are no longer in the window."""
-    users = Vocabulary(np.intersect1d(model.users.keys, examples.users.keys, assume_unique=True))
-    items = Vocabulary(np.intersect1d(model.items.keys, examples.items.keys, assume_unique=True))
-    return replace(
-        model,
-        users=users,
-        user_bias=moved(model.user_bias, model.users, users),
-        user_vectors=moved(model.user_vectors, model.users, users),
-        user_examples=moved(model.user_examples, model.users, users),
-        items=items,
-        item_bias=moved(model.item_bias, model.items, items),
-        item_vectors=moved(model.item_vectors, model.items, items),
-        item_examples=moved(model.item_examples, model.items, items),
-    )
+    users = np.intersect1d(model.users.keys, examples.users.keys, assume_unique=True)
+    items = np.intersect1d(model.items.keys, examples.items.keys, assume_unique=True)
+    return fm_update.with_rows(model, Vocabulary(users), Vocabulary(items))
 
 
 @dataclass(frozen=True)

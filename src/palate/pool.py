@@ -323,7 +323,9 @@ def _model(snapshot: Snapshot, wanted: str) -> Model:
 
 def _of_name(snapshot: Snapshot, name: str) -> Model:
     models, arrays = snapshot.header["models"], snapshot.arrays
-    model = Model(version=snapshot.version, name=name, base=0.0, prior=float(models["popularity"]["mean"]))
+    popular = models["popularity"]
+    prior = 0.0 if popular.get("by_count") else float(popular["mean"])
+    model = Model(version=snapshot.version, name=name, base=0.0, prior=prior)
     if name == "popularity":
         return model
     if name != "fm":
@@ -364,8 +366,9 @@ def _known(
         return nothing
     arrays = snapshot.arrays
     rows = Vocabulary(np.asarray(arrays["items"])).rows(keys)
-    popularity = _found(arrays["popularity"], rows, model.prior)
-    found = nothing | {"popularity": popularity, "evidence": _found(arrays["popularity_evidence"], rows, 0.0)}
+    popularity, evidence = _popularity(snapshot)
+    popularity = _found(popularity, rows, model.prior)
+    found = nothing | {"popularity": popularity, "evidence": _found(evidence, rows, 0.0)}
     if model.ranker is not None:
         return found | {"row": model.ranker.rows(keys)}
     if model.name == "popularity":
@@ -376,6 +379,19 @@ def _known(
         "vectors": _gathered(arrays["item_vectors"], rows, arrays["source_vectors"], source_rows),
         "bias": _gathered(arrays["item_bias"], rows, arrays["source_bias"], source_rows),
     }
+
+
+def _popularity(snapshot: Snapshot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(I,) how likely somebody unknown likes each item, and how much is known of it.
+
+    Where nobody votes items go by how much they were taken to: one that was as often as the mean of them stands at ½.
+    """
+    arrays = snapshot.arrays
+    if not snapshot.header["models"]["popularity"].get("by_count"):
+        return arrays["popularity"], arrays["popularity_evidence"]
+    count = np.maximum(np.asarray(arrays["popularity_count"], np.float32), 0)
+    typical = np.float32(max(float(count.mean()) if len(count) else 0.0, 1e-9))
+    return np.asarray(count / (count + typical), np.float32), count
 
 
 def _gathered(

@@ -25,23 +25,32 @@ if TYPE_CHECKING:
 
 
 def publish(
-    engine: sa.Engine, data: Path, examples: Examples, lessons: Sequence[Lesson], params: Params, now: datetime
+    engine: sa.Engine,
+    data: Path,
+    examples: Examples,
+    lessons: Sequence[Lesson],
+    learned: int,
+    params: Params,
+    now: datetime,
 ) -> str:
-    """Publish these models, and popularity, in `data/snapshots`; return the version."""
+    """Publish these models, and popularity, in `data/snapshots`; return the version.
+
+    `learned` is the last event that they have learned of people; histories go as far as the examples.
+    """
     models = {lesson.name: lesson.model for lesson in lessons} | {"popularity": _popularity(examples, params, now)}
     arrays = _arrays(examples, models, params.train.history_limit)
     arrays = snapshots.without_users(arrays, _deleted(engine, examples.users.keys))
     folder = data / "snapshots"
-    version = snapshots.publish(folder, _header(examples, models, lessons, params, now), arrays)
+    version = snapshots.publish(folder, {"learned": learned} | _header(examples, models, lessons, params, now), arrays)
     snapshots.forget_user(folder, _deleted(engine, examples.users.keys))  # who was deleted while we wrote
     return version
 
 
 def _popularity(examples: Examples, params: Params, now: datetime) -> Popularity:
     """Trends fade against the newest event: a log that ended years ago is judged as of its end, not as all faded."""
-    labelled = examples.labelled
-    newest = int(examples.pairs.time[labelled].max()) if labelled.any() else to_milliseconds(now)
-    material = examples.material(labelled, from_milliseconds(min(to_milliseconds(now), newest)))
+    chosen = examples.labelled | examples.weighted
+    newest = int(examples.pairs.time[chosen].max()) if chosen.any() else to_milliseconds(now)
+    material = examples.material(chosen, from_milliseconds(min(to_milliseconds(now), newest)))
     popularity: Popularity = registry.entry("popularity").fit(material, params.popularity, params.train.seed)
     return popularity
 

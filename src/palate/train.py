@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +23,11 @@ import msgspec
 import sqlalchemy as sa
 
 from palate import database, events, interactions, snapshots
-from palate.cycle import Cycle, Params, TrainParams, run_cycle
+from palate.cycle import KINDS, Cycle, Params, TrainParams, run_cycle
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import CycleFailed, PalateError
+from palate.examples import Kind
 from palate.models.registry import Name
 
 __all__ = ["Cycle", "Params", "TrainParams", "follow", "params_of", "run_cycle", "run_cycle_apart"]
@@ -48,7 +49,7 @@ def params_of(settings: msgspec.Struct, served: Name) -> Params:
 class Due(msgspec.Struct, frozen=True):
     """That a cycle should run now."""
 
-    full: bool
+    kind: Kind
     reason: str
 
 
@@ -59,7 +60,7 @@ def follow(engine: sa.Engine, data: Path, params: Params, stop: threading.Event,
         try:
             due = find_due(engine, data, params, clock())
             if due is not None:
-                _report(run_cycle_apart(engine, data, params, clock(), stop, full=due.full, reason=due.reason))
+                _report(run_cycle_apart(engine, data, params, clock(), stop, due.kind, due.reason))
             failures = 0
         except PalateError as error:
             log.error("%s", error)
@@ -82,20 +83,43 @@ def find_due(engine: sa.Engine, data: Path, params: Params, now: datetime) -> Du
     the pause. All it needs is in the database: a follower that was killed goes on where it was.
     """
     with reading(engine) as connection:
-        last = _last_cycle(connection)
-        seq = last.seq if last else 0
+        last, learned = _last_cycle(connection, KINDS), _last_cycle(connection, ("full", "incremental"))
         waited = _seconds_since(last, now)
-        if events.last_seq(connection) <= seq or waited < params.train.min_pause:
+        if events.last_seq(connection) <= (last.seq if last else 0) or waited < params.train.min_pause:
             return None
-        new = _count_deciding(connection, seq, params)
-        if new < params.train.new_events and (waited < params.train.max_wait or (last is None and not new)):
-            return None
+        found = _due(connection, learned, now, params)
         incremental = _incremental_since_full(connection)
+        if found is None:
+            return _due_for_items(connection, data, last, params)
     if snapshots.current(data / "snapshots") is None:
-        return Due(True, "there is no snapshot yet")
+        return Due("full", "there is no snapshot yet")
     if incremental >= params.train.full_every:
-        return Due(True, f"{incremental} incremental cycles since the last full one")
-    return Due(False, f"{new} new events" if new < params.train.new_events else f"at least {new} new events")
+        return Due("full", f"{incremental} incremental cycles since the last full one")
+    return found
+
+
+def _due(connection: sa.Connection, learned: _LastCycle | None, now: datetime, params: Params) -> Due | None:
+    """An incremental cycle when enough teaching events came since people were last learned, or any long ago."""
+    seq, waited = learned.seq if learned else 0, _seconds_since(learned, now)
+    new = _count(connection, _teaching(params, seq), params.train.new_events)
+    if new >= params.train.new_events:
+        return Due("incremental", f"at least {new} new events")
+    if waited < params.train.max_wait or (learned is None and not new) or events.last_seq(connection) <= seq:
+        return None
+    return Due("incremental", f"{new} new events")
+
+
+def _due_for_items(connection: sa.Connection, data: Path, last: _LastCycle | None, params: Params) -> Due | None:
+    """A cycle of items when enough events tell of items that the snapshot doesn't know: those that came after all of its own."""
+    enough = params.train.new_item_events
+    folds = {"fm", "ials"} & set(params.train.models)
+    snapshot = snapshots.load_newest_good(data / "snapshots", verify=False) if enough and folds else None
+    if enough is None or snapshot is None or last is None:
+        return None
+    items = snapshot.arrays.get("items", ())
+    newest = int(items[-1]) if len(items) else 0
+    new = _count(connection, [*_teaching(params, last.seq), database.events.c.item > newest], enough)
+    return Due("items", f"at least {new} events about new items") if new >= enough else None
 
 
 class _LastCycle(NamedTuple):
@@ -104,10 +128,10 @@ class _LastCycle(NamedTuple):
     seq: int
 
 
-def _last_cycle(connection: sa.Connection) -> _LastCycle | None:
+def _last_cycle(connection: sa.Connection, kinds: Collection[Kind]) -> _LastCycle | None:
     cycles = database.cycles
-    query = sa.select(cycles.c.started, cycles.c.seconds, cycles.c.seq).order_by(cycles.c.key.desc()).limit(1)
-    row = connection.execute(query).first()
+    query = sa.select(cycles.c.started, cycles.c.seconds, cycles.c.seq).where(cycles.c.kind.in_(kinds))
+    row = connection.execute(query.order_by(cycles.c.key.desc()).limit(1)).first()
     return None if row is None else _LastCycle(*row)
 
 
@@ -118,13 +142,20 @@ def _seconds_since(last: _LastCycle | None, now: datetime) -> float:
     return (now - from_milliseconds(last.started)).total_seconds() - last.seconds
 
 
-def _count_deciding(connection: sa.Connection, after_seq: int, params: Params) -> int:
-    """Deciding events after `after_seq`, undone ones too; counted no further than a cycle needs."""
-    table = database.events
-    types = [form for name in interactions.deciding_types(params.interactions) for form in (name, f"retract:{name}")]
-    found = sa.select(table.c.seq).where(table.c.seq > after_seq, table.c.type.in_([*types, "retract"]))
-    query = sa.select(sa.func.count()).select_from(found.limit(params.train.new_events).subquery())
-    return connection.execute(query).scalar_one()
+def _teaching(params: Params, after_seq: int) -> list[sa.ColumnElement[bool]]:
+    """What events meet that teach one of the models something and come after `after_seq`; undone ones are among them."""
+    rules, table = params.interactions, database.events
+    types = set(interactions.deciding_types(rules))
+    if not set(params.train.models) <= {"fm"}:
+        types |= {name for name, meaning in rules.types.items() if meaning.weight is not None}
+    forms = [form for name in sorted(types) for form in (name, f"retract:{name}")]
+    return [table.c.seq > after_seq, table.c.type.in_([*forms, "retract"])]
+
+
+def _count(connection: sa.Connection, which: Collection[sa.ColumnElement[bool]], enough: int) -> int:
+    """How many events meet all of these, counted no further than `enough`."""
+    found = sa.select(database.events.c.seq).where(*which).limit(enough).subquery()
+    return connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
 
 
 def _incremental_since_full(connection: sa.Connection) -> int:
@@ -132,7 +163,8 @@ def _incremental_since_full(connection: sa.Connection) -> int:
     last_full = (
         sa.select(sa.func.coalesce(sa.func.max(cycles.c.key), 0)).where(cycles.c.kind == "full").scalar_subquery()
     )
-    return connection.execute(sa.select(sa.func.count()).where(cycles.c.key > last_full)).scalar_one()
+    incremental = cycles.c.key > last_full, cycles.c.kind == "incremental"
+    return connection.execute(sa.select(sa.func.count()).where(*incremental)).scalar_one()
 
 
 class _Order(msgspec.Struct, frozen=True):
@@ -142,7 +174,7 @@ class _Order(msgspec.Struct, frozen=True):
     data: str
     params: Params
     now: int
-    full: bool
+    kind: Kind
     reason: str
 
 
@@ -152,8 +184,7 @@ def run_cycle_apart(
     params: Params,
     now: datetime,
     stop: threading.Event,
-    *,
-    full: bool,
+    kind: Kind,
     reason: str,
 ) -> Cycle | None:
     """`run_cycle` in a process of its own; None when `stop` was set before it ended.
@@ -161,7 +192,7 @@ def run_cycle_apart(
     Raises CycleFailed when the process ended without an answer; it has said why on stderr.
     """
     url = engine.url.render_as_string(hide_password=False)
-    order = _Order(url, str(data), params, to_milliseconds(now), full, reason)
+    order = _Order(url, str(data), params, to_milliseconds(now), kind, reason)
     with subprocess.Popen(
         [sys.executable, "-m", "palate.train"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
@@ -189,7 +220,7 @@ def _run_ordered_cycle() -> int:
     try:
         engine = database.connect(order.database_url, Path(order.data))
         now = from_milliseconds(order.now)
-        cycle = run_cycle(engine, Path(order.data), order.params, now, full=order.full, reason=order.reason)
+        cycle = run_cycle(engine, Path(order.data), order.params, now, kind=order.kind, reason=order.reason)
     except PalateError as error:
         print(f"palate: {error}", file=sys.stderr)
         return 1
