@@ -336,7 +336,7 @@ def _hot_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColum
 def _plain(result: sa.CursorResult[Any]) -> list[Row]:
     """The rows as the driver gives them: an object of SQLAlchemy around each takes as long as reading it."""
     with result:
-        rows = [*result.cursor.fetchall()]
+        rows = list(result.cursor.fetchall())
     return rows
 
 

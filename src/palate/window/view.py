@@ -60,6 +60,17 @@ class View:
             compiled(kernels.find, users, items, content.pairs, content.columns, hit)
         return hit
 
+    def over(self, cells: Sparse, users: Vocabulary, items: Vocabulary) -> Sparse:
+        """Cells of this view with a row for each of `users` and a column for each of `items`: all of the view's, and others that
+        a model still has.
+        """
+        rows, columns = users.rows(self.users.keys), items.rows(self.items.keys)
+        assert not (rows < 0).any(), "All of the view's users are among those asked for."
+        assert not (columns < 0).any(), "All of the view's items are among those asked for."
+        counts = np.zeros(len(users), np.int64)
+        counts[rows] = cells.counts
+        return Sparse(offsets_of(counts), columns.astype(np.int32)[cells.columns], cells.values, len(items))
+
     def interactions(self) -> Interactions:
         """All pairs in 32 bytes each, for models and installations that are small enough for it."""
         content = self.window.sorted
