@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import sqlalchemy as sa
 
 from palate import database, events, interactions, snapshots
@@ -116,7 +117,7 @@ def _due_for_items(connection: sa.Connection, data: Path, last: _LastCycle | Non
     snapshot = snapshots.load_newest_good(data / "snapshots", verify=False) if enough and folds else None
     if enough is None or snapshot is None or last is None:
         return None
-    items = snapshot.arrays.get("items", ())
+    items = snapshot.arrays.get("items", np.zeros(0, np.int64))
     newest = int(items[-1]) if len(items) else 0
     new = _count(connection, [*_teaching(params, last.seq), database.events.c.item > newest], enough)
     return Due("items", f"at least {new} events about new items") if new >= enough else None

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from palate import database, events, people
+from palate import database, events, people, snapshots
 from palate.database import reading, writing
 from palate.delivery.application import create_app
 from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving, utc_now
@@ -586,6 +586,23 @@ def test_the_loss_shows_each_restart(reader: httpx.Client, serving: Serving) -> 
     rows = [row.text_content() for row in shown.xpath("//tbody/tr")]
     assert ["refused" in row for row in rows] == [True, False, False]
     assert "<worse>" in rows[0]
+
+
+def test_how_good_each_model_was_on_what_it_had_not_learned_is_told(reader: httpx.Client, serving: Serving) -> None:
+    ranked = {"held_out": 40, "people": 9, "ndcg": 0.125, "popularity_ndcg": 0.25, "worse": True}
+    quality = {"fm": {"loss": 0.21, "prior_loss": 0.25, "held_out": 30}, "ials": ranked, "ease": {"held_out": 0}}
+    models = {"popularity": {"mean": 0.5, "strength": 4.0}}
+    header = {"created": 1_700_000_000_000, "seq": 0, "rule": "votes", "models": models, "quality": quality}
+    whole, half = np.zeros(0, np.int64), np.zeros(0, np.float16)
+    history = {"history_offsets": np.zeros(1, np.int64), "history_items": whole, "history_labels": half}
+    popularity = {"popularity": half, "popularity_evidence": half}
+    snapshots.publish(serving.data / "snapshots", header, {"users": whole, "items": whole} | popularity | history)
+    serving.live.refresh(utc_now())
+    shown = page(reader, "/training").xpath("//section[@aria-labelledby='models']//tbody/tr")
+    assert [[cell.text_content() for cell in row] for row in shown] == [
+        ["fm", "loss", "0.2100", "0.2500", "30", ""],
+        ["ials", "nDCG@10", "0.1250", "0.2500", "40", "worse than popularity: not served"],
+    ]
 
 
 def test_the_count_above_the_threshold_is_that_of_the_scores(reader: httpx.Client) -> None:

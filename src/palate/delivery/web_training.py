@@ -62,6 +62,19 @@ class Scatter:
     """The lowest score among the served; None when nothing is."""
 
 
+@dataclass(frozen=True)
+class ShownModel:
+    """How a model of the served snapshot did on what it hadn't learned, in words."""
+
+    name: str
+    measure: str
+    own: str
+    other: str
+    """Of the prior or of popularity, by the same measure."""
+    held_out: int
+    verdict: str
+
+
 def training(visit: Visit) -> Response:
     """The page of the training loop."""
     with reading(visit.serving.engine) as connection:
@@ -80,6 +93,7 @@ def training(visit: Visit) -> Response:
         state=_state(visit, cycles),
         cycles=cycles,
         current=visit.serving.live.pool.model.version,
+        models=_models(visit),
         loss_data=inline_json(losses),
         loss_svg=_loss_svg(losses),
         loss_words=_loss_words(cycles),
@@ -125,6 +139,23 @@ def _state(visit: Visit, cycles: Sequence[ShownCycle]) -> str:
     return (
         f"{words} Its loss on the newest votes was {last.loss:.4f}; always guessing the mean has {last.prior_loss:.4f}."
     )
+
+
+def _models(visit: Visit) -> list[ShownModel]:
+    """The models of the served snapshot that were tested."""
+    snapshot, served = visit.serving.live.snapshot, visit.serving.live.pool.model.name
+    if snapshot is None:
+        return []
+    quality = snapshot.header.get("quality") or {}
+    tested = [(name, found) for name, found in quality.items() if isinstance(found, dict) and found.get("held_out")]
+    return [_model(name, found, served) for name, found in tested]
+
+
+def _model(name: str, found: dict[str, Any], served: str) -> ShownModel:
+    verdict = "is served" if name == served else "worse than popularity: not served" if found.get("worse") else ""
+    names = ("loss", "loss", "prior_loss") if "loss" in found else ("nDCG@10", "ndcg", "popularity_ndcg")
+    own, other = (f"{found[key]:.4f}" for key in names[1:])
+    return ShownModel(name, names[0], own, other, found["held_out"], verdict)
 
 
 # The loss
