@@ -66,6 +66,8 @@ FORMS = [
     SMALL,
     msgspec.structs.replace(SMALL, form="confidence", alpha=4.0, power=2.0, l2=0.1, l2_exponent=0.0),
     msgspec.structs.replace(SMALL, factors=33, alpha=0.3, l2_exponent=0.5),
+    msgspec.structs.replace(SMALL, factors=70, l2=0.05),
+    msgspec.structs.replace(SMALL, factors=64, form="confidence", alpha=0.2, power=3.0),
 ]
 
 

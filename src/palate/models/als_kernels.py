@@ -21,9 +21,13 @@ from palate.models.als_tiles import (
     flat_tile_ahead,
     forward_block,
     gather,
+    gather_across,
     panel,
+    prefetch,
+    row_products,
     tall_tile,
     tall_tile_ahead,
+    weighted_rows,
 )
 
 CHUNK = 64
@@ -38,7 +42,8 @@ FREEDOMS = frozenset({"contract", "reassoc", "nsz"})
 
 Address = int
 Floats = NDArray[np.float32]
-Scratch = tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats, Floats, Floats]
+Lines = NDArray[np.int64]
+Scratch = tuple[Lines, Lines, Floats, Floats, Floats, Floats]
 """Addresses of a chunk's rows and of the next chunk's, roots and pulls of its cells, its scaled rows,
 what it pulls."""
 
@@ -120,26 +125,27 @@ def _backward(matrix: Address, factors: int, right: Address, columns: Address, i
 
 
 @_loops
-def _addresses(
-    columns: NDArray[np.int32], first: int, last: int, base: Address, distance: int, lines: NDArray[np.int64]
-) -> None:
-    """Where the factors of these cells lie; filled up to a multiple of four with the first row."""
+def _addresses(columns: NDArray[np.int32], first: int, last: int, base: Address, distance: int, lines: Lines) -> None:
+    """Where the factors of these cells lie; the first row fills up to a multiple of 16."""
     for n in range(last - first):
         lines[n] = base + np.int64(columns[first + n]) * distance
-    for n in range(last - first, (last - first + 3) // 4 * 4):
+    for n in range(last - first, (last - first + 15) // 16 * 16):
         lines[n] = base
 
 
 @_loops
 def _strengths(values: Floats, first: int, last: int, shift: np.float32, roots: Floats, pulls: Floats) -> np.float32:
-    """Square root of each cell's weight, and how strongly it pulls (a refusal: not at all); their sum is the loss at x = 0."""
+    """Square root of each cell's weight, and how strongly it pulls (a refusal: not at all); their sum is the loss at x = 0.
+
+    Zeros fill up to a multiple of 16.
+    """
     total = np.float32(0)
     for n in range(last - first):
         value = values[first + n]
         pulls[n] = value + shift if value > 0 else np.float32(0)
         roots[n] = math.sqrt(abs(value))
         total += pulls[n]
-    for n in range(last - first, (last - first + 3) // 4 * 4):
+    for n in range(last - first, (last - first + 15) // 16 * 16):
         pulls[n] = roots[n] = 0
     return total
 
@@ -202,6 +208,71 @@ def _begin(prior: Floats, row: int, ridge: np.float32, right: Floats) -> float:
 
 
 @_loops
+def _solve_short(
+    columns: NDArray[np.int32],
+    values: Floats,
+    first: int,
+    last: int,
+    base: Address,
+    shift: np.float32,
+    diagonal: Floats,
+    ridge: np.float32,
+    buffer: Floats,
+    right: Floats,
+    factorisation: tuple[Address, Address, Address],
+    scratch: Scratch,
+    wide: bool,
+) -> float:
+    """Solve a row of n cells, n below the factors, where the other side's Gramian is a diagonal; return its loss.
+
+    With D = diagonal + ridge, Z the scaled rows and c = pulls / roots the solution is D⁻¹Zᵀ(1 + ZD⁻¹Zᵀ)⁻¹c (Woodbury): a system
+    of n unknowns instead of one per factor. `right` becomes the solution.
+    """
+    lines, _, roots, pulls, _, part = scratch
+    units, transposed, inverse = factorisation
+    factors, width = len(right), (last - first + 15) // 16 * 16
+    square, rest = buffer[: width * width], buffer[width * width :]
+    across, rest = rest[: factors * width], rest[factors * width :]
+    solved, wanted, fitted = rest[:width], rest[width : 2 * width], rest[2 * width : 3 * width]
+    _addresses(columns, first, last, base, 4 * factors, lines)
+    constant = np.float64(_strengths(values, first, last, shift, roots, pulls))
+    for k in range(factors):
+        weight = diagonal[k] + ridge
+        part[k] = np.float32(1) / math.sqrt(weight) if weight > 0 else np.float32(0)
+    for n in range(0, width, 16):
+        at = across.ctypes.data + 4 * n
+        gather_across(
+            lines.ctypes.data + 8 * n, roots.ctypes.data + 4 * n, part.ctypes.data, at, 4 * width, factors // 16
+        )
+    square[:] = 0
+    for n in range(width):
+        square[n * width + n] = 1
+        wanted[n] = solved[n] = pulls[n] / roots[n] if roots[n] > 0 else np.float32(0)
+    a, s, z, x = square.ctypes.data, solved.ctypes.data, across.ctypes.data, right.ctypes.data
+    _add_gramian(z, factors, width, a, a, 0, wide)
+    _factor(a, width, np.float32(0), units, transposed, inverse, wide)
+    _forward(a, width, s, units, inverse)
+    _backward(a, width, s, transposed, inverse)
+    for k in range(0, factors, 16):
+        row_products(z + 4 * k * width, 4 * width, width // 16, s, x + 4 * k)
+    for n in range(0, width, 16):
+        weighted_rows(z + 4 * n, 4 * width, factors, x, fitted.ctypes.data + 4 * n)
+    for n in range(width):
+        constant -= np.float64(wanted[n]) * np.float64(fitted[n])
+    for k in range(factors):
+        right[k] *= part[k]
+    return constant
+
+
+@_loops
+def _fetch(columns: NDArray[np.int32], first: int, last: int, base: Address, distance: int) -> None:
+    """Ask for the rows of these cells."""
+    for n in range(first, last):
+        for skip in range(0, distance, 64):
+            prefetch(base + np.int64(columns[n]) * distance + skip)
+
+
+@_loops
 def _largest(matrix: Floats) -> np.float32:
     """Of the diagonal."""
     result: np.float32 = matrix[0, 0]
@@ -224,6 +295,7 @@ def half_step(
     floor: float,
     exponent: float,
     prior: Floats,
+    short: int,
     result: Floats,
     buffer: Floats,
     wide: bool,
@@ -232,7 +304,8 @@ def half_step(
 
     `values` (N,): weights, below 0 for refusals. `other` and `result` have a multiple of 16 columns and lie on whole lines of
     the cache, as does `buffer`, of `buffer_size` floats. The ridge of a row of n cells is l2 · (n + floor)^exponent. `prior`
-    has a row for each of `result`, or none. A row without cells is zero if there is no prior.
+    has a row for each of `result`, or none. A row without cells is zero if there is no prior. Rows of up to `short` cells are
+    solved in as many unknowns: then the Gramian has to be a diagonal and the prior none.
     """
     factors = result.shape[1]
     matrix = buffer[: factors * factors].reshape(factors, factors)
@@ -241,10 +314,13 @@ def half_step(
     units, rest = rest[: 16 * factors], rest[16 * factors :]
     transposed, rest = rest[: 16 * factors], rest[16 * factors :]
     inverse, right, part = rest[:factors], rest[factors : 2 * factors], rest[2 * factors : 3 * factors]
-    lines, ahead = np.full(CHUNK + 4, other.ctypes.data), np.full(CHUNK + 4, other.ctypes.data)
-    scratch = (lines, ahead, np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), scaled, part)
+    size = max(CHUNK, short) + 16
+    lines, ahead = np.full(size, other.ctypes.data), np.full(size, other.ctypes.data)
+    scratch = (lines, ahead, np.empty(size, np.float32), np.empty(size, np.float32), scaled, part)
     base, g, a, b = other.ctypes.data, gramian.ctypes.data, matrix.ctypes.data, right.ctypes.data
-    u, t, d = units.ctypes.data, transposed.ctypes.data, inverse.ctypes.data
+    factorisation = (units.ctypes.data, transposed.ctypes.data, inverse.ctypes.data)
+    u, t, d = factorisation
+    diagonal = np.diag(gramian).copy()
     loss = ridges = 0.0
     end = offsets[last]
     for row in range(first, last):
@@ -253,21 +329,43 @@ def half_step(
             result[row] = 0
             continue
         ridge = np.float32(l2 * (stop - start + floor) ** exponent)
-        loss += _begin(prior, row, ridge, right)
-        loss += _add_cells(columns, values, start, stop, end, base, factors, shift, g, a, right, scratch, wide)
-        for i in range(factors):
-            matrix[i, i] += ridge
-        _factor(a, factors, LOST * _largest(matrix), u, t, d, wide)
-        _forward(a, factors, b, u, d)
-        for i in range(factors):
-            loss -= np.float64(right[i]) * np.float64(right[i])
-        _backward(a, factors, b, t, d)
-        square = 0.0
-        for i in range(factors):
-            result[row, i] = right[i]
-            square += np.float64(right[i]) * np.float64(right[i])
-        ridges += float(ridge) * square
+        if stop - start <= short:
+            _fetch(columns, stop, min(2 * stop - start, end), base, 4 * factors)
+            loss += _solve_short(
+                columns,
+                values,
+                start,
+                stop,
+                base,
+                shift,
+                diagonal,
+                ridge,
+                buffer,
+                right,
+                factorisation,
+                scratch,
+                wide,
+            )
+        else:
+            loss += _begin(prior, row, ridge, right)
+            loss += _add_cells(columns, values, start, stop, end, base, factors, shift, g, a, right, scratch, wide)
+            for i in range(factors):
+                matrix[i, i] += ridge
+            _factor(a, factors, LOST * _largest(matrix), u, t, d, wide)
+            _forward(a, factors, b, u, d)
+            loss -= _square(right)
+            _backward(a, factors, b, t, d)
+        ridges += float(ridge) * _square(right)
+        result[row] = right
     return loss, ridges
+
+
+@_loops
+def _square(vector: Floats) -> float:
+    total = 0.0
+    for value in vector:
+        total += np.float64(value) * np.float64(value)
+    return total
 
 
 def buffer_size(factors: int) -> int:
@@ -288,3 +386,15 @@ def gramian(vectors: Floats, first: int, last: int, buffer: Floats, total: NDArr
         for i in range(factors):
             for j in range(i // 16 * 16, factors):
                 total[i, j] += part[i, j]
+
+
+def turn(vectors: Floats, first: int, last: int, rotation: Floats) -> None:
+    """vectors = vectors · rotation, in place, in these rows."""
+    factors = vectors.shape[1]
+    turned = np.empty(factors, np.float32)
+    for row in range(first, last):
+        turned[:] = 0
+        for i in range(factors):
+            for j in range(factors):
+                turned[j] += vectors[row, i] * rotation[i, j]
+        vectors[row] = turned

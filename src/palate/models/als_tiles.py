@@ -307,6 +307,33 @@ def _totals(b: Builder, rows: Sequence[Value]) -> Value:
     return rows[0]
 
 
+def _weighted_rows(b: Builder, rows: Value, distance: Value, count: Value, weights: Value) -> Value:
+    """Σ weight · row, over the first 16 columns of `count` rows, a multiple of 4."""
+
+    def body(row: Value, weight: Value, *sums: Value) -> list[Value]:
+        new = []
+        for n, each in enumerate(sums):
+            new.append(_multiply_add(b, _spread(b, _number(b, weight, 4 * n)), _load(b, row), each))
+            row = b.add(row, distance)
+        return [row, _plus(b, weight, 16), *new]
+
+    fours = b.ashr(count, ir.Constant(I64, 2))
+    sums = _loop(b, fours, [rows, weights, ZERO, ZERO, ZERO, ZERO], body)[2:]  # four, not to wait for one sum
+    return b.fadd(b.fadd(sums[0], sums[1]), b.fadd(sums[2], sums[3]))
+
+
+def _row_products(b: Builder, rows: Value, distance: Value, vectors: Value, other: Value) -> Value:
+    """The products of 16 rows of so many vectors with another row."""
+    starts = [b.add(rows, b.mul(distance, ir.Constant(I64, n))) for n in range(WIDTH)]
+
+    def body(skip: Value, *sums: Value) -> list[Value]:
+        known = _load(b, b.add(other, skip))
+        loads = [_load(b, b.add(start, skip)) for start in starts]
+        return [_plus(b, skip, BYTES), *(_multiply_add(b, x, known, each) for x, each in zip(loads, sums, strict=True))]
+
+    return _totals(b, _loop(b, vectors, [ir.Constant(I64, 0), *[ZERO] * WIDTH], body)[1:])
+
+
 @_in_place
 def panel(context: Any, block: Any, distance: Any, unit: Any, inverse: Any) -> Any:
     """Turn the 16 × 16 block A to the right of a factored one into R⁻ᵀA."""
@@ -335,16 +362,7 @@ def forward_block(
     def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
         above, distance, count, solved, right, unit, inverse = arguments
 
-        def body(row: Value, known: Value, *sums: Value) -> list[Value]:
-            new = []
-            for n, each in enumerate(sums):
-                new.append(_multiply_add(b, _spread(b, _number(b, known, 4 * n)), _load(b, row), each))
-                row = b.add(row, distance)
-            return [row, _plus(b, known, 16), *new]
-
-        fours = b.ashr(count, ir.Constant(I64, 2))
-        sums = _loop(b, fours, [above, solved, ZERO, ZERO, ZERO, ZERO], body)[2:]
-        value = b.fsub(_load(b, right), b.fadd(b.fadd(sums[0], sums[1]), b.fadd(sums[2], sums[3])))
+        value = b.fsub(_load(b, right), _weighted_rows(b, above, distance, count, solved))
         for n in range(WIDTH - 1):
             value = _minus_product(b, _lane(b, value, n), _load(b, unit, n * BYTES), value)
         _store(b, b.fmul(value, _load(b, inverse)), right)
@@ -361,21 +379,67 @@ def backward_block(
 
     def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
         beside, distance, vectors, solved, right, columns, inverse = arguments
-        starts = [b.add(beside, b.mul(distance, ir.Constant(I64, n))) for n in range(WIDTH)]
-
-        def body(skip: Value, *sums: Value) -> list[Value]:
-            known = _load(b, b.add(solved, skip))
-            new = [
-                _multiply_add(b, _load(b, b.add(start, skip)), known, each)
-                for start, each in zip(starts, sums, strict=True)
-            ]
-            return [_plus(b, skip, BYTES), *new]
-
-        sums = _loop(b, vectors, [ir.Constant(I64, 0), *[ZERO] * WIDTH], body)[1:]
-        value = b.fmul(b.fsub(_load(b, right), _totals(b, sums)), _load(b, inverse))
+        known = _row_products(b, beside, distance, vectors, solved)
+        value = b.fmul(b.fsub(_load(b, right), known), _load(b, inverse))
         for n in range(WIDTH - 1, 0, -1):
             value = _minus_product(b, _lane(b, value, n), _load(b, columns, n * BYTES), value)
         _store(b, value, right)
         return context.get_dummy_value()
 
     return _void(7), code
+
+
+@_in_place
+def gather_across(context: Any, rows: Any, roots: Any, scale: Any, columns: Any, distance: Any, vectors: Any) -> Any:
+    """Write the 16 rows at the listed addresses, times their roots and (lane by lane) `scale`, as columns side by side."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        rows, roots, scale, columns, distance, vectors = arguments
+        addresses = [b.load(b.inttoptr(_plus(b, rows, 8 * n), I64.as_pointer())) for n in range(WIDTH)]
+
+        def body(skip: Value, place: Value) -> list[Value]:
+            lengths = _load(b, b.add(scale, skip))
+            loads = [b.fmul(_load(b, b.add(address, skip)), lengths) for address in addresses]
+            scaled = [b.fmul(load, _spread(b, _number(b, roots, 4 * n))) for n, load in enumerate(loads)]
+            for column in _transposed(b, scaled):
+                _store(b, column, place)
+                place = b.add(place, distance)
+            return [_plus(b, skip, BYTES), place]
+
+        _loop(b, vectors, [ir.Constant(I64, 0), columns], body)
+        return context.get_dummy_value()
+
+    return _void(6), code
+
+
+@_in_place
+def row_products(context: Any, rows: Any, distance: Any, vectors: Any, other: Any, result: Any) -> Any:
+    """result[:16] = the products of 16 rows of so many vectors with another row."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        _store(b, _row_products(b, *arguments[:4]), arguments[4])
+        return context.get_dummy_value()
+
+    return _void(5), code
+
+
+@_in_place
+def weighted_rows(context: Any, rows: Any, distance: Any, count: Any, weights: Any, result: Any) -> Any:
+    """result[:16] = Σ weight · row, over the first 16 columns of `count` rows, a multiple of 4."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        _store(b, _weighted_rows(b, *arguments[:4]), arguments[4])
+        return context.get_dummy_value()
+
+    return _void(5), code
+
+
+@_in_place
+def prefetch(context: Any, address: Any) -> Any:
+    """Ask the cache for the line at the address."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        _prefetch(b, arguments[0])
+        return context.get_dummy_value()
+
+    return _void(1), code

@@ -42,6 +42,8 @@ WIDTH = 16
 """Factors are padded to a multiple of this for the kernels; the padding stays zero."""
 TASKS = 64
 """Parts of about equal work into which a half-step is cut. Not by threads: sums must not depend on their number."""
+WIDEST_TURN = 192
+"""Above it LAPACK finds a Gramian's axes in several threads, and other bits with another number of them."""
 FEW = 32
 """People up to whose number vectors are solved in NumPy, where a process that serves need not load the kernels."""
 
@@ -146,14 +148,15 @@ def fit(
     other model has another number of factors.
     """
     items = _start(material, params, np.random.default_rng(seed), warm)
-    sides = _sides(material, params)
+    parts = sides(material, params)
     state = _State(
-        sides,
+        parts,
         padded(np.empty((len(material.users), 0), np.float32), params.factors),
-        padded(items, params.factors, sides.item_order),
-        padded(_prior(item_prior, material, params), params.factors, None if item_prior is None else sides.item_order),
+        padded(items, params.factors, parts.item_order),
+        padded(_prior(item_prior, material, params), params.factors, None if item_prior is None else parts.item_order),
         [],
     )
+    del items
     with ThreadPoolExecutor(_threads(params)) as pool:
         for _ in range(params.epochs):
             state.losses.append(_epoch(state, evidence(params), pool))
@@ -163,7 +166,7 @@ def fit(
 
 
 @dataclass(frozen=True, eq=False)
-class _Sides:
+class Sides:
     """The weights by users and by items. Both are in order of falling counts: rows asked for most lie together in the cache."""
 
     by_user: Sparse
@@ -178,7 +181,7 @@ class _Sides:
 class _State:
     """What a fit changes in place, in the order and padding of its sides."""
 
-    sides: _Sides
+    sides: Sides
     user_vectors: Floats
     item_vectors: Floats
     item_prior: Floats
@@ -210,7 +213,8 @@ def _prior(item_prior: Floats | None, material: Material, params: ImplicitALSPar
     return item_prior
 
 
-def _sides(material: Material, params: ImplicitALSParams) -> _Sides:
+def sides(material: Material, params: ImplicitALSParams) -> Sides:
+    """The material's weights as the kernels take them. Raises InvalidInput where they overflow."""
     weights = strengths(material.interactions.weight, params)
     weights[weights == 0] = np.nan
     plain = matrix.of_interactions(material.interactions, weights, material.users, material.items)
@@ -220,22 +224,21 @@ def _sides(material: Material, params: ImplicitALSParams) -> _Sides:
     item_order = np.argsort(-item_counts, kind="stable")
     by_item = matrix.transposed(plain, user_order, item_order)
     del plain  # before the next is made: two of them are what a fit may hold
-    return _Sides(matrix.transposed(by_item), by_item, user_order, item_order)
+    return Sides(matrix.transposed(by_item), by_item, user_order, item_order)
 
 
 def _epoch(state: _State, evidence: Evidence, pool: ThreadPoolExecutor) -> float:
     """Solve all users, then all items; return the loss of both as they are then."""
     by_user, by_item = state.sides.by_user, state.sides.by_item
-    nothing = state.item_prior[:0]
-    _, ridges = half_step(by_user, state.item_vectors, evidence, nothing, state.user_vectors, pool)
-    loss, _ = half_step(by_item, state.user_vectors, evidence, state.item_prior, state.item_vectors, pool)
+    nothing, turn = state.item_prior[:0], not len(state.item_prior)  # a prior holds items in its own axes
+    _, ridges = half_step(by_user, state.item_vectors, evidence, nothing, state.user_vectors, pool, turn=turn)
+    loss, _ = half_step(by_item, state.user_vectors, evidence, state.item_prior, state.item_vectors, pool, turn=turn)
     return loss + ridges
 
 
 def _model(material: Material, params: ImplicitALSParams, state: _State, pool: ThreadPoolExecutor) -> ImplicitALS:
     sides = state.sides
-    unobserved = evidence(params).unobserved
-    item_matrix = _weighted_gramian(state.item_vectors, unobserved, pool)[: params.factors, : params.factors]
+    gramian = _gramian(state.item_vectors, pool)[: params.factors, : params.factors]
     return ImplicitALS(
         params=params,
         users=material.users,
@@ -244,7 +247,7 @@ def _model(material: Material, params: ImplicitALSParams, state: _State, pool: T
         items=material.items,
         item_vectors=_in_order(state.item_vectors, sides.item_order, params.factors),
         item_examples=_in_order(sides.by_item.counts.astype(np.int32), sides.item_order),
-        item_matrix=np.ascontiguousarray(item_matrix),
+        item_matrix=(evidence(params).unobserved * gramian).astype(np.float32),
         losses=tuple(state.losses),
     )
 
@@ -273,45 +276,72 @@ def padded(vectors: NDArray[Any], factors: int, order: NDArray[np.int64] | None 
 
 
 def half_step(
-    cells: Sparse, other: Floats, evidence: Evidence, prior: Floats, result: Floats, pool: ThreadPoolExecutor
+    cells: Sparse,
+    other: Floats,
+    evidence: Evidence,
+    prior: Floats,
+    result: Floats,
+    pool: ThreadPoolExecutor,
+    *,
+    turn: bool = False,
 ) -> tuple[float, float]:
     """Solve each row of `cells` against the fixed `other` side into `result`; return the loss of the rows and their ridges.
 
     The loss is Σ over all cells of the row plus its ridge; what it has beyond that is the other side's ridge alone. It comes
     without a pass over the data: at the solution x of Ax = b the quadratic is its constant − ⟨b, x⟩. `other`, `prior` (or none of
-    its rows) and `result` are `padded`.
+    its rows) and `result` are `padded`. With `turn` the other side may be rotated in place, so that its Gramian is a diagonal and
+    short rows cost less; no score changes. That needs a prior without rows.
     """
     from palate.models import als_kernels, als_tiles  # numba: see machine_code
 
     factors = other.shape[1]
-    weighted = _weighted_gramian(other, evidence.unobserved, pool)
+    gramian, short = _gramian(other, pool), factors // 2 // WIDTH * WIDTH if turn and factors <= WIDEST_TURN else 0
+    if np.count_nonzero(cells.counts <= short) > len(cells) // WIDTH:
+        gramian = _turned(other, gramian, pool)
+    else:
+        short = 0
+    weighted = (evidence.unobserved * gramian).astype(np.float32)
     size, wide = als_kernels.buffer_size(factors), als_tiles.has_wide_registers()
 
     def solve(part: tuple[int, int]) -> tuple[float, float]:
-        return cast(
-            tuple[float, float],
-            compiled(
-                als_kernels.half_step,
-                *part,
-                cells.offsets,
-                cells.columns,
-                cells.values,
-                other,
-                weighted,
-                np.float32(evidence.shift),
-                evidence.l2,
-                evidence.unobserved * len(other),
-                evidence.exponent,
-                prior,
-                result,
-                aligned(size),
-                wide,
-                fastmath=als_kernels.FREEDOMS,
-            ),
+        found: tuple[float, float] = compiled(
+            als_kernels.half_step,
+            *part,
+            cells.offsets,
+            cells.columns,
+            cells.values,
+            other,
+            weighted,
+            np.float32(evidence.shift),
+            evidence.l2,
+            evidence.unobserved * len(other),
+            evidence.exponent,
+            prior,
+            short,
+            result,
+            aligned(size),
+            wide,
+            fastmath=als_kernels.FREEDOMS,
         )
+        return found
 
     found = list(pool.map(solve, _parts(cells.counts * factors + factors**2 // 2)))
     return sum(loss for loss, _ in found), sum(ridge for _, ridge in found)
+
+
+def _turned(vectors: Floats, gramian: NDArray[np.float64], pool: ThreadPoolExecutor) -> NDArray[np.float64]:
+    """Rotate the vectors in place into the axes of their Gramian; return it as it is then."""
+    from palate.models import als_kernels
+
+    used = len(np.trim_zeros(np.diag(gramian), "b"))  # what pads the vectors stays zero
+    lengths, rotation = np.zeros(len(gramian)), np.eye(len(gramian), dtype=np.float32)
+    lengths[:used], rotation[:used, :used] = np.linalg.eigh(gramian[:used, :used])
+
+    def part(rows: tuple[int, int]) -> None:
+        compiled(als_kernels.turn, vectors, *rows, rotation, fastmath=als_kernels.FREEDOMS)
+
+    list(pool.map(part, _parts(np.ones(len(vectors), np.int64))))
+    return np.diag(np.maximum(lengths, 0))
 
 
 def _parts(costs: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -322,8 +352,8 @@ def _parts(costs: NDArray[np.int64]) -> list[tuple[int, int]]:
     return [(first, last) for first, last in pairwise(cuts.tolist()) if first < last]
 
 
-def _weighted_gramian(vectors: Floats, weight: float, pool: ThreadPoolExecutor) -> Floats:
-    """weight · vectorsᵀ vectors, summed in float64."""
+def _gramian(vectors: Floats, pool: ThreadPoolExecutor) -> NDArray[np.float64]:
+    """vectorsᵀ vectors, summed in float64."""
     from palate.models import als_kernels, als_tiles  # numba: see machine_code
 
     factors = vectors.shape[1]
@@ -338,7 +368,7 @@ def _weighted_gramian(vectors: Floats, weight: float, pool: ThreadPoolExecutor) 
 
     parts = pool.map(part, cuts[:-1].tolist(), cuts[1:].tolist())
     upper = np.triu(sum(parts, np.zeros((factors, factors))))
-    return (weight * (upper + np.triu(upper, 1).T)).astype(np.float32)
+    return np.asarray(upper + np.triu(upper, 1).T)
 
 
 def fold_in_users(model: ImplicitALS, by_user: Sparse) -> Floats:
