@@ -33,6 +33,9 @@ BLOCKS, FEWEST = 4, 1 << 16
 PRIMES = np.array([1000000007, 1073741827, 1300000003, 1500000001, 1618033999, 1900000043, 2147483647])
 """Above any count of examples of one user, so that steps of one come to all of them: see `fm_kernels.places`."""
 
+RUN = 32
+"""Neighbours that are learned one after the other."""
+
 CHUNK = 1 << 20
 """Examples that NumPy takes at a time, so that no array of all examples is copied."""
 
@@ -207,13 +210,21 @@ def passes(
         for rate in rates:
             for side in sides:
                 set_steps(side, rate, plan.adagrad)
-            turn, order = _turn(random), active[random.permutation(len(active))]
+            turn, order = _turn(random), _mixed(active, random)
             found = [np.empty(0, np.float32)]
             for one in _rounds(examples, order, by_item, plan, random):
                 found += pool.map(lambda part: task(examples, part[0], part[1], turn, part[2]), one)  # noqa: B023
                 if meet is not None:
                     meet()
             yield np.concatenate(found)
+
+
+def _mixed(users: Counts, random: np.random.Generator) -> Counts:
+    """The users in an order by chance, where they are many in runs of neighbours: what lies together is fetched together."""
+    length = int(np.clip(len(users) // 1024, 1, RUN))
+    starts = length * random.permutation(-(-len(users) // length)).astype(np.int32)
+    order = (starts[:, np.newaxis] + np.arange(length, dtype=np.int32)).reshape(-1)
+    return users[order[order < len(users)]]
 
 
 def _turn(random: np.random.Generator) -> tuple[int, int]:
