@@ -32,6 +32,7 @@ COMMANDS = [
     "import",
     "export",
     "evaluate",
+    "tune",
     "recommend",
     "users",
     "keys",

@@ -134,6 +134,17 @@ def test_content_makes_items_alike(files: Path) -> None:
     assert 0 < found["metrics"]["abandoned@10"]["value"] < 1
 
 
+def test_a_report_has_the_lists_of_both_models_by_title(files: Path) -> None:
+    page = files / "report.html"
+    evaluated(
+        *("--events", str(files / "log.csv"), "--model", "popularity", "--against", "itemknn", "--metrics", "hr@5"),
+        *("--items", str(files / "items.csv"), "--report", str(page)),
+    )
+    text = page.read_text()
+    assert "itemknn (against)" in text
+    assert "Item 3" in text
+
+
 def test_the_log_of_the_installation_is_the_default(files: Path, tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     assert palate("import", "events", str(files / "log.csv"), "--data", data).returncode == 0

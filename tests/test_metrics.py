@@ -187,7 +187,7 @@ def test_statistics_of_the_same_users_are_drawn_together() -> None:
     values = np.random.default_rng(0).normal(0, 1, 100)
     one = np.column_stack((values, np.ones(100)))
     first, second = metrics.intervals_of_sums(
-        [(one, metrics.mean_of), (one + [1, 0], metrics.mean_of)], np.random.default_rng(1)
+        [(one, metrics.mean_of), (one + np.array([1, 0]), metrics.mean_of)], np.random.default_rng(1)
     )
     assert second == pytest.approx((first[0] + 1, first[1] + 1))
     assert metrics.intervals_of_sums([], np.random.default_rng(1)) == []

@@ -98,6 +98,7 @@ def evaluate(
         str, typer.Option(help="What makes items alike: behaviour, or content of --items.")
     ] = "behaviour",
     items: Items = None,
+    report: ReportOption = None,
     data: Data = Path("data"),
     config: Config = None,
     threads: Threads = None,
@@ -107,17 +108,19 @@ def evaluate(
     from palate.evaluation import evaluating, freshness
 
     begin = time.perf_counter()
-    settings = _settings(config)
-    plans = [_plan(settings, model, [*(set_ or []), *(more or [])])]
+    settings = settings_of(config)
+    plans = [plan_of(settings, model, [*(set_ or []), *(more or [])])]
     if against is not None:
-        plans.append(_plan(settings, against, against_set or []))
-    recording, meaning = _recording(settings, _files(train, test, events), format, positive, data)
-    conditions = _conditions(recording, meaning, metrics, negatives, items, keep_seen, similarity, threads)
+        plans.append(plan_of(settings, against, against_set or []))
+    recording, meaning = recording_of(settings, files_of(train, test, events), format, positive, data)
+    conditions = conditions_of(recording, meaning, metrics, negatives, items, keep_seen, similarity, threads)
     waiting = None if every is None else freshness.Schedule(every=every, delay=_delay(delay))
-    cut = _split(recording, meaning, train, split, test_share, told_share, seed, exploration, timed=waiting is not None)
+    cut = split_of(
+        recording, meaning, train, split, test_share, told_share, seed, exploration, timed=waiting is not None
+    )
     read = time.perf_counter() - begin
     all_seeds = [seed + number for number in range(seeds)]
-    with _progress(as_json) as progress:
+    with progress_bar(as_json) as progress:
         if waiting is None:
             outcomes = [evaluating.evaluate(cut, plan, conditions, all_seeds, progress) for plan in plans]
         else:
@@ -125,20 +128,43 @@ def evaluate(
             outcomes = [
                 freshness.evaluate(meaning, test_share, waiting, plan, conditions, seed, progress) for plan in plans
             ]
-    answer = _answer(outcomes, conditions, cut.name, read, seed)
-    typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else _table(answer))
+    answer = answer_of(outcomes, conditions, cut.name, read, seed)
+    if report is not None:
+        _write_report(report, outcomes, answer, cut, recording, items)
+    typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else table(answer))
+
+
+def _write_report(
+    path: Path,
+    outcomes: Sequence[Outcome],
+    answer: dict[str, Any],
+    cut: Split,
+    recording: Recording,
+    items: Path | None,
+) -> None:
+    from palate.evaluation import report
+
+    named = dict(zip(("model", "against"), outcomes, strict=False))
+    lists = {
+        f"{outcome.plan.model}{' (against)' if role == 'against' else ''}": outcome for role, outcome in named.items()
+    }
+    titles = known_items(recording, items).titles
+    shelves = report.shelves(lists, cut, titles, recording.user_ids, recording.item_ids)
+    report.write(path, report.of_evaluation(f"{answer['model']} on {len(recording):,} events", answer, shelves))
 
 
 # --- options to values ----------------------------------------------------------------------------------------------------
 
 
-def _settings(config: Path | None) -> Settings:
+def settings_of(config: Path | None) -> Settings:
+    """All settings, from a file if there is one."""
     from palate.settings import load
 
     return load(config)
 
 
-def _files(train: Path | None, test: Path | None, events: Path | None) -> list[Path]:
+def files_of(train: Path | None, test: Path | None, events: Path | None) -> list[Path]:
+    """Training and test, or the one file, or none: then it is the log. Raises PalateError."""
     if (train is None) != (test is None):
         raise PalateError("--train and --test go together; to split one file, name it with --events.")
     if train is not None and events is not None:
@@ -148,12 +174,13 @@ def _files(train: Path | None, test: Path | None, events: Path | None) -> list[P
     return [] if events is None else [events]
 
 
-def _recording(
+def recording_of(
     settings: Settings, files: list[Path], format: str, positive: str | None, data: Path
 ) -> tuple[Recording, Meaning]:
+    """The events, and what they mean. Raises PalateError."""
     from palate.evaluation import protocols, recordings
 
-    _one_of("format", format, recordings.FORMATS)
+    one_of("format", format, recordings.FORMATS)
     recording = recordings.read(files, format) if files else _log(settings, data)  # type: ignore[arg-type]
     return recording, protocols.meaning(recording, settings.interactions, positive)
 
@@ -171,7 +198,7 @@ def _log(settings: Settings, data: Path) -> Recording:
         engine.dispose()
 
 
-def _conditions(
+def conditions_of(
     recording: Recording,
     meaning: Meaning,
     metrics: str,
@@ -181,13 +208,14 @@ def _conditions(
     similarity: str,
     threads: int | None,
 ) -> Conditions:
+    """What is the same for all models of a run. Raises PalateError."""
     from palate.evaluation import measuring, recordings
     from palate.evaluation.evaluating import Conditions
 
-    _one_of("similarity", similarity, ("behaviour", "content"))
+    one_of("similarity", similarity, ("behaviour", "content"))
     if similarity == "content" and items is None:
         raise PalateError("--similarity content needs the labels and sources of a file of items: name it with --items.")
-    known = _known_items(recording, items)
+    known = known_items(recording, items)
     return Conditions(
         wanted=measuring.wanted(metrics),
         candidates=None if negatives is None else recordings.read_candidates(negatives, recording),
@@ -199,13 +227,14 @@ def _conditions(
     )
 
 
-def _known_items(recording: Recording, items: Path | None) -> Any:
+def known_items(recording: Recording, items: Path | None) -> Any:
+    """What a file of items says; nothing without one."""
     from palate.evaluation import recordings
 
     return recordings.NO_ITEMS if items is None else recordings.read_items(items, recording)
 
 
-def _split(
+def split_of(
     recording: Recording,
     meaning: Meaning,
     train: Path | None,
@@ -217,11 +246,12 @@ def _split(
     *,
     timed: bool,
 ) -> Split:
+    """The events cut as the options say. Raises PalateError."""
     import numpy as np
 
     from palate.evaluation import protocols
 
-    _one_of("split", kind, get_args(protocols.Kind))
+    one_of("split", kind, get_args(protocols.Kind))
     if exploration and timed:
         raise PalateError("--exploration and --every don't go together.")
     if train is not None:
@@ -249,17 +279,19 @@ def _delay(text: str) -> float | None:
     return seconds
 
 
-def _one_of(what: str, given: str, known: Sequence[str]) -> None:
+def one_of(what: str, given: str, known: Sequence[str]) -> None:
+    """Raise PalateError, with the list, when it is none of the known."""
     if given not in known:
         raise PalateError(f"There is no {what} {given}: choose among {', '.join(known)}.")
 
 
-def _plan(settings: Settings, model: str, assignments: Sequence[str]) -> Plan:
+def plan_of(settings: Settings, model: str, assignments: Sequence[str]) -> Plan:
+    """A model with what the settings and the command line say of it. Raises PalateError."""
     from palate.evaluation.evaluating import Plan
     from palate.models import registry
 
     params = registry.entry(model).params
-    return Plan(model, _with(_of_settings(settings, params), _values(assignments, params, model)))
+    return Plan(model, with_values(_of_settings(settings, params), values_of(assignments, params, model)))
 
 
 def _of_settings(settings: Settings, params: type[msgspec.Struct]) -> msgspec.Struct:
@@ -268,7 +300,7 @@ def _of_settings(settings: Settings, params: type[msgspec.Struct]) -> msgspec.St
     return next((part for part in parts if type(part) is params), None) or params()
 
 
-def _values(assignments: Sequence[str], params: type[msgspec.Struct], model: str) -> dict[str, Any]:
+def values_of(assignments: Sequence[str], params: type[msgspec.Struct], model: str) -> dict[str, Any]:
     """Names and values of `name=value` (several with commas between), under our own names."""
     values = {}
     parts = [part for text in assignments for part in re.split(r",(?=[A-Za-z_][A-Za-z_0-9]*=)", text)]
@@ -276,7 +308,7 @@ def _values(assignments: Sequence[str], params: type[msgspec.Struct], model: str
         name, equals, value = part.partition("=")
         if not equals:
             raise SettingsError(f"{part!r} is no parameter: write name=value.")
-        values[parameter(name.strip(), params, model)] = _parsed(value.strip())
+        values[parameter(name.strip(), params, model)] = parsed(value.strip())
     return values
 
 
@@ -291,7 +323,8 @@ def parameter(name: str, params: type[msgspec.Struct], model: str) -> str:
     raise SettingsError(f"The model {model} has no parameter {name}: {hint} {', '.join(known) or 'none'}.")
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """A value as it is typed: JSON where it is some, else text."""
     import msgspec
 
     try:
@@ -300,7 +333,8 @@ def _parsed(text: str) -> Any:
         return {"None": None, "none": None, "True": True, "False": False}.get(text, text)
 
 
-def _with(params: msgspec.Struct, values: dict[str, Any]) -> msgspec.Struct:
+def with_values(params: msgspec.Struct, values: dict[str, Any]) -> msgspec.Struct:
+    """These parameters with other values. Raises SettingsError that names what is wrong."""
     import msgspec
 
     try:
@@ -314,7 +348,10 @@ def _with(params: msgspec.Struct, values: dict[str, Any]) -> msgspec.Struct:
 # --- answers --------------------------------------------------------------------------------------------------------------
 
 
-def _answer(outcomes: Sequence[Outcome], conditions: Conditions, split: str, read: float, seed: int) -> dict[str, Any]:
+def answer_of(
+    outcomes: Sequence[Outcome], conditions: Conditions, split: str, read: float, seed: int
+) -> dict[str, Any]:
+    """What `--json` prints."""
     import numpy as np
 
     from palate.evaluation import measuring
@@ -352,7 +389,8 @@ def _ordered(figures: Mapping[str, Figure], conditions: Conditions) -> dict[str,
     return {metric.name: figures[metric.name].to_json() for metric in conditions.wanted}
 
 
-def _table(answer: dict[str, Any]) -> str:
+def table(answer: dict[str, Any]) -> str:
+    """An answer as a person reads it."""
     columns = {answer["model"]: answer["metrics"]}
     if "against" in answer:
         columns |= {
@@ -363,7 +401,7 @@ def _table(answer: dict[str, Any]) -> str:
     width = max(map(len, names))
     lines = [" " * width + "".join(f"  {title:>28}" for title in columns)]
     lines += [
-        f"{name:<{width}}" + "".join(f"  {_shown(figures[name]):>28}" for figures in columns.values()) for name in names
+        f"{name:<{width}}" + "".join(f"  {shown(figures[name]):>28}" for figures in columns.values()) for name in names
     ]
     seconds = ", ".join(f"{name} {value:.2f} s" for name, value in answer["seconds"].items())
     return "\n".join(
@@ -371,7 +409,8 @@ def _table(answer: dict[str, Any]) -> str:
     )
 
 
-def _shown(figure: dict[str, float | None]) -> str:
+def shown(figure: dict[str, float | None]) -> str:
+    """A figure as a table shows it."""
     value, low, high = figure["value"], figure["low"], figure["high"]
     if value is None:
         return "no answer"
@@ -379,7 +418,7 @@ def _shown(figure: dict[str, float | None]) -> str:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
+def progress_bar(quiet: bool) -> Iterator[Progress]:
     """A bar on stderr for each thing that is done, gone when all are done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn

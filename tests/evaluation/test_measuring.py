@@ -63,7 +63,7 @@ def interactions(rows: list[tuple[int, int]], labels: list[float] | None = None)
 
 def cut(train: list[tuple[int, int]], test: list[tuple[int, int]], labels: list[float] | None = None) -> Split:
     known, asked = interactions(train), interactions(test, labels)
-    return Split(known, known, asked, np.ones(len(asked)), "given")
+    return Split(known, known, asked, np.ones(len(asked)), "given", np.empty(0, bool))
 
 
 def evaluated(split: Split, names: str = EVERY, model: str = "oracle", **conditions: object) -> Outcome:
@@ -146,7 +146,7 @@ def test_what_people_had_is_not_asked_for_again(patch: pytest.MonkeyPatch) -> No
 def test_unknown_items_and_new_people_are_stated(patch: pytest.MonkeyPatch) -> None:
     serve(patch, lambda users, items: np.zeros((len(users), items.shape[1])))
     outcome = evaluated(cut(TRAIN, [(1, 2), (2, 77)]), "hr@2")
-    assert any(sentence.startswith("1 of 2 test items are not in the training") for sentence in outcome.stated)
+    assert any(sentence.startswith("1 of 2 asked pairs are of items outside") for sentence in outcome.stated)
     assert any(sentence.startswith("1 of 2 users are new") for sentence in outcome.stated)
     assert outcome.users == 2
 
@@ -154,7 +154,7 @@ def test_unknown_items_and_new_people_are_stated(patch: pytest.MonkeyPatch) -> N
 def test_worth_counts_in_ndcg_and_recall(patch: pytest.MonkeyPatch) -> None:
     serve(patch, lambda users, items: -items + 0.0 * users)
     split = cut([(9, item) for item in range(4)], [(1, 0), (1, 3)])
-    split = Split(split.train, split.known, split.test, np.array([1.0, 4.0]), "given")
+    split = Split(split.train, split.known, split.test, np.array([1.0, 4.0]), "given", split.learned)
     found = evaluated(split, "recall@2,ndcg@2,hr@2,precision@2").figures
     assert found["recall@2"].value == pytest.approx(1 / 5)
     assert found["ndcg@2"].value == pytest.approx(1 / (4 + 1 / math.log2(3)))
@@ -243,7 +243,7 @@ def test_the_order_and_the_names_of_users_change_nothing(split: Split, seed: int
             name[part.user][order], part.item[order], part.label[order], part.weight[order], part.time[order]
         )
 
-    other = Split(renamed(split.train), renamed(split.known), renamed(split.test), split.gains, "given")
+    other = Split(renamed(split.train), renamed(split.known), renamed(split.test), split.gains, "given", split.learned)
     with pytest.MonkeyPatch.context() as patch:
         serve(patch, lambda users, items: table[users, items])
         first = evaluated(split).figures

@@ -302,7 +302,7 @@ def _about_questions(
     unknown = int((relevant.column < 0).sum())
     if unknown:
         stated.append(
-            f"{unknown:,} of {len(relevant.column):,} test items are not in the training and count as missed."
+            f"{unknown:,} of {len(relevant.column):,} asked pairs are of items outside the training and count as missed."
         )
     asked = np.unique(questions.known.users[relevant.row])
     new = int((~np.isin(asked, known_users)).sum())

@@ -226,7 +226,7 @@ def together(parts: Sequence[Measured]) -> Measured:
         parts={name: np.concatenate([part.parts[name] for part in parts]) for name in names},
         finish=parts[-1].finish,
         coverage={name: float(np.mean([part.coverage[name] for part in parts])) for name in parts[0].coverage},
-        lists=parts[-1].lists,
+        lists=parts[-1].lists[:0],  # of which users they are isn't told apart
     )
 
 

@@ -48,6 +48,8 @@ class Split:
     gains: NDArray[np.float64]
     """What it is worth to find each pair of `test`: 1, or one over the probability with which it was shown."""
     name: str
+    learned: NDArray[np.bool_]
+    """Which events `train` is merged from."""
     stated: tuple[str, ...] = ()
 
 
@@ -122,6 +124,28 @@ def split(meaning: Meaning, params: SplitParams, random: np.random.Generator) ->
     return replace(cut, stated=(*cut.stated, *about))
 
 
+def validation(meaning: Meaning, cut: Split, params: SplitParams, random: np.random.Generator) -> Split:
+    """What a split learns, cut once more in the same way, without a look at its test.
+
+    Two files are cut by time, or by chance where there are no times.
+    """
+    inner = replace(meaning, events=_rows(meaning.events, cut.learned), stated=())
+    times = inner.events.time
+    if cut.name == "given":
+        timed = len(times) and times.min() < times.max()
+        params = msgspec.structs.replace(params, kind="time" if timed else "random")
+    return split(inner, params, random)
+
+
+def of_training(cut: Split, people: int, random: np.random.Generator) -> Split:
+    """Ask for what was learned itself, of so many users by chance: how well a model fits, not how good it is."""
+    positive = cut.train.weight > 0
+    users = np.unique(cut.train.user[positive])
+    chosen = np.sort(random.permutation(users)[:people])
+    test = splits.rows(cut.train, np.isin(cut.train.user, chosen))
+    return replace(cut, known=cut.train, test=test, gains=np.ones(len(test)), stated=())
+
+
 def before(meaning: Meaning, moment: int) -> Interactions:
     """What happened before a moment, in milliseconds since 1970."""
     return interactions.merge(_rows(meaning.events, meaning.events.time < moment), meaning.params)
@@ -131,7 +155,7 @@ def between(meaning: Meaning, train: Interactions, first: int, last: int) -> Spl
     """Ask a model of `train` for what happened from `first` on and before `last` (milliseconds since 1970)."""
     time = meaning.events.time
     test = interactions.merge(_rows(meaning.events, (time >= first) & (time < last)), meaning.params)
-    return Split(train, train, test, np.ones(len(test)), "time", meaning.stated)
+    return Split(train, train, test, np.ones(len(test)), "time", time < first, meaning.stated)
 
 
 def explored(split: Split, recording: Recording) -> Split:
@@ -207,7 +231,7 @@ def _split(meaning: Meaning, late: NDArray[np.bool_], name: str) -> Split:
     train = interactions.merge(_rows(meaning.events, ~late), meaning.params)
     test = interactions.merge(_rows(meaning.events, late), meaning.params)
     _check(train, test)
-    return Split(train, train, test, np.ones(len(test)), name, meaning.stated)
+    return Split(train, train, test, np.ones(len(test)), name, ~late, meaning.stated)
 
 
 def _check(train: Interactions, test: Interactions) -> None:
@@ -270,7 +294,7 @@ def _strong(
         f"{len(np.unique(pairs.user[held]))} users are held out of the training; {params.told_share:.0%} of each one's "
         "pairs, by chance, are folded in.",
     )
-    return Split(cut.train, all_known, asked, np.ones(len(asked)), "strong", (*cut.stated, *about))
+    return replace(cut, known=all_known, test=asked, gains=np.ones(len(asked)), stated=(*cut.stated, *about))
 
 
 def _rows(events: EventColumns, chosen: NDArray[np.bool_]) -> EventColumns:
