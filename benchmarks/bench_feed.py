@@ -1,7 +1,7 @@
 """Processor time of one call for a feed, and of refreshing what serving knows, over pools of several sizes.
 
 The catalog is read from SQLite; the times of a call leave out the writing of what was shown. Run:
-python benchmarks/bench_feed.py [--items 1000 --items 100000 …] [--calls 100]
+python benchmarks/bench_feed.py [--items 1000 --items 100000 …] [--calls 100] [--model fm|ials|itemknn]
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from palate.database import connect, migrate, reading, writing
 from palate.domain import Event, FeedRequest, to_milliseconds
 from palate.feed import FeedParams
 from palate.live import Live
+from palate.matrix import Sparse
+from palate.models import registry, stored
+from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
+from palate.models.neighbours import Neighbours
+from palate.vocabulary import Vocabulary
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
 FACTORS, SOURCES, LABELS, VOTES = 13, 300, 2000, 200
@@ -34,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, action="append")
     parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--model", choices=("fm", "ials", "itemknn"), default="fm", help="which serves")
     parser.add_argument("--profile", action="store_true", help="show where the time of the calls goes")
     asked = parser.parse_args()
     print(
@@ -41,21 +47,22 @@ def main() -> None:
     )
     for items in asked.items or (1_000, 100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as folder:
-            measure(Path(folder), items, asked.calls, asked.profile)
+            measure(Path(folder), items, asked.calls, asked.profile, asked.model)
 
 
-def measure(data: Path, items: int, calls: int, profile: bool) -> None:
+def measure(data: Path, items: int, calls: int, profile: bool, model: str) -> None:
     rng = np.random.default_rng(1)
     engine = connect(None, data)
     migrate(engine)
     fill(engine, 1, items, rng, NOW)
-    publish(data, items, rng)
+    publish(data, items, rng, model)
     vote(engine, items, rng)
-    live = Live(engine, data)
+    live = Live(engine, data, model=model)
     full = timed(lambda: live.refresh(NOW))
     fill(engine, items + 1, 10, rng, NOW + timedelta(seconds=1))
     few = timed(lambda: live.refresh(NOW + timedelta(seconds=1)))
     assert live.pool.keys[-1] == items + 10, "The new items are in the pool."
+    assert live.pool.model.name == model, "The model asked for is what is measured."
     idle = np.median([timed(lambda: live.refresh(NOW + timedelta(seconds=2))) for _ in range(20)])
     users = ("nobody", "reader", "beginner")
     parts = [percentiles(live, user, calls) for user in users]
@@ -117,7 +124,7 @@ def fill(engine: sa.Engine, first: int, count: int, rng: np.random.Generator, no
         connection.execute(sa.insert(database.items), rows)
 
 
-def publish(data: Path, items: int, rng: np.random.Generator) -> None:
+def publish(data: Path, items: int, rng: np.random.Generator, model: str) -> None:
     def vectors(n: int) -> np.ndarray:
         return rng.normal(0, 0.2, (n, FACTORS)).astype(np.float16)
 
@@ -137,7 +144,15 @@ def publish(data: Path, items: int, rng: np.random.Generator) -> None:
         "history_items": rng.permutation(items)[:500].astype(np.int32),
         "history_labels": np.where(rng.random(500) < 0.3, 1, np.nan).astype(np.float16),
     }
-    models = {"fm": {"loss": "squared", "base": 0.5, "factors": FACTORS}, "popularity": {"mean": 0.5, "strength": 4.0}}
+    models: dict[str, object] = {
+        "fm": {"loss": "squared", "base": 0.5, "factors": FACTORS},
+        "popularity": {"mean": 0.5, "strength": 4.0},
+    }
+    if model != "fm":
+        made = ranker(model, items, rng)
+        arrays |= stored.arrays(model, made) | {"item_positives": np.ones(items, np.int32)}
+        arrays["history_weights"] = np.where(np.isnan(arrays["history_labels"]), 0, 2).astype(np.float16)
+        models[model] = registry.entry(model).header(made) | {"calibration": [1.0, 0.0]}
     header = {
         "created": to_milliseconds(NOW),
         "seq": 0,
@@ -147,6 +162,19 @@ def publish(data: Path, items: int, rng: np.random.Generator) -> None:
         "quality": {},
     }
     snapshots.publish(data / "snapshots", header, arrays)
+
+
+def ranker(name: str, items: int, rng: np.random.Generator) -> object:
+    """A model of numbers by chance, as large as a learned one: 64 factors, or 100 neighbours of each item."""
+    keys, nobody = Vocabulary(np.arange(1, items + 1)), Vocabulary(np.ones(1, np.int64))
+    if name == "ials":
+        vectors = rng.normal(0, 0.1, (items, 64)).astype(np.float32)
+        one, many = np.ones(1, np.int32), np.ones(items, np.int32)
+        return ImplicitALS(ImplicitALSParams(), nobody, vectors[:1], one, keys, vectors, many, vectors.T @ vectors)
+    columns = rng.integers(items, size=100 * items).astype(np.int32)
+    values = rng.random(len(columns), np.float32)
+    weights = Sparse(np.arange(0, len(columns) + 1, 100), columns, values, items)
+    return Neighbours(weights, rng.random(items, np.float32), 1.0, 1e-3)
 
 
 def vote(engine: sa.Engine, items: int, rng: np.random.Generator) -> None:

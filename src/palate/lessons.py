@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -122,10 +122,13 @@ def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Par
     held = _newest(examples.pairs, chosen, new, params.train)
     random = np.random.default_rng([params.train.seed, examples.seq])
     old = last.model if last else None
-    model = _taught(name, old, examples, chosen & ~held, new & ~held, params)
+    model = tested = _taught(name, old, examples, chosen & ~held, new & ~held, params)
     test = trial.run(name, model, examples, held, params.train.doubt, random) if held.any() else None
     if held.any():
         model = _taught(name, model, examples, chosen, held, params)
+    if test is not None and name not in UPDATES:
+        carried = trial.carried_over(test.calibration, name, tested, model, examples, random)
+        test = replace(test, calibration=carried)
     test = test or (_kept(last) if last else trial.untested(name, model, examples, random))
     warm = last is not None and name in UPDATES
     return Lesson(name, model, int(new.sum()), warm, test, np.zeros(0, np.float32))

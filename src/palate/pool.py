@@ -329,7 +329,7 @@ def _of_name(snapshot: Snapshot, name: str) -> Model:
     if name == "popularity":
         return model
     if name != "fm":
-        return replace(model, loss="logistic", ranker=_ranker(snapshot, name))
+        return replace(model, ranker=_ranker(snapshot, name))
     vectors = np.asarray(arrays["item_vectors"], np.float32)
     return replace(
         model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -185,12 +185,30 @@ def calibrated(scores: Values, labels: Values) -> Calibration:
     return Calibration(slope, start + float(change[1]) - slope * middle)
 
 
+def carried_over(
+    calibration: Calibration, name: str, tested: Any, fitted: Any, examples: Examples, random: np.random.Generator
+) -> Calibration:
+    """What was found of the model that was tested, for the one that was fitted anew since: by mean and spread of their scores,
+    which may be of quite another size where a mix changed its mind.
+    """
+    (before, spread), (after, new_spread) = (
+        (float(scores.mean()), float(scores.std())) for scores in _sampled((tested, fitted), name, examples, random)
+    )
+    slope = calibration.slope * spread / new_spread if spread and new_spread else calibration.slope
+    return Calibration(slope, calibration.intercept + calibration.slope * before - slope * after)
+
+
 def untested(name: str, model: Any, examples: Examples, random: np.random.Generator) -> RankingTest:
     """What stands for a test where there is too little for one: the mean score means ½, the best hundredth 0.88 and more."""
-    people = np.unique(examples.pairs.user[examples.taught & (examples.pairs.weight > 0)])
-    people = np.sort(random.choice(people, min(SAMPLE, len(people)), replace=False))
-    pairs = splits.rows(examples.pairs, np.isin(examples.pairs.user, people))
-    scores = registry.entry(name).score_all(model, material.known(pairs, people, examples.items)).astype(np.float64)
+    (scores,) = _sampled((model,), name, examples, random)
     middle = float(scores.mean())
     slope = 2 / (float(np.quantile(scores, 0.99)) - middle or 1.0)
     return RankingTest(Calibration(slope, -slope * middle))
+
+
+def _sampled(models: Sequence[Any], name: str, examples: Examples, random: np.random.Generator) -> list[Values]:
+    """The scores by each model of all items for the same people, drawn by chance."""
+    people = np.unique(examples.pairs.user[examples.taught & (examples.pairs.weight > 0)])
+    people = np.sort(random.choice(people, min(SAMPLE, len(people)), replace=False))
+    known = material.known(splits.rows(examples.pairs, np.isin(examples.pairs.user, people)), people, examples.items)
+    return [_wide(registry.entry(name).score_all(model, known)) for model in models]

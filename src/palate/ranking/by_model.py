@@ -1,4 +1,4 @@
-"""What a model that ranks (`ials`, `itemknn`, `ease`, `blend`) says of every item to one person, as log-odds.
+"""What a model that ranks (`ials`, `itemknn`, `ease`, `blend`) says of every item to one person, as a probability.
 
 It is asked what evaluation measures, `registry.Entry.score_all`, for one person with all that is known of them at this moment, so
 that their latest events count.
@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from palate import matrix
 from palate.live import History, Person
 from palate.models import registry
-from palate.models.factorization_machine import Floats
+from palate.models.factorization_machine import Floats, link
 from palate.models.material import Known
 from palate.pool import Pool, Ranker
 
-FIRM = 1e-3
-"""How near 0 and 1 a popularity may come before its log-odds are taken."""
-
-TIES = 0.05
-"""Part of an item's popularity, in log-odds, that is added to what the model says: of equals the more popular wins."""
+TIES = 0.01
+"""Part of an item's popularity that is added to what the model says: of equals the more popular wins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +33,7 @@ class Answer:
     items: Floats
     """(I,) log-odds."""
     sources: Floats
-    """(S + 1,) log-odds of an item that the model has learned nothing of: the mean over its source, the last without one."""
+    """(S + 1,) log-odds of an item that the model has learned nothing of: the mean over its source, or over all (the last)."""
 
 
 def ask(pool: Pool, person: Person) -> Answer | None:
@@ -64,21 +61,26 @@ def as_known(history: History, key: int, ranker: Ranker) -> Known:
     )
 
 
-def log_odds(answer: Answer | None, pool: Pool) -> Floats:
-    """(n,) of each item of the pool; by popularity alone where there is no answer."""
-    popular = _log_odds(pool.popularity)
+def likely(answer: Answer | None, pool: Pool) -> Floats:
+    """(n,) the probability that the person likes each item of the pool; by popularity alone where there is no answer."""
     if answer is None:
-        return popular
+        return pool.popularity
+    ties = np.float32(TIES) * (pool.popularity - np.float32(pool.model.prior))
+    return np.asarray(link(_log_odds(answer, pool), "logistic") + ties, np.float32)
+
+
+def _log_odds(answer: Answer, pool: Pool) -> Floats:
     found = np.append(answer.items, np.float32(0))[pool.row]
     cold = np.flatnonzero(pool.row < 0)
     found[cold] = answer.sources[pool.source[cold]]
-    return np.asarray(found + np.float32(TIES) * (popular - _log_odds(np.float32(pool.model.prior))), np.float32)
+    return found
 
 
 def contributions(answer: Answer, pool: Pool) -> tuple[NDArray[np.int64], Floats]:
-    """Keys (m,) of what the person took to, and (n, m) how much each of it adds to the log-odds of the pool's items.
+    """Keys (m,) of what the person took to, and (n, m) how much each of it adds to the scores of the pool's items.
 
-    Of items that the model has learned nothing of it is 0, and there are no keys for a model whose score doesn't split.
+    In probability as it would be at ½, where a quarter of what is added to the log-odds is added to it. Of items that the model
+    has learned nothing of it is 0, and there are no keys for a model whose score doesn't split.
     """
     split = registry.entry(answer.name).contributions
     if split is None:
@@ -88,23 +90,19 @@ def contributions(answer: Answer, pool: Pool) -> tuple[NDArray[np.int64], Floats
     parts = np.zeros((len(pool), len(liked)), np.float32)
     learned = np.flatnonzero(pool.row >= 0)
     parts[learned] = split(answer.ranker.model, rows, weights, pool.row[learned])[:, liked]
-    return answer.ranker.items.keys[rows[liked]], np.float32(answer.ranker.slope) * parts
+    return answer.ranker.items.keys[rows[liked]], np.float32(answer.ranker.slope / 4) * parts
 
 
 def _by_source(pool: Pool, items: Floats, ranker: Ranker) -> Floats:
     """Means over the pool's learned items: with scores that are linear in an item's vector, those of the mean vector."""
     learned = pool.row >= 0
     source, values = pool.source[learned], items[pool.row[learned]]
-    counts = np.bincount(source + 1, minlength=len(pool.sources) + 1)
-    sums = np.bincount(source + 1, values, minlength=len(pool.sources) + 1)
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), ranker.intercept)
-    return np.append(means[1:], np.float32(ranker.intercept)).astype(np.float32)
+    of_all = values.mean() if len(values) else np.float32(ranker.intercept)
+    counts = np.bincount(source + 1, minlength=len(pool.sources) + 1)[1:]
+    sums = np.bincount(source + 1, values, minlength=len(pool.sources) + 1)[1:]
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), of_all)
+    return np.append(means, of_all).astype(np.float32)
 
 
 def _row(columns: NDArray[np.int64], values: Floats, width: int) -> matrix.Sparse:
     return matrix.Sparse(np.array([0, len(columns)], np.int64), columns.astype(np.int32), values, width)
-
-
-def _log_odds(probability: Floats | np.float32) -> Floats:
-    held = np.clip(probability, FIRM, 1 - FIRM)
-    return np.asarray(np.log(held / (1 - held)), np.float32)

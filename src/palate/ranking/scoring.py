@@ -58,7 +58,7 @@ def features(pool: Pool, by_popularity: bool = False, answer: Answer | None = No
     if by_popularity:
         vectors, bias = np.zeros((len(pool), 0), np.float32), pool.popularity
     elif pool.model.ranker is not None:
-        bias = by_model.log_odds(answer, pool)
+        bias = by_model.likely(answer, pool)
     return Features(vectors, bias, pool.source, pool.label_offsets, pool.labels)
 
 
