@@ -82,7 +82,7 @@ def fit(interactions: Interactions, now: datetime, params: PopularityParams) -> 
     """
     items = vocabulary(interactions.item)
     told = splits.rows(interactions, _tells(interactions, now, params.window_days))
-    rows, fading = items.rows(told.item), np.exp2(-_ages(told.time, now) / params.half_life_days)
+    rows, fading = items.rows(told.item), np.exp2(-ages(told.time, now) / params.half_life_days)
     labelled = ~np.isnan(told.label)
     labels, of_labels = told.label[labelled].astype(np.float64), rows[labelled]
     evidence = np.bincount(of_labels, fading[labelled], minlength=len(items))
@@ -168,7 +168,7 @@ def score(popularity: Popularity, items: ArrayLike) -> Floats:
     return result
 
 
-def _ages(times: NDArray[np.int64], now: datetime) -> NDArray[np.float64]:
+def ages(times: NDArray[np.int64], now: datetime) -> NDArray[np.float64]:
     """How many days each example is old, a day with fewer examples than is typical being shorter in proportion.
 
     By the calendar a single new vote on an import of years ago would leave nothing of it. So the new may push out the old only

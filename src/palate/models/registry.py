@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import NotFound
-from palate.models import ease, implicit_als, item_knn, neighbours, popularity
+from palate.models import blend, ease, implicit_als, item_knn, neighbours, popularity
 from palate.models import factorization_machine as fm
 from palate.models.material import Known, Material
 from palate.vocabulary import Vocabulary
 
-Name = Literal["popularity", "fm", "itemknn", "ease", "ials"]
+Name = Literal["popularity", "fm", "itemknn", "ease", "ials", "blend"]
 """Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -88,6 +88,15 @@ MODELS: dict[str, Entry] = {
         header=implicit_als.header,
         from_arrays=implicit_als.from_arrays,
         contributions=implicit_als.contributions,
+    ),
+    "blend": Entry(
+        params=blend.BlendParams,
+        fit=lambda material, params, seed: blend.fit(material, params, seed, entry),
+        score_all=blend.score_all,
+        to_arrays=blend.to_arrays,
+        header=blend.header,
+        from_arrays=lambda arrays, header, items: blend.from_arrays(arrays, header, items, entry),
+        contributions=blend.contributions,
     ),
 }
 

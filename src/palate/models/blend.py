@@ -1,0 +1,494 @@
+"""Several models, and the same model over several stretches of history, mixed by weights learned on a held-out slice.
+
+A slice of the material is held out, and another before it; members learn what came before each, weights are sought that order
+the held-out positives best, and the members that have any weight learn everything. The mix is by rank (a weighted sum of
+−log(place + offset), so that a product of places decides) or by score (standardised over the items of each person).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from palate import matrix, splits
+from palate.domain import Interactions, from_milliseconds
+from palate.errors import SettingsError
+from palate.models import popularity
+from palate.models.material import Known, Material, known
+from palate.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from palate.models.registry import Entry
+
+Floats = NDArray[np.float32]
+Way = Literal["rank", "score"]
+Lookup = Callable[[str], "Entry"]
+"""From the name of a model to its entry in the table of models."""
+
+MEMBER = re.compile(r"([a-z]+)(?:([@~])(\d{1,6}(?:\.\d{1,3})?)([dh]))?")
+STEPS = (0.0, 0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Weights that are tried for a member, relative to the greatest of the others."""
+SETTINGS: dict[str, dict[str, Any]] = {"ease": {"max_items": 4000}}
+DAYS = {"d": 1.0, "h": 1 / 24}
+
+
+class BlendParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is mixed, and how the weights are learned."""
+
+    members: tuple[str, ...] = (
+        "popularity~1h",
+        "popularity~3h",
+        "popularity~12h",
+        "popularity~2d",
+        "popularity~14d",
+        "popularity",
+        "itemknn",
+        "itemknn~6h",
+        "itemknn~30d",
+        "ease",
+        "ials",
+    )
+    """Names of models; with `@90d` the last 90 days alone are learned from, with `~90d` older weights fade by half in so many,
+    `h` for hours. Days pass as for popularity: the fewer things happen, the slower."""
+    settings: dict[str, dict[str, Any]] = {}
+    """The parameters of members that aren't the defaults: by the member, or by its model for all members that have none.
+    `ease` has max_items = 4000 here, where there is nothing else: it is solved twice."""
+    by: Literal["auto", "rank", "score"] = "auto"
+    """Whether ranks are mixed or standardised scores; `auto` does what orders the held-out slice better."""
+    held_out_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.15
+    """Of the interactions, a slice on which weights are learned; by chance where all have one time."""
+    slices: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
+    """How many such slices, from the newest backwards, each asked of members that learned what came before it. One moment alone
+    has its own few items that decide; every slice is a fit more of every member. By chance there is one."""
+    held_out_users: Annotated[int, msgspec.Meta(ge=1)] = 1_500
+    """At most so many people of a slice, drawn by chance."""
+    k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    """Length of the list whose nDCG is made great."""
+    history: tuple[int, ...] = (1,)
+    """Numbers of known items, ascending, from which on people have weights of their own: (1,) sets those apart of whom nothing
+    is known, () mixes the same for all."""
+    offset: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 5.0
+    """Added to places, counted from 1, before the logarithm: how little the first places differ."""
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("members must name at least one model")
+        for name in self.members:
+            found = MEMBER.fullmatch(name)
+            if not found or found[1] == "blend":
+                raise ValueError(f"members: {name!r} is no model, nor one with @90d or ~6h behind it")
+        if self.held_out_share * self.slices > 0.9:
+            raise ValueError("held_out_share times slices must leave a tenth to learn from")
+        if list(self.history) != sorted(set(self.history)) or any(bound < 1 for bound in self.history):
+            raise ValueError("history must be ascending numbers from 1 on")
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One fitted model of the mix."""
+
+    name: str
+    """As in `BlendParams.members`."""
+    entry: Entry
+    model: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """A learned mix of M members; no function changes its arrays."""
+
+    members: tuple[Member, ...]
+    weights: Floats
+    """(len(history) + 1, M): none below 0; row r is for people with at least `history[r − 1]` known items."""
+    way: Way
+    history: tuple[int, ...]
+    offset: float
+    users: Vocabulary
+    """Of the members' arrays."""
+    quality: float
+    """nDCG of the mix on the held-out slices; NaN where nothing could be held out."""
+
+
+def fit(material: Material, params: BlendParams, seed: int, lookup: Lookup) -> Blend:
+    """Learn the weights on the newest slices, then the members on everything.
+
+    The same material, parameters and seed give the same bytes. Raises NotFound for a member that is no model and SettingsError
+    for settings that aren't its own.
+    """
+    names = _different(params.members, material)
+    way, weights, quality = _learned(_rehearsals(names, material, params, seed, lookup), params, len(names))
+    used = np.flatnonzero(weights.any(axis=0))
+    members = tuple(_member(names[place], material, params, seed, lookup) for place in used)
+    return Blend(members, weights[:, used], way, params.history, params.offset, material.users, quality)
+
+
+def score_all(model: Blend, known: Known) -> Floats:
+    """(n, I): the weighted sum of what the members say."""
+    weights = model.weights[_strata(known, model.history)]
+    result = np.zeros((len(known.users), known.weights.width), np.float32)
+    for place, member in enumerate(model.members):
+        spoken = np.flatnonzero(weights[:, place])
+        scores = member.entry.score_all(member.model, _of(known, spoken))
+        for person, row in zip(spoken, _comparable(scores, model.way, model.offset), strict=True):
+            result[person] += weights[person, place] * row
+    return result
+
+
+def contributions(
+    model: Blend, items: NDArray[np.integer[Any]], weights: Floats, wanted: NDArray[np.integer[Any]]
+) -> Floats:
+    """(w, n): how much each of a person's n items adds to the score of each of the w wanted ones, by the member of the greatest
+    weight whose scores split: the mix itself doesn't, where it is of ranks. Zero without such a member.
+    """
+    own = model.weights[np.searchsorted(np.array(model.history, np.int64), np.count_nonzero(weights), side="right")]
+    for place in np.argsort(-own, kind="stable"):
+        member = model.members[place]
+        if own[place] > 0 and member.entry.contributions is not None:
+            added: Floats = member.entry.contributions(member.model, items, weights, wanted)
+            return added
+    return np.zeros((len(wanted), len(items)), np.float32)
+
+
+def _of(known: Known, rows: NDArray[np.int64]) -> Known:
+    if len(rows) == len(known.users):
+        return known
+    return Known(known.users[rows], matrix.taken(known.weights, rows), matrix.taken(known.labels, rows))
+
+
+def _strata(known: Known, history: tuple[int, ...]) -> NDArray[np.int64]:
+    """Which row of the weights is for each person."""
+    row = np.repeat(np.arange(len(known.users)), known.weights.counts)
+    told = np.bincount(row[known.weights.values != 0], minlength=len(known.users))
+    return np.asarray(np.searchsorted(np.array(history, np.int64), told, side="right"), np.int64)
+
+
+# --- members --------------------------------------------------------------------------------------------------------------
+
+
+def _different(members: Sequence[str], material: Material) -> list[str]:
+    """Each member once; where all interactions have one time, windows and fading change nothing."""
+    times = material.interactions.time
+    timeless = not len(times) or times.min() == times.max()
+    return list(dict.fromkeys(re.split("[@~]", name)[0] if timeless else name for name in members))
+
+
+def _member(name: str, material: Material, params: BlendParams, seed: int, lookup: Lookup) -> Member:
+    found = MEMBER.fullmatch(name)
+    assert found, "BlendParams has looked at the names."
+    entry = lookup(found[1])
+    settings = SETTINGS | params.settings
+    own = settings.get(name, settings.get(found[1], {}))
+    try:
+        steered = msgspec.convert(own, entry.params)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise SettingsError(f"The settings of {name} in the blend are wrong: {error}.") from error
+    if found[2]:
+        material = _shortened(material, found[2] == "@", float(found[3]) * DAYS[found[4]])
+    return Member(name, entry, entry.fit(material, steered, seed))
+
+
+def _shortened(material: Material, window: bool, days: float) -> Material:
+    """With weights that fade by half in so many days; or, with a window, nothing told that is older.
+
+    All interactions stay, so that rows belong to the same users and items in all members.
+    """
+    pairs = material.interactions
+    ages = popularity.ages(pairs.time, material.now)
+    if not window:
+        fading = np.exp2(-ages / days)
+        return replace(material, interactions=replace(pairs, weight=(pairs.weight * fading).astype(np.float32)))
+    inside = ages <= days
+    weight = np.where(inside, pairs.weight, np.float32(0))
+    label = np.where(inside, pairs.label, np.float32(np.nan))
+    return replace(material, interactions=replace(pairs, weight=weight, label=label))
+
+
+# --- what is held out -----------------------------------------------------------------------------------------------------
+
+
+def _slices(material: Material, params: BlendParams, seed: int) -> Iterator[tuple[Material, Interactions]]:
+    """What may be learned and what is asked about it, from the newest slice backwards; none where either would be empty."""
+    pairs, share = material.interactions, params.held_out_share
+    if len(pairs) and pairs.time.min() == pairs.time.max():
+        late = np.random.default_rng(seed).random(len(pairs)) < share
+        masks = [(~late, late)]
+    else:
+        ends = [splits.newest(pairs.time, share * n) for n in range(params.slices + 1)]
+        masks = [(~outer, outer & ~inner) for inner, outer in itertools.pairwise(ends)]
+    for older, newer in masks:
+        if older.any() and newer.any():
+            now = from_milliseconds(int(pairs.time[older].max()))
+            yield replace(material, interactions=splits.rows(pairs, older), now=now), splits.rows(pairs, newer)
+
+
+@dataclass(frozen=True, eq=False)
+class _People:
+    """Who is asked about on a held-out slice."""
+
+    known: Known
+    row: NDArray[np.int64]
+    """(R,) person of each positive that is to be found, ascending"""
+    column: NDArray[np.int64]
+    """(R,) its item"""
+
+
+def _asked(older: Interactions, newer: Interactions, items: Vocabulary, params: BlendParams, seed: int) -> _People:
+    positive = splits.rows(newer, newer.weight > 0)
+    users = np.unique(positive.user)
+    if len(users) > params.held_out_users:
+        users = np.sort(np.random.default_rng(seed).choice(users, params.held_out_users, replace=False))
+    row = Vocabulary(users).rows(positive.user)
+    return _People(known(older, users, items), row[row >= 0], items.rows(positive.item[row >= 0]))
+
+
+# --- what members say, made comparable ------------------------------------------------------------------------------------
+
+
+def _comparable(scores: Floats, way: Way, offset: float) -> Floats:
+    """(n, I): so that numbers of different models may be added; each person's by themselves."""
+    if len(scores) > 1 and scores.strides[0] == 0:
+        once = _comparable(scores[:1], way, offset)  # the same for everybody
+        return np.broadcast_to(once, scores.shape)
+    if way == "score":
+        spread = scores.std(axis=1, keepdims=True)
+        return np.asarray((scores - scores.mean(axis=1, keepdims=True)) / np.maximum(spread, 1e-12), np.float32)
+    result = np.empty(scores.shape, np.float32)
+    for row, own in zip(result, scores, strict=True):
+        row[:] = -np.log(_places(own) + np.float32(offset))
+    return result
+
+
+def _places(scores: Floats) -> Floats:
+    """(I,): 1 for the greatest; equal ones share the first of their places."""
+    order = np.argsort(-scores)
+    ordered = scores[order]
+    starts = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+    places = np.empty(len(scores), np.float32)
+    places[order] = np.maximum.accumulate(np.where(starts, np.arange(1, len(scores) + 1), 0))
+    return places
+
+
+# --- learning the weights -------------------------------------------------------------------------------------------------
+
+TOP = 50
+"""How many items of each member are candidates: what no member puts so high, the mix doesn't put first."""
+BLOCK = 2**21
+"""Scores of a member that are held at a time."""
+NOTHING = np.float32(-1e30)
+"""Said of a place without a candidate; finite, so that a weight of 0 makes it 0."""
+MARGIN = 0.5
+"""A weight is changed when the mean gains more than so many of its standard errors: less is chance."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """What M members say of the candidates of n people, at most C each: what any member puts first, and the positives."""
+
+    said: Floats
+    """(M, n, C)"""
+    row: NDArray[np.int64]
+    """(R,) person of each positive, ascending"""
+    place: NDArray[np.int64]
+    """(R,) where among the candidates it is"""
+    totals: NDArray[np.int64]
+    """(n,) positives"""
+
+    def of(self, people: NDArray[np.int64]) -> _Stack:
+        """With these people alone."""
+        new = np.full(len(self.totals), -1, np.int64)
+        new[people] = np.arange(len(people))
+        kept = new[self.row] >= 0
+        return _Stack(self.said[:, people], new[self.row[kept]], self.place[kept], self.totals[people])
+
+
+Rehearsal = tuple[dict[Way, _Stack], NDArray[np.int64]]
+"""What members said of a held-out slice, for each way of mixing; and which weights are for whom, by the person's known items."""
+
+
+def _rehearsals(
+    names: Sequence[str], material: Material, params: BlendParams, seed: int, lookup: Lookup
+) -> Iterator[Rehearsal]:
+    """One for each slice, of which somebody can be asked."""
+    ways: tuple[Way, ...] = ("rank", "score") if params.by == "auto" else (params.by,)
+    for early, newer in _slices(material, params, seed):
+        people = _asked(early.interactions, newer, material.items, params, seed)
+        if len(people.row):
+            members = [_member(name, early, params, seed, lookup) for name in names]
+            stacks = _stacks(members, people, ways, params.offset)
+            yield dict(zip(ways, stacks, strict=True)), _strata(people.known, params.history)
+
+
+def _learned(rehearsals: Iterable[Rehearsal], params: BlendParams, members: int) -> tuple[Way, Floats, float]:
+    """The way of mixing, (strata, M) weights, and the quality of the mix; all alike where nobody can be asked."""
+    told = list(rehearsals)
+    if not told:
+        return "rank", np.ones((len(params.history) + 1, members), np.float32), float("nan")
+    strata = np.concatenate([own for _, own in told])
+    joined = {way: _joined([stacks[way] for stacks, _ in told]) for way in told[0][0]}
+    found = [(way, *_learned_by(stack, strata, params)) for way, stack in joined.items()]
+    return max(found, key=lambda each: each[2])
+
+
+def _learned_by(stack: _Stack, strata: NDArray[np.int64], params: BlendParams) -> tuple[Floats, float]:
+    """Weights for all, and from there those of each stratum; and the nDCG that they reach."""
+    for_all = _search(stack, params.k, _best_single(stack, params.k))
+    weights = np.tile(for_all, (len(params.history) + 1, 1))
+    values = np.zeros(len(strata))
+    for stratum in np.unique(strata):
+        people = np.flatnonzero(strata == stratum)
+        part = stack.of(people)
+        weights[stratum] = _search(part, params.k, for_all)
+        values[people] = _values(part, _mixed(part, weights[stratum]), params.k)
+    return weights, float(values.mean())
+
+
+def _stacks(members: Sequence[Member], people: _People, ways: Sequence[Way], offset: float) -> list[_Stack]:
+    """One for each way, of the same candidates."""
+    n, places = len(people.known.users), np.empty(len(people.row), np.int64)
+    own: list[list[Floats]] = [[] for _ in ways]
+    height = max(1, BLOCK // max(people.known.weights.width, 1))
+    for first in range(0, n, height):
+        block = np.arange(first, min(first + height, n))
+        scores = [member.entry.score_all(member.model, _of(people.known, block)) for member in members]
+        of_ways = [[_comparable(part, way, offset) for part in scores] for way in ways]
+        for person in block:
+            cells = slice(*np.searchsorted(people.row, [person, person + 1]))
+            seen = people.known.weights.row(int(person))[0]
+            candidates = _candidates([part[person - first] for part in scores], people.column[cells], seen)
+            places[cells] = np.searchsorted(candidates, people.column[cells])
+            for lists, parts in zip(own, of_ways, strict=True):
+                lists.append(np.stack([part[person - first, candidates] for part in parts]))
+    totals = np.bincount(people.row, minlength=n)
+    return [_Stack(_padded(lists), people.row, places, totals) for lists in own]
+
+
+def _joined(stacks: Sequence[_Stack]) -> _Stack:
+    """The people of all, one after the other."""
+    starts = np.cumsum([0, *(len(stack.totals) for stack in stacks)])
+    return _Stack(
+        _padded([stack.said[:, person] for stack in stacks for person in range(len(stack.totals))]),
+        np.concatenate([stack.row + start for stack, start in zip(stacks, starts, strict=False)]),
+        np.concatenate([stack.place for stack in stacks]),
+        np.concatenate([stack.totals for stack in stacks]),
+    )
+
+
+def _candidates(said: Sequence[Floats], wanted: NDArray[np.int64], seen: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Items at the top of any member, and the wanted ones; ascending, without what the person has seen."""
+    count = min(TOP + len(seen), len(said[0]))
+    tops = [np.argpartition(-row, count - 1)[:count] for row in said]
+    return np.union1d(np.setdiff1d(np.concatenate(tops), seen), wanted)
+
+
+def _padded(lists: Sequence[Floats]) -> Floats:
+    """(M, n, C) from (M, c) of each of n."""
+    result = np.full((len(lists[0]), len(lists), max(part.shape[1] for part in lists)), NOTHING, np.float32)
+    for person, part in enumerate(lists):
+        result[:, person, : part.shape[1]] = part
+    return result
+
+
+def _mixed(stack: _Stack, weights: Floats) -> Floats:
+    """(n, C): the weighted sum of what members say."""
+    return np.asarray(np.tensordot(weights, stack.said, 1), np.float32)
+
+
+def _values(stack: _Stack, mixed: Floats, k: int) -> NDArray[np.float64]:
+    """(n,) nDCG@k of a mix; a positive stands behind all others of equal score."""
+    own = mixed[stack.row, stack.place]
+    before = (mixed[stack.row] >= own[:, None]).sum(axis=1) - 1
+    gains = np.where(before < k, 1 / np.log2(before + 2), 0)
+    best = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(stack.totals, k) - 1]
+    return np.asarray(np.bincount(stack.row, gains, minlength=len(stack.totals)) / best, np.float64)
+
+
+def _best_single(stack: _Stack, k: int) -> Floats:
+    """A weight of 1 for the member that is best alone."""
+    alone = [_values(stack, said, k).mean() for said in stack.said]
+    weights: Floats = np.zeros(len(alone), np.float32)
+    weights[int(np.argmax(alone))] = 1
+    return weights
+
+
+def _search(stack: _Stack, k: int, weights: Floats) -> Floats:
+    """(M,) weights, the greatest 1: one after another is changed for what orders best, until no change gains beyond chance."""
+    values = _values(stack, _mixed(stack, weights), k)
+    for _ in range(5):
+        before = weights
+        for member in range(len(weights)):
+            weights, values = _line(stack, k, weights, values, member)
+        if np.array_equal(before, weights):
+            break
+    return weights
+
+
+def _line(
+    stack: _Stack, k: int, weights: Floats, values: NDArray[np.float64], member: int
+) -> tuple[Floats, NDArray[np.float64]]:
+    """The best of what one member's weight can be, if it gains beyond chance; and each person's nDCG with it."""
+    others = weights.copy()
+    others[member] = 0
+    if not others.any():
+        return weights, values
+    base = _mixed(stack, others)
+    tried = [np.float32(step * others.max()) for step in STEPS]
+    found = [_values(stack, base + weight * stack.said[member], k) for weight in tried]
+    best = int(np.argmax([each.mean() for each in found]))
+    gain = found[best] - values
+    if gain.mean() <= MARGIN * gain.std() / np.sqrt(len(gain)):
+        return weights, values
+    others[member] = tried[best]
+    return np.asarray(others / others.max(), np.float32), found[best]
+
+
+# --- snapshots ------------------------------------------------------------------------------------------------------------
+
+
+def to_arrays(model: Blend) -> dict[str, NDArray[Any]]:
+    """The arrays of a snapshot: those of each member with its number before their names, and the keys of users once."""
+    arrays: dict[str, NDArray[Any]] = {"blend_users": model.users.keys, "blend_weights": model.weights}
+    for place, member in enumerate(model.members):
+        name = re.split("[@~]", member.name)[0]
+        for key, array in member.entry.to_arrays(member.model).items():
+            if key not in ("users", "items", f"{name}_users"):
+                arrays[f"blend_{place}_{key}"] = array
+    return arrays
+
+
+def header(model: Blend) -> dict[str, Any]:
+    """The numbers beside the arrays, those of the members within."""
+    return {
+        "members": [member.name for member in model.members],
+        "headers": [member.entry.header(member.model) for member in model.members],
+        "way": model.way,
+        "history": list(model.history),
+        "offset": model.offset,
+        "quality": None if np.isnan(model.quality) else model.quality,
+    }
+
+
+def from_arrays(
+    arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], items: Vocabulary, lookup: Lookup
+) -> Blend:
+    """The model that a snapshot holds, on its arrays."""
+    users = arrays["blend_users"]
+    members = []
+    for place, (name, own) in enumerate(zip(header["members"], header["headers"], strict=True)):
+        model = re.split("[@~]", name)[0]
+        prefix = f"blend_{place}_"
+        found = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        found |= {"users": users, "items": items.keys, f"{model}_users": users}
+        members.append(Member(name, lookup(model), lookup(model).from_arrays(found, own, items)))
+    quality = float("nan") if header["quality"] is None else float(header["quality"])
+    way: Way = "score" if header["way"] == "score" else "rank"
+    history = tuple(int(bound) for bound in header["history"])
+    return Blend(
+        tuple(members), arrays["blend_weights"], way, history, float(header["offset"]), Vocabulary(users), quality
+    )
