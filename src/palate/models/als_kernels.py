@@ -22,6 +22,7 @@ from palate.models.als_tiles import (
     forward_block,
     gather,
     gather_across,
+    keep_apart,
     panel,
     prefetch,
     row_products,
@@ -32,6 +33,8 @@ from palate.models.als_tiles import (
 
 CHUNK = 64
 """Rows of the other side whose scaled copies lie in the first cache at a time; a multiple of 4."""
+LONG = 4096
+"""Cells whose normal equations are summed by themselves: float32 would lose digits of longer sums of numbers alike."""
 GRAMIAN_CHUNK = 512
 """Rows whose squares are summed in float32 before the sum goes to float64."""
 LOST = np.float32(1e-6)
@@ -62,6 +65,7 @@ def _add_gramian(
 
     `lines` are the addresses of `count` rows to fetch meanwhile, or 0. With them an odd count takes in the row after the last.
     """
+    keep_apart()
     distance, one, lengths = 4 * factors, np.float32(1), factors // 16
     tall = 16 if wide else 4
     pairs = (count + 1) // 2
@@ -92,6 +96,7 @@ def _factor(
     matrix: Address, factors: int, least: np.float32, units: Address, columns: Address, inverse: Address, wide: bool
 ) -> None:
     """Cholesky's RᵀR = matrix, in place on and above the diagonal, 16 rows at a time."""
+    keep_apart()
     distance, minus = 4 * factors, np.float32(-1)
     for i in range(0, factors, 16):
         rows = matrix + i * distance
@@ -111,6 +116,7 @@ def _factor(
 @_loops
 def _forward(matrix: Address, factors: int, right: Address, units: Address, inverse: Address) -> None:
     """right becomes R⁻ᵀ right."""
+    keep_apart()
     for i in range(0, factors, 16):
         forward_block(matrix + 4 * i, 4 * factors, i, right, right + 4 * i, units + 64 * i, inverse + 4 * i)
 
@@ -118,6 +124,7 @@ def _forward(matrix: Address, factors: int, right: Address, units: Address, inve
 @_loops
 def _backward(matrix: Address, factors: int, right: Address, columns: Address, inverse: Address) -> None:
     """right becomes R⁻¹ right."""
+    keep_apart()
     distance = 4 * factors
     for i in range(factors - 16, -1, -16):
         beside, rest = matrix + i * distance + 4 * (i + 16), (factors - i - 16) // 16
@@ -167,6 +174,7 @@ def _add_cells(
     wide: bool,
 ) -> float:
     """matrix = gramian + what these cells weigh, right += what they pull; `end` is where the cells end that come after them."""
+    keep_apart()
     lines, ahead, roots, pulls, scaled, part = scratch
     distance, at, constant = 4 * factors, scaled.ctypes.data, 0.0
     pieces = max((last - first + CHUNK - 1) // CHUNK, 1)
@@ -208,6 +216,39 @@ def _begin(prior: Floats, row: int, ridge: np.float32, right: Floats) -> float:
 
 
 @_loops
+def _add_many_cells(
+    columns: NDArray[np.int32],
+    values: Floats,
+    first: int,
+    last: int,
+    end: int,
+    base: Address,
+    factors: int,
+    shift: np.float32,
+    gramian: Floats,
+    matrix: Floats,
+    right: Floats,
+    scratch: Scratch,
+    wide: bool,
+) -> float:
+    """`_add_cells` in sums of `LONG` cells."""
+    total, pulled, constant = gramian.copy(), right.copy(), 0.0
+    nothing = np.zeros_like(gramian)
+    zero, one = nothing.ctypes.data, matrix.ctypes.data
+    for start in range(first, last, LONG):
+        right[:] = 0
+        stop = min(start + LONG, last)
+        constant += _add_cells(columns, values, start, stop, end, base, factors, shift, zero, one, right, scratch, wide)
+        for i in range(factors):
+            pulled[i] += right[i]
+            for j in range(i // 16 * 16, factors):
+                total[i, j] += matrix[i, j]
+    matrix[:] = total
+    right[:] = pulled
+    return constant
+
+
+@_loops
 def _solve_short(
     columns: NDArray[np.int32],
     values: Floats,
@@ -228,6 +269,7 @@ def _solve_short(
     With D = diagonal + ridge, Z the scaled rows and c = pulls / roots the solution is D⁻¹Zᵀ(1 + ZD⁻¹Zᵀ)⁻¹c (Woodbury): a system
     of n unknowns instead of one per factor. `right` becomes the solution.
     """
+    keep_apart()
     lines, _, roots, pulls, _, part = scratch
     units, transposed, inverse = factorisation
     factors, width = len(right), (last - first + 15) // 16 * 16
@@ -348,7 +390,11 @@ def half_step(
             )
         else:
             loss += _begin(prior, row, ridge, right)
-            loss += _add_cells(columns, values, start, stop, end, base, factors, shift, g, a, right, scratch, wide)
+            cells = (columns, values, start, stop, end, base, factors, shift)
+            if stop - start <= LONG:
+                loss += _add_cells(*cells, g, a, right, scratch, wide)
+            else:
+                loss += _add_many_cells(*cells, gramian, matrix, right, scratch, wide)
             for i in range(factors):
                 matrix[i, i] += ridge
             _factor(a, factors, LOST * _largest(matrix), u, t, d, wide)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 WIDTH = 16
@@ -33,7 +33,9 @@ def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def has_wide_registers() -> bool:
-    """Whether 16 vectors of 16 floats fit the registers of this machine, with as many to spare."""
+    """Whether 16 vectors of 16 floats fit the registers that numba compiles for, with as many to spare."""
+    if config.CPU_FEATURES is not None:
+        return "+avx512f" in config.CPU_FEATURES
     return bool(binding.get_host_cpu_features().get("avx512f", False))
 
 
@@ -113,6 +115,8 @@ def _tile(rows: int, ahead: bool) -> Callable[..., Any]:
     """The code of `tall_tile` and its kin."""
 
     def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        if rows == WIDTH and not has_wide_registers():  # never called here, and LLVM takes long over it
+            return context.get_dummy_value()
         left, right, count, distance, source, block, block_distance, sign, *listed = arguments
 
         def step(one: Value, other: Value, sums: Sequence[Value]) -> list[Value]:
@@ -443,3 +447,14 @@ def prefetch(context: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return _void(1), code
+
+
+@_in_place
+def keep_apart(context: Any) -> Any:
+    """Keep the function it stands in a function: LLVM would write it out wherever it is called, and take a minute for it."""
+
+    def code(context: Any, b: Builder, _: Any, arguments: Sequence[Value]) -> Value:
+        b.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), code

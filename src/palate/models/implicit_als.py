@@ -124,7 +124,7 @@ def strengths(values: Floats, params: ImplicitALSParams) -> Floats:
     with np.errstate(over="ignore"):
         weights = np.abs(values) if params.power == 1 else np.abs(values) ** np.float32(params.power)
         weights = weights * np.float32(params.alpha)
-    if not np.isfinite(weights).all():
+    if np.isinf(weights).any():
         raise InvalidInput("A weight is too large for implicit ALS: choose a smaller alpha or power.")
     if params.form == "confidence":  # where alpha is 0 a positive is one all the same
         weights = np.maximum(weights, np.float32(1e-12), where=values != 0, out=weights)
@@ -329,6 +329,24 @@ def half_step(
     return sum(loss for loss, _ in found), sum(ridge for _, ridge in found)
 
 
+def readable_half_step(
+    cells: Sparse, other: NDArray[np.float64], evidence: Evidence, prior: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """What `half_step` solves, as it is meant: (n, F) from the other side's (m, F). `prior` (n, F), None means zero."""
+    result = np.zeros((len(cells), other.shape[1]))
+    unobserved = evidence.unobserved * other.T @ other
+    for row in range(len(cells)):
+        columns, weights = cells.row(row)
+        if not len(columns) and prior is None:
+            continue
+        seen, ridge = other[columns], evidence.ridge(len(columns), len(other))
+        pulls = np.where(weights > 0, weights + evidence.shift, 0)
+        left = unobserved + (seen.T * np.abs(weights)) @ seen + ridge * np.eye(other.shape[1])
+        right = seen.T @ pulls + (0 if prior is None else ridge * prior[row])
+        result[row] = np.linalg.solve(left, right)
+    return result
+
+
 def _turned(vectors: Floats, gramian: NDArray[np.float64], pool: ThreadPoolExecutor) -> NDArray[np.float64]:
     """Rotate the vectors in place into the axes of their Gramian; return it as it is then."""
     from palate.models import als_kernels
@@ -409,8 +427,10 @@ def _evident(cells: Sparse) -> Sparse:
 
 def fold_in_user(model: ImplicitALS, items: NDArray[np.integer[Any]], weights: Floats) -> Floats:
     """(F,): the vector of one person from the rows of items and the weights of their interactions, in NumPy alone."""
-    parts = _seen(model, items, weights)
-    return fold_in.implicit(*parts, model.item_matrix, _ridge(model, len(parts[1])))
+    seen, strong, pulls = _seen(model, items, weights)
+    if not len(pulls):
+        return np.zeros(model.params.factors, np.float32)
+    return fold_in.implicit(seen, strong, pulls, model.item_matrix, _ridge(model, len(pulls)))
 
 
 def contributions(
