@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +28,12 @@ def cells(random: np.random.Generator, counts: list[int], width: int) -> Sparse:
     return sparse(rows, columns, values.astype(np.float32), (len(counts), width))
 
 
-def half_step(monkeypatch: Any, wide: bool, *arguments: Any, turn: bool = False) -> tuple[float, float]:
-    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
-        patch.setattr(als_tiles, "has_wide_registers", lambda: wide)
-        return implicit_als.half_step(*arguments, pool, turn=turn)
+def half_step(
+    patch: pytest.MonkeyPatch, wide: bool, table: Sparse, other: Floats, evidence: Evidence, found: Floats, turn: bool
+) -> tuple[float, float]:
+    patch.setattr(als_tiles, "has_wide_registers", lambda: wide)
+    with ThreadPoolExecutor(1) as pool:
+        return implicit_als.half_step(table, other, evidence, other[:0], found, pool, turn=turn)
 
 
 @pytest.mark.parametrize("factors", [16, 48, 80])
@@ -46,7 +47,7 @@ def test_tall_and_flat_tiles_equal_the_twin(monkeypatch: pytest.MonkeyPatch, fac
     expected = implicit_als.readable_half_step(table, vectors.astype(float), evidence) @ vectors[:50].T
     for wide in (True, False):
         other, found = padded(vectors, factors), aligned(len(table), factors)
-        loss, ridges = half_step(monkeypatch, wide, table, other, evidence, other[:0], found, turn=turn)
+        loss, ridges = half_step(monkeypatch, wide, table, other, evidence, found, turn)
         np.testing.assert_allclose(found @ other[:50].T, expected, atol=2e-4)
         assert (loss, ridges) == pytest.approx(stated(table, other, found, evidence), rel=1e-5)
 

@@ -99,3 +99,53 @@ def test_it_equals_the_half_step_of_the_normal_equations_for_every_user() -> Non
         features = np.column_stack((np.ones(own.sum()), vectors[items[own]]))
         found = fold_in.solve(features, labels[own], base + bias[items[own]], l2, "squared")
         np.testing.assert_allclose(found, half_step[user], atol=1e-4)
+
+
+def test_the_implicit_step_is_the_minimum_of_its_loss() -> None:
+    """Two taken, one refused, against 40 items of which all count a little."""
+    random = np.random.default_rng(7)
+    items = random.normal(0, 0.6, (40, 6)).astype(np.float32)
+    rows, weights, pulls = [3, 11, 30], np.array([2, 0.5, 1.5], np.float32), np.array([2, 0.5, 0], np.float32)
+    matrix = (0.1 * items.T @ items).astype(np.float32)
+    found = fold_in.implicit(items[rows], weights, pulls, matrix, 0.7).astype(float)
+
+    def loss(x: Any) -> float:
+        seen = items[rows].astype(float) @ x
+        return float((weights * (pulls / weights - seen) ** 2).sum() + x @ matrix @ x + 0.7 * x @ x)
+
+    for step in np.vstack((np.eye(6), -np.eye(6))) * 1e-3:
+        assert loss(found) < loss(found + step)
+
+
+def test_contributions_are_the_terms_of_the_score() -> None:
+    random = np.random.default_rng(8)
+    vectors, targets = (random.normal(0, 0.6, (n, 5)).astype(np.float32) for n in (7, 3))
+    weights = random.uniform(0.5, 2, 7).astype(np.float32)
+    pulls = np.where(np.arange(7) == 2, 0, weights).astype(np.float32)
+    arguments = (vectors, weights, pulls, np.eye(5, dtype=np.float32), 0.4)
+    parts = fold_in.contributions(*arguments, targets)
+    np.testing.assert_allclose(parts.sum(1), targets @ fold_in.implicit(*arguments), atol=1e-5)
+    assert (parts[:, 2] == 0).all()
+    alone = fold_in.implicit(vectors, weights, np.where(np.arange(7) == 4, pulls, 0), np.eye(5, dtype=np.float32), 0.4)
+    np.testing.assert_allclose(parts[:, 4], targets @ alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [3, 30])  # the dual and the primal form
+def test_observed_votes_are_fitted_by_ridge_in_any_space(n: int) -> None:
+    random = np.random.default_rng(9)
+    texts, votes = random.normal(size=(n, 8)).astype(np.float32), random.choice([-1, 1], n).astype(np.float32)
+    weights = random.uniform(0.5, 2, n).astype(np.float32)
+    expected = np.linalg.solve(texts.T @ (texts * weights[:, None]) + 0.6 * np.eye(8), texts.T @ (weights * votes))
+    np.testing.assert_allclose(fold_in.observed(texts, votes, 0.6, weights), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        fold_in.observed(texts, votes, 0.6),
+        fold_in.solve(texts, votes, np.zeros(n), np.full(8, 0.6), "squared"),
+        atol=1e-5,
+    )
+
+
+def test_observed_votes_point_to_what_was_liked_and_away_from_what_was_not() -> None:
+    found = fold_in.observed(np.eye(4, dtype=np.float32)[[0, 0, 2]], np.array([1, 1, -1], np.float32), 0.5)
+    assert found[0] > 0 > found[2]
+    assert found[1] == found[3] == 0
+    assert not fold_in.observed(np.empty((0, 4), np.float32), np.empty(0, np.float32), 0.5).any()

@@ -34,8 +34,9 @@ def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def has_wide_registers() -> bool:
     """Whether 16 vectors of 16 floats fit the registers that numba compiles for, with as many to spare."""
-    if config.CPU_FEATURES is not None:
-        return "+avx512f" in config.CPU_FEATURES
+    chosen = getattr(config, "CPU_FEATURES", None)
+    if chosen is not None:
+        return "+avx512f" in chosen
     return bool(binding.get_host_cpu_features().get("avx512f", False))
 
 

@@ -453,7 +453,7 @@ def _seen(model: ImplicitALS, items: NDArray[np.integer[Any]], weights: Floats) 
     if not values.all():
         items, values = items[values != 0], values[values != 0]
     pulls = np.where(values > 0, values + np.float32(evidence(model.params).shift), np.float32(0))
-    return model.item_vectors[items], np.abs(values), pulls
+    return model.item_vectors.take(items, 0), np.abs(values), pulls
 
 
 def _ridge(model: ImplicitALS, cells: int) -> float:
