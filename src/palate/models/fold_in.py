@@ -123,7 +123,7 @@ def contributions(
 def _normal(
     vectors: NDArray[np.float32], weights: NDArray[np.float32], matrix: NDArray[np.float32], ridge: float
 ) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = (vectors * weights[:, None]).T @ vectors
+    result = np.asarray((vectors * weights[:, None]).T @ vectors, np.float32)
     result += matrix
     result.flat[:: len(result) + 1] += np.float32(ridge)
     return result
