@@ -54,6 +54,15 @@ Wanted = Annotated[str, typer.Option("--metrics", help="Such as hr@10,ndcg@10,re
 Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
 Items = Annotated[Path | None, typer.Option(help="File of items: titles for reports, sources, labels.", dir_okay=False)]
 ReportOption = Annotated[Path | None, typer.Option(help="Write a report, one HTML file.", dir_okay=False)]
+Told = Annotated[float, typer.Option(help="Of a held-out user's pairs, with --split strong.", min=0.01, max=0.99)]
+Against = Annotated[str | None, typer.Option(help="Another model, compared on the same users.")]
+AgainstSet = Annotated[list[str] | None, typer.Option(help="Its parameters, as --set.")]
+Seeds = Annotated[int, typer.Option(help="How many fits; with several the interval is over them.", min=1, max=100)]
+Every = Annotated[float | None, typer.Option(help="Hours between two snapshots, with --split time.", min=0.001)]
+Delay = Annotated[str, typer.Option(help="Seconds until a snapshot serves, or: measured.")]
+Exploration = Annotated[bool, typer.Option("--exploration", help="Ask only for what exploration showed.")]
+KeepSeen = Annotated[bool, typer.Option("--keep-seen", help="Rank also what a user already has.")]
+Similarity = Annotated[str, typer.Option(help="What makes items alike: behaviour, or content of --items.")]
 Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
 Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
@@ -77,26 +86,18 @@ def evaluate(
     positive: Positive = None,
     split: SplitOption = "time",
     test_share: Share = 0.2,
-    told_share: Annotated[
-        float, typer.Option(help="Of a held-out user's pairs, with --split strong.", min=0.01, max=0.99)
-    ] = 0.8,
+    told_share: Told = 0.8,
     set_: Set = None,
     metrics: Wanted = METRICS,
-    against: Annotated[str | None, typer.Option(help="Another model, compared on the same users.")] = None,
-    against_set: Annotated[list[str] | None, typer.Option(help="Its parameters, as --set.")] = None,
+    against: Against = None,
+    against_set: AgainstSet = None,
     seed: Seed = 1,
-    seeds: Annotated[
-        int, typer.Option(help="How many fits; with several the interval is over them.", min=1, max=100)
-    ] = 1,
-    every: Annotated[
-        float | None, typer.Option(help="Hours between two snapshots, with --split time.", min=0.001)
-    ] = None,
-    delay: Annotated[str, typer.Option(help="Seconds until a snapshot serves, or: measured.")] = "measured",
-    exploration: Annotated[bool, typer.Option("--exploration", help="Ask only for what exploration showed.")] = False,
-    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Rank also what a user already has.")] = False,
-    similarity: Annotated[
-        str, typer.Option(help="What makes items alike: behaviour, or content of --items.")
-    ] = "behaviour",
+    seeds: Seeds = 1,
+    every: Every = None,
+    delay: Delay = "measured",
+    exploration: Exploration = False,
+    keep_seen: KeepSeen = False,
+    similarity: Similarity = "behaviour",
     items: Items = None,
     report: ReportOption = None,
     data: Data = Path("data"),
@@ -115,19 +116,17 @@ def evaluate(
     recording, meaning = recording_of(settings, files_of(train, test, events), format, positive, data)
     conditions = conditions_of(recording, meaning, metrics, negatives, items, keep_seen, similarity, threads)
     waiting = None if every is None else freshness.Schedule(every=every, delay=_delay(delay))
-    cut = split_of(
-        recording, meaning, train, split, test_share, told_share, seed, exploration, timed=waiting is not None
-    )
+    timed = waiting is not None
+    cut = split_of(recording, meaning, train, split, test_share, told_share, seed, exploration, timed=timed)
     read = time.perf_counter() - begin
-    all_seeds = [seed + number for number in range(seeds)]
     with progress_bar(as_json) as progress:
         if waiting is None:
+            all_seeds = [seed + number for number in range(seeds)]
             outcomes = [evaluating.evaluate(cut, plan, conditions, all_seeds, progress) for plan in plans]
         else:
             _only_one_file(train, split, seeds)
-            outcomes = [
-                freshness.evaluate(meaning, test_share, waiting, plan, conditions, seed, progress) for plan in plans
-            ]
+            replayed = (meaning, test_share, waiting)
+            outcomes = [freshness.evaluate(*replayed, plan, conditions, seed, progress) for plan in plans]
     answer = answer_of(outcomes, conditions, cut.name, read, seed)
     if report is not None:
         _write_report(report, outcomes, answer, cut, recording, items)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 from palate.domain import Interactions
 from palate.evaluation import lists
+from palate.machine_code import compiled
 from palate.models.material import Known, known
 from palate.vocabulary import Vocabulary
 
@@ -77,7 +79,7 @@ def test_the_compiled_sums_equal_the_readable_ones() -> None:
     own, items = np.array([0, 3, 3, 7]), random.integers(0, 4, 7).astype(np.int32)
     some, weights = random.integers(-1, 4, (3, 5)).astype(np.int32), random.normal(size=7)
     answers = []
-    for kernel in (lists._summed, lists._readable):
+    for kernel in (partial(compiled, lists._loops), lists._readable):
         found = np.zeros(some.shape)
         kernel(features.offsets, features.columns, features.values, features.width, own, items, weights, some, found)
         answers.append(found)

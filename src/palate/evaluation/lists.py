@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate import matrix
 from palate.domain import Interactions
+from palate.machine_code import compiled
 from palate.matrix import Sparse
 from palate.models.material import Known
 from palate.vocabulary import Vocabulary, vocabulary
@@ -135,7 +135,8 @@ def _pulls(
     found = np.zeros(lists.shape)
     offsets = np.searchsorted(owner, np.arange(len(lists) + 1))
     features = catalogue.features
-    _summed(features.offsets, features.columns, features.values, features.width, offsets, items, weights, lists, found)
+    cells = features.offsets, features.columns, features.values, features.width
+    compiled(_loops, *cells, offsets, items, weights, lists, found)
     return found
 
 
@@ -170,7 +171,7 @@ def _loops(
     lists: NDArray[np.int32],
     found: Values,
 ) -> None:
-    """What `_summed` compiles: `_readable` over the cells that aren't zero."""
+    """What is compiled: `_readable` over the cells that aren't zero."""
     taste = np.zeros(width)
     for person in range(len(lists)):
         for n in range(own[person], own[person + 1]):
@@ -187,21 +188,3 @@ def _loops(
         for n in range(own[person], own[person + 1]):
             for cell in range(offsets[items[n]], offsets[items[n] + 1]):
                 taste[columns[cell]] = 0
-
-
-def _summed(*arguments: Any) -> None:
-    """`_loops` in machine code, kept on disk between processes where there is a folder for it."""
-    try:
-        _machine_code(True)(*arguments)
-    except OSError:  # the folder of the compiled code can't be written; nothing has run yet
-        _machine_code(False)(*arguments)
-
-
-@cache
-def _machine_code(keep: bool) -> Callable[..., None]:
-    from numba import njit  # here: whoever only reads this module's types needs no compiler
-
-    try:
-        return cast(Callable[..., None], njit(_loops, cache=keep, nogil=True))
-    except RuntimeError:  # numba found no folder at all that it may write
-        return _machine_code(False)

@@ -9,14 +9,13 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate import matrix
 from palate.domain import Interactions
+from palate.machine_code import compiled
 from palate.matrix import Sparse
 from palate.models.material import Known, known
 from palate.vocabulary import Vocabulary
@@ -25,7 +24,6 @@ BLOCK = 2**21
 """Scores that are held at a time by one thread; a row for each user, so that one user's always fit."""
 
 Floats = NDArray[np.float32]
-Kernel = Callable[..., None]
 ScoreAll = Callable[[Known], Floats]
 
 
@@ -160,7 +158,7 @@ def _block(score_all: ScoreAll, questions: Questions, first: int, height: int, k
     offsets = np.searchsorted(relevant.row, np.arange(len(rows) + 1))
     lists = np.full((len(rows), k), -1, np.int32)
     places = np.full(len(relevant.row), -1, np.int64)
-    _top(scores, offsets, relevant.column, lists, places)
+    compiled(_loops, scores, offsets, relevant.column, lists, places)
     first_hit, auc = _of_whole(scores, offsets, relevant.column) if whole else (np.zeros(len(rows)),) * 2
     complete = bool((relevant.value != 1).any())
     relevance = _relevance(relevant, places, offsets, k, complete)
@@ -265,7 +263,7 @@ def _loops(
     lists: NDArray[np.int32],
     places: NDArray[np.int64],
 ) -> None:
-    """What `_top` compiles: `_readable` in one pass over each row."""
+    """What is compiled: `_readable` in one pass over each row."""
     k = lists.shape[1]
     width = scores.shape[1]
     values = np.empty(k + 1, np.float32)
@@ -314,24 +312,6 @@ def _loops(
             place = reached - 1 - behind
             if place < k:
                 places[n] = place
-
-
-def _top(*arguments: Any) -> None:
-    """`_loops` in machine code, kept on disk between processes where there is a folder for it."""
-    try:
-        _machine_code(True)(*arguments)
-    except OSError:  # the folder of the compiled code can't be written; nothing has run yet
-        _machine_code(False)(*arguments)
-
-
-@cache
-def _machine_code(keep: bool) -> Kernel:
-    from numba import njit  # here: whoever only reads this module's types needs no compiler
-
-    try:
-        return cast(Kernel, njit(_loops, cache=keep, nogil=True))
-    except RuntimeError:  # numba found no folder at all that it may write
-        return _machine_code(False)
 
 
 # --- keys to rows and columns ---------------------------------------------------------------------------------------------
