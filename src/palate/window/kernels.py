@@ -237,11 +237,13 @@ def label(
     votes: bool,
     lowest: float,
     highest: float,
+    which: NDArray[np.bool_],
     labels: Numbers,
     decided: NDArray[np.uint32],
 ) -> None:
     """The label (P,) of each pair of the users `first` to `last` − 1 by the rule `votes` or else `views`, NaN for none, and the
-    time (P,) of the event that decided it or else of the newest; either may be empty when it isn't wanted.
+    time (P,) of the event that decided it or else of the newest; either may be empty when it isn't wanted. Pairs that aren't
+    among `which` (P,), unless that is empty, have no label.
 
     Ratings become labels between `lowest` and `highest`; NaN: there are none. A pair's events are read from the newest in the
     log to the oldest, so that what was retracted is known when it comes; of equal times the first one met is the newest.
@@ -254,6 +256,10 @@ def label(
             end = start + 1
             while end < events[u + 1] and codes[end] < FIRST:
                 end += 1
+            if len(which) and not which[p]:
+                labels[p] = nan
+                start = end
+                continue
             vote, sign, undone = nan, 0, np.uint64(0)
             newest, voted, acted, seen = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(-1)
             code, time = codes[start] & (FIRST - 1), np.int64(times[start])

@@ -38,7 +38,7 @@ class View:
 
     def labels(self, which: NDArray[np.bool_] | None = None) -> Sparse:
         """(users, items): the labels of the pairs that have one; only of `which` (P,) where that is given."""
-        return self._cells(self._label(labels=True)[0], which)
+        return self._cells(self._label(labels=True, which=which)[0], None)
 
     def weights(self, which: NDArray[np.bool_] | None = None) -> Sparse:
         """(users, items): the weights of all pairs, 0 for those without evidence; only of `which` (P,) where that is given."""
@@ -85,12 +85,15 @@ class View:
             time=times[kept].astype(np.int64) * 1000,
         )
 
-    def _label(self, *, labels: bool = False, times: bool = False) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-        """(P,) labels and times, or (0,) of what isn't asked for."""
+    def _label(
+        self, *, labels: bool = False, times: bool = False, which: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+        """(P,) labels and times, or (0,) of what isn't asked for; no labels of others than `which`."""
         params, size = self.window.params, len(self.window.sorted.columns)
         found = np.empty(size if labels else 0, np.float32), np.empty(size if times else 0, np.uint32)
         lowest, highest = (np.nan, np.nan) if self.rating_range is None else self.rating_range
-        self._run(kernels.label, rules_of(params), params.rule == "votes", float(lowest), float(highest), *found)
+        bounds, some = (float(lowest), float(highest)), np.empty(0, bool) if which is None else which
+        self._run(kernels.label, rules_of(params), params.rule == "votes", *bounds, some, *found)
         return found
 
     def _weigh(self) -> NDArray[np.float32]:
