@@ -16,6 +16,7 @@ from palate.database import reading
 from palate.domain import EventColumns, Interactions
 from palate.events import EventParams
 from palate.interactions import InteractionParams
+from palate.models.blend import BlendParams
 from palate.models.ease import EaseParams
 from palate.models.factorization_machine import FactorizationMachineParams, ItemSources
 from palate.models.implicit_als import ImplicitALSParams
@@ -39,6 +40,7 @@ SECTIONS: dict[str, str] = {
     "ials": "implicit_als",
     "itemknn": "item_knn",
     "ease": "ease",
+    "blend": "blend",
 }
 """The settings of each model by its name: the field of `Params`, and the section of the settings file."""
 
@@ -103,6 +105,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     implicit_als: ImplicitALSParams = ImplicitALSParams()
     item_knn: ItemKnnParams = ItemKnnParams()
     ease: EaseParams = EaseParams()
+    blend: BlendParams = BlendParams()
     events: EventParams = EventParams()
 
     def of(self, model: str) -> Any:

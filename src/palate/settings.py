@@ -27,6 +27,7 @@ from palate.events import EventParams
 from palate.feed import FeedParams
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
+from palate.models.blend import BlendParams
 from palate.models.ease import EaseParams
 from palate.models.factorization_machine import FactorizationMachineParams
 from palate.models.implicit_als import ImplicitALSParams
@@ -64,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What people take to beside what they took to (`itemknn`)."""
     ease: EaseParams = EaseParams()
     """The same by a linear model of all items at once (`ease`)."""
+    blend: BlendParams = BlendParams()
+    """Several of these, and the same over several stretches of history, mixed (`blend`)."""
     train: TrainParams = TrainParams()
     """The loop that learns."""
     feed: FeedParams = FeedParams()
