@@ -156,7 +156,8 @@ def fold_items(examples: Examples, name: str, last: Last, params: Params) -> Les
     material, fresh = examples.material(chosen), splits.rows(examples.pairs, new)
     if name == "fm":
         machine = fm_update.with_new_items(last.model, material, fresh, params.factorization_machine)
-        return Lesson(name, machine, int(new.sum()), True, LossTest(**last.quality or {}, error=np.inf), none)  # it has passed
+        passed = LossTest(**last.quality or {}, error=np.inf)
+        return Lesson(name, machine, int(new.sum()), True, passed, none)
     folded = als_update.updated(last.model, material, fresh, people_too=False)
     return Lesson(name, folded, int(new.sum()), True, _kept(last), none)
 
