@@ -245,7 +245,7 @@ def test_a_snapshot_remembers_what_people_have_seen_newest_up_to_the_limit(engin
     assert evidence[items["y"]] == 0
 
 
-def test_items_nobody_judged_start_at_the_mean_of_their_source(engine: sa.Engine, data: Path) -> None:
+def test_items_nobody_judged_start_where_their_source_says(engine: sa.Engine, data: Path) -> None:
     judged = [
         (f"u{person}", f"i{item}", "like" if item < 15 else "dislike") for item in range(20) for person in range(10)
     ]
@@ -260,7 +260,7 @@ def test_items_nobody_judged_start_at_the_mean_of_their_source(engine: sa.Engine
     assert arrays["sources"].tolist() == [70, 71]
     assert arrays["source_bias"][0] > 0.1 > -0.3 > arrays["source_bias"][1]
     places = np.searchsorted(arrays["items"], [item_keys["new good"], item_keys["new bad"]])
-    assert arrays["item_bias"][places] == pytest.approx(arrays["source_bias"], abs=0.02)
+    assert arrays["item_bias"][places[0]] > 0.1 > -0.3 > arrays["item_bias"][places[1]]
 
 
 def test_somebody_who_was_deleted_is_in_no_snapshot(engine: sa.Engine, data: Path) -> None:

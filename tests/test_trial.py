@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from palate import trial
 from palate.domain import Interactions
 from palate.examples import Examples
+from palate.models.content import nothing_known
 from palate.models.factorization_machine import NO_SOURCES
 from palate.models.popularity import Popularity
 from palate.trial import LEAST_SLOPE, RankingTest
@@ -29,7 +30,7 @@ def examples() -> tuple[Examples, NDArray[np.bool_]]:
     every = np.ones(len(pairs), bool)
     rows = Vocabulary(np.arange(PEOPLE)), Vocabulary(np.arange(ITEMS))
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    return Examples(9, None, now, pairs, every, every, *rows, NO_SOURCES), items >= 5
+    return Examples(9, None, now, pairs, every, every, *rows, NO_SOURCES, nothing_known(ITEMS)), items >= 5
 
 
 def ordered(*best: int) -> Popularity:

@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, identities, interactions
+from palate import contents, database, events, identities, interactions
 from palate.database import reading
 from palate.domain import EventColumns, Interactions
 from palate.events import EventParams
 from palate.interactions import InteractionParams
 from palate.models.blend import BlendParams
+from palate.models.content import ContentParams, Contents
 from palate.models.ease import EaseParams
 from palate.models.factorization_machine import FactorizationMachineParams, ItemSources
 from palate.models.implicit_als import ImplicitALSParams
@@ -24,6 +25,7 @@ from palate.models.item_knn import ItemKnnParams
 from palate.models.material import Material
 from palate.models.popularity import PopularityParams
 from palate.models.registry import Name
+from palate.pool import POOL_LIMIT
 from palate.vocabulary import Vocabulary, vocabulary
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     item_knn: ItemKnnParams = ItemKnnParams()
     ease: EaseParams = EaseParams()
     blend: BlendParams = BlendParams()
+    content: ContentParams = ContentParams()
     events: EventParams = EventParams()
 
     def of(self, model: str) -> Any:
@@ -130,7 +133,10 @@ class Examples:
     users: Vocabulary
     """Of all the pairs; every model has a row for each. Likewise `items`."""
     items: Vocabulary
+    """Of all the pairs, and what else may be served."""
     item_sources: ItemSources
+    contents: Contents
+    """Of each of the items."""
 
     @property
     def labelled(self) -> Mask:
@@ -162,11 +168,15 @@ def read(engine: sa.Engine, data: Path, params: Params, now: datetime, learned: 
     with reading(engine) as connection:
         seq = events.last_seq(connection)  # looked up first: what comes meanwhile is learned, and once more next time
         sources = _item_sources(connection)
+        servable = _servable(connection)
         robots = identities.user_keys(connection, params.train.robots, None)
         left_out = set(identities.persons(connection, robots.values()).values())
     columns = events.read_columns(engine, data / "events", since=since)
     bounds = interactions.rating_range(columns, params.interactions)
     merged = interactions.merge(columns, msgspec.structs.replace(params.interactions, rating_range=bounds), left_out)
+    items = vocabulary(merged.item).extended(servable)
+    with reading(engine) as connection:
+        of_items = contents.read(connection, items.keys)
     return Examples(
         seq=seq,
         rating_range=bounds,
@@ -175,8 +185,9 @@ def read(engine: sa.Engine, data: Path, params: Params, now: datetime, learned: 
         taught=_in_share(merged.user, params.train.share_of_users),
         new=_touched(merged, columns, learned),
         users=vocabulary(merged.user),
-        items=vocabulary(merged.item),
+        items=items,
         item_sources=sources,
+        contents=of_items,
     )
 
 
@@ -185,6 +196,13 @@ def _item_sources(connection: sa.Connection) -> ItemSources:
     rows = connection.execute(sa.select(items.c.key, items.c.source).where(items.c.source.is_not(None))).all()
     pairs = np.array(rows, np.int64).reshape(-1, 2)
     return ItemSources(pairs[:, 0].copy(), pairs[:, 1].copy())
+
+
+def _servable(connection: sa.Connection) -> NDArray[np.int64]:
+    """Keys of the newest items that can be served: they have a place in every model before anybody has seen them."""
+    items = database.items
+    query = sa.select(items.c.key).where(items.c.state == "live").order_by(items.c.key.desc()).limit(POOL_LIMIT)
+    return np.array(connection.scalars(query).all(), np.int64)
 
 
 def _in_share(users: NDArray[np.int64], share: float) -> Mask:

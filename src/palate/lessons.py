@@ -12,7 +12,7 @@ import numpy as np
 from palate import metrics, splits, trial
 from palate.domain import Interactions
 from palate.examples import Examples, Params, TrainParams
-from palate.models import als_update, fm_update, registry
+from palate.models import als_update, fm_content, fm_update, registry
 from palate.models import factorization_machine as fm
 from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
 from palate.models.material import Material
@@ -155,7 +155,8 @@ def fold_items(examples: Examples, name: str, last: Last, params: Params) -> Les
         return _learn_ranking(examples, name, last, params)
     material, fresh = examples.material(chosen), splits.rows(examples.pairs, new)
     if name == "fm":
-        machine = fm_update.with_new_items(last.model, material, fresh, params.factorization_machine)
+        known = fm_content.grown(last.model, examples.users, examples.items, examples.contents)
+        machine = fm_update.with_new_items(known, material, fresh, params.factorization_machine)
         passed = LossTest(**last.quality or {}, error=np.inf)
         return Lesson(name, machine, int(new.sum()), True, passed, none)
     folded = als_update.updated(last.model, material, fresh, people_too=False)
@@ -198,10 +199,13 @@ class _Steps:
 
     def fit(self, taken: Interactions) -> tuple[FactorizationMachine, Losses]:
         """A new model. People and items without an example are in it, at the prior and at the mean of their source."""
-        return fm.fit(taken, *self._rest())
+        model, losses = fm.fit(taken, *self._rest())
+        of, params = self.examples, self.params.content
+        return fm_content.learned(model, of.users, of.items, of.contents, params), losses
 
     def partial_fit(self, model: FactorizationMachine, new: Mask) -> tuple[FactorizationMachine, Losses]:
         """The model with the new examples among a sample of old ones, and with all people and items of the examples."""
+        model = fm_content.grown(model, self.examples.users, self.examples.items, self.examples.contents)
         if not new.any():
             return fm.partial_fit(model, self.examples.only(new), *self._rest())[0], np.zeros(0, np.float32)
         old = np.flatnonzero(self.examples.labelled & ~new)

@@ -16,12 +16,12 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import catalog, events, identities, people, snapshots
+from palate import catalog, contents, events, identities, people, snapshots
 from palate.database import items as items_table
 from palate.database import reading, writing
 from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import InteractionParams, merge
-from palate.pool import Pool, empty_pool, with_changes, with_snapshot
+from palate.pool import Pool, Strangers, empty_pool, strangers, with_changes, with_snapshot
 from palate.snapshots import Snapshot
 from palate.vocabulary import Vocabulary
 
@@ -146,7 +146,7 @@ class Live:
             snapshot = self._newest_snapshot()
             pool = self.state.pool
             if snapshot is not None and snapshot is not self.state.snapshot:
-                pool = with_snapshot(pool, snapshot, self._model)
+                pool = with_snapshot(pool, snapshot, self._model, self._strangers(pool.keys, snapshot))
             self.state = State(snapshot, self._with_changes(pool, snapshot, now))
 
     def _newest_snapshot(self) -> Snapshot | None:
@@ -168,7 +168,16 @@ class Live:
             rows = catalog.changed_since(connection, self._since if late else self._newest + 1)
             self._since, self._newest = max(self._since, to_milliseconds(now - OVERLAP)), newest
             self._known, _ = _fingerprint(connection, self._since, newest)
-        return with_changes(pool, rows, snapshot)
+        live = np.array([row.key for row in rows if row.state == "live"], np.int64)
+        return with_changes(pool, rows, snapshot, self._strangers(live, snapshot))
+
+    def _strangers(self, keys: Keys, snapshot: Snapshot | None) -> Strangers | None:
+        """What is known of those of the items that have come since the snapshot."""
+        new = strangers(keys, snapshot)
+        if not len(new):
+            return None
+        with reading(self.engine) as connection:
+            return Strangers(Vocabulary(np.sort(new)), contents.read(connection, np.sort(new)))
 
     def person(self, connection: sa.Connection, user_id: str, snapshot: Snapshot | None) -> Person:
         """All that serving needs to know about a user; an empty Person for an id that nobody has used.

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import SnapshotBroken
-from palate.models import stored
+from palate.models import content, stored
+from palate.models.content import Contents
 from palate.snapshots import Snapshot
 from palate.vocabulary import Vocabulary
 
@@ -190,18 +191,36 @@ def empty_pool() -> Pool:
     )
 
 
-def with_snapshot(pool: Pool, snapshot: Snapshot, served: str = "fm") -> Pool:
+@dataclass(frozen=True, eq=False)
+class Strangers:
+    """Items that a snapshot doesn't know, with what is known of them all the same."""
+
+    items: Vocabulary
+    contents: Contents
+    """In the order of the items."""
+
+
+def strangers(keys: NDArray[np.int64], snapshot: Snapshot | None) -> NDArray[np.int64]:
+    """Which of the items the snapshot's model could place by their content; none where it has learned nothing of content."""
+    if snapshot is None or content.from_arrays(snapshot.arrays, "fm") is None:
+        return keys[:0]
+    return keys[Vocabulary(np.asarray(snapshot.arrays["items"])).rows(keys) < 0]
+
+
+def with_snapshot(pool: Pool, snapshot: Snapshot, served: str = "fm", strangers: Strangers | None = None) -> Pool:
     """The same items as this snapshot knows them, by the model named, or what stands in for it: see `served_name`."""
     model = _model(snapshot, served)
-    return replace(pool, model=model, **_known(pool.keys, pool.source, pool.sources, model, snapshot))
+    return replace(pool, model=model, **_known(pool.keys, pool.source, pool.sources, model, snapshot, strangers))
 
 
-def with_changes(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None) -> Pool:
+def with_changes(
+    pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None, strangers: Strangers | None = None
+) -> Pool:
     """The pool after these rows of the catalog: live ones are in it as they are now, all others are not."""
     if not rows:
         return pool
     changed = np.array([row.key for row in rows], np.int64)
-    fresh = _piece(pool, [row for row in rows if row.state == "live"], snapshot)
+    fresh = _piece(pool, [row for row in rows if row.state == "live"], snapshot, strangers)
     if len(pool) and (len(fresh) < len(rows) or fresh.keys[0] <= pool.keys[-1]):
         kept = np.ones(len(pool), bool)
         places = pool.rows(changed)
@@ -253,7 +272,7 @@ def _limited(pool: Pool) -> Pool:
     return take(pool, np.arange(len(pool) - POOL_LIMIT, len(pool)))
 
 
-def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None) -> Pool:
+def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None, strangers: Strangers | None) -> Pool:
     """A pool of these rows alone, with the numbers and the model of `pool`."""
     rows = sorted(rows, key=lambda row: row.key)
     labels = [tuple(dict.fromkeys(row.labels[:LABELS_PER_ITEM])) for row in rows]
@@ -268,7 +287,7 @@ def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None) ->
         language=_numbers(pool.languages, [row.language for row in rows]).astype(np.int16),
         label_offsets=_offsets(np.array([len(own) for own in labels], np.int64)),
         labels=pool.label_names.number_all(list(chain.from_iterable(labels))),
-        **_known(keys, source, pool.sources, pool.model, snapshot),
+        **_known(keys, source, pool.sources, pool.model, snapshot, strangers),
     )
 
 
@@ -352,6 +371,7 @@ def _known(
     sources: Numbering[int],
     model: Model,
     snapshot: Snapshot | None,
+    strangers: Strangers | None = None,
 ) -> dict[str, Any]:
     """The columns that come from the model."""
     n = len(keys)
@@ -375,10 +395,27 @@ def _known(
         return found | {"bias": popularity}
     by_number = Vocabulary(np.asarray(arrays["sources"])).rows(np.array(sources.values, np.int64))
     source_rows = np.append(by_number, -1)[source]  # −1, no source, finds the last
-    return found | {
-        "vectors": _gathered(arrays["item_vectors"], rows, arrays["source_vectors"], source_rows),
-        "bias": _gathered(arrays["item_bias"], rows, arrays["source_bias"], source_rows),
-    }
+    vectors = _gathered(arrays["item_vectors"], rows, arrays["source_vectors"], source_rows)
+    bias = _gathered(arrays["item_bias"], rows, arrays["source_bias"], source_rows)
+    if strangers is not None:
+        _place(keys, vectors, bias, strangers, snapshot)
+    return found | {"vectors": vectors, "bias": bias}
+
+
+def _place(
+    keys: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    strangers: Strangers,
+    snapshot: Snapshot,
+) -> None:
+    """Put strangers where their content says."""
+    content_map = content.from_arrays(snapshot.arrays, "fm")
+    rows = strangers.items.rows(keys)
+    met = np.flatnonzero(rows >= 0)
+    if content_map is not None and len(met):
+        said = content.predicted(content_map, content.taken(strangers.contents, rows[met]))
+        vectors[met], bias[met] = said[:, :-1], said[:, -1]
 
 
 def _popularity(snapshot: Snapshot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

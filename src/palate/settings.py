@@ -28,6 +28,7 @@ from palate.feed import FeedParams
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
 from palate.models.blend import BlendParams
+from palate.models.content import ContentParams
 from palate.models.ease import EaseParams
 from palate.models.factorization_machine import FactorizationMachineParams
 from palate.models.implicit_als import ImplicitALSParams
@@ -67,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The same by a linear model of all items at once (`ease`)."""
     blend: BlendParams = BlendParams()
     """Several of these, and the same over several stretches of history, mixed (`blend`)."""
+    content: ContentParams = ContentParams()
+    """What an item's text, source and labels say of it before anybody has seen it."""
     train: TrainParams = TrainParams()
     """The loop that learns."""
     feed: FeedParams = FeedParams()

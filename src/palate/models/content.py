@@ -78,6 +78,13 @@ def taken(contents: Contents, rows: NDArray[np.int64]) -> Contents:
     return Contents(contents.text[rows], contents.source[rows], offsets, contents.labels[places])
 
 
+def nothing_known(items: int, length: int = 0) -> Contents:
+    """Contents of so many items of which nothing is known."""
+    return Contents(
+        np.zeros((items, length), np.float16), np.full(items, -1), np.zeros(items + 1, np.int64), np.zeros(0, np.int64)
+    )
+
+
 def label_keys(names: Sequence[str]) -> NDArray[np.int64]:
     """A number for each label's name, the same everywhere: two of some billions share one."""
     return np.fromiter((zlib.crc32(name.encode()) for name in names), np.int64, len(names))

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from palate.domain import Interactions
 from palate.matrix import Sparse
+from palate.models import content, fm_fitting, fm_learning, fold_in
 from palate.models import fields as of_fields
-from palate.models import fm_fitting, fm_learning, fold_in
+from palate.models.content import ContentMap
 from palate.models.fields import Field, LearnedField, Tags
 from palate.models.fm_fitting import Material, Whole
 from palate.models.fm_learning import Examples
@@ -146,6 +147,8 @@ class FactorizationMachine:
     follows from their labels: see `fields.collapsed`."""
     l2_user: tuple[float, float] = (UNKNOWN_L2, UNKNOWN_L2)
     """What held the bias and the vector of a user, for people who come later: see `FactorizationMachineParams`."""
+    content: ContentMap | None = None
+    """What an item's content says of its vector and its bias (F + 1 numbers); None where that wasn't learned."""
 
 
 def fit(
@@ -454,19 +457,24 @@ def link(raw: Floats, loss: Loss) -> Floats:
 
 def to_arrays(model: FactorizationMachine) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot: vectors in half precision, since 13 factors of 1,000,000 items have to fit a small server."""
-    return of_fields.arrays(model.fields) | {
-        "users": model.users.keys,
-        "user_bias": model.user_bias,
-        "user_vectors": model.user_vectors.astype(np.float16),
-        "user_examples": model.user_examples,
-        "items": model.items.keys,
-        "item_bias": model.item_bias,
-        "item_vectors": model.item_vectors.astype(np.float16),
-        "item_examples": model.item_examples,
-        "sources": model.sources.keys,
-        "source_bias": model.source_bias,
-        "source_vectors": model.source_vectors.astype(np.float16),
-    }
+    of_content = {} if model.content is None else content.to_arrays(model.content, "fm")
+    return (
+        of_content
+        | of_fields.arrays(model.fields)
+        | {
+            "users": model.users.keys,
+            "user_bias": model.user_bias,
+            "user_vectors": model.user_vectors.astype(np.float16),
+            "user_examples": model.user_examples,
+            "items": model.items.keys,
+            "item_bias": model.item_bias,
+            "item_vectors": model.item_vectors.astype(np.float16),
+            "item_examples": model.item_examples,
+            "sources": model.sources.keys,
+            "source_bias": model.source_bias,
+            "source_vectors": model.source_vectors.astype(np.float16),
+        }
+    )
 
 
 def header(model: FactorizationMachine) -> dict[str, Any]:
@@ -505,6 +513,7 @@ def from_arrays(
         epochs=header.get("epochs", 0),
         fields=of_fields.of_arrays(arrays, header.get("fields", [])),
         l2_user=tuple(header.get("l2_user", (UNKNOWN_L2, UNKNOWN_L2))),
+        content=content.from_arrays(arrays, "fm"),
     )
 
 

@@ -1,0 +1,96 @@
+"""New items are served by what they are about, before anybody has seen them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from palate import events, feed, ingest, snapshots
+from palate.cycle import run_cycle
+from palate.database import writing
+from palate.domain import Event, Item
+from palate.examples import Params, TrainParams
+from palate.feed import FeedParams
+from palate.live import Live
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+CATS = (
+    "kitten purrs on the sofa",
+    "cat food and whiskers",
+    "tomcat climbs a tree",
+    "the cat naps",
+    "whiskers of a kitten",
+)
+CARS = (
+    "engine of a fast car",
+    "brakes and tyres",
+    "electric car charging",
+    "the motor roars",
+    "tyres for winter roads",
+)
+PARAMS = Params(train=TrainParams(min_held_out=10_000))
+
+
+def about(kind: tuple[str, ...], number: int, name: str) -> Item:
+    """Two sentences of the kind, which share no source and no label with others."""
+    text = f"{kind[number % 5]}. {kind[(number // 5 + 1) % 5]}."
+    return Item(id=f"{name}-{number}", title=kind[(number + 2) % 5], text=text, published=NOW)
+
+
+def learned(engine: sa.Engine, data: Path) -> None:
+    """40 people of whom half like cats and half cars, and a snapshot of it."""
+    items = [about(kind, number, name) for name, kind in (("cat", CATS), ("car", CARS)) for number in range(20)]
+    ingest.store_items(engine, items, NOW)
+    rng = np.random.default_rng(1)
+    votes = [
+        Event(
+            user=f"u{person}", item=one.id, type="like" if one.id.startswith(("cat", "car")[person % 2]) else "dislike"
+        )
+        for person in range(40)
+        for one in rng.choice(np.array(items, object), 12, replace=False)
+    ]
+    with writing(engine) as connection:
+        events.append(connection, votes, NOW)
+    run_cycle(engine, data, PARAMS, NOW)
+
+
+def scores(engine: sa.Engine, data: Path, user: str, *items: str) -> list[float]:
+    live = Live(engine, data)
+    live.refresh(NOW)
+    found, _ = feed.rank(live, user, list(items), NOW, FeedParams())
+    by_id = dict(found)
+    return [by_id[id] for id in items]
+
+
+def test_an_item_that_came_after_the_training_finds_its_readers_by_its_text(engine: sa.Engine, data: Path) -> None:
+    learned(engine, data)
+    ingest.store_items(engine, [about(CATS, 23, "new-cat"), about(CARS, 23, "new-car")], NOW + timedelta(minutes=1))
+    cat, car = scores(engine, data, "u0", "new-cat-23", "new-car-23")
+    assert cat > car + 0.2
+    cat, car = scores(engine, data, "u1", "new-cat-23", "new-car-23")
+    assert car > cat + 0.2
+
+
+def test_items_without_events_have_their_place_in_the_snapshot(engine: sa.Engine, data: Path) -> None:
+    learned(engine, data)
+    ingest.store_items(engine, [about(CATS, 24, "new-cat"), about(CARS, 24, "new-car")], NOW)
+    cat_fan, car_fan = (scores(engine, data, user, "new-cat-24") for user in ("u0", "u1"))
+    with writing(engine) as connection:
+        events.append(connection, [Event(user="u9", item="cat-3", type="dislike")], NOW)
+    run_cycle(engine, data, PARAMS, NOW, kind="incremental")
+    snapshot = snapshots.load_newest_good(data / "snapshots")
+    assert snapshot is not None
+    assert len(snapshot.arrays["items"]) == 42
+    assert scores(engine, data, "u0", "new-cat-24")[0] > scores(engine, data, "u1", "new-cat-24")[0] + 0.2
+    assert cat_fan[0] > car_fan[0] + 0.2
+
+
+def test_an_item_whose_text_says_nothing_is_nobodys_favourite(engine: sa.Engine, data: Path) -> None:
+    learned(engine, data)
+    ingest.store_items(engine, [Item(id="picture", published=NOW), about(CATS, 23, "new-cat")], NOW)
+    picture, cat = scores(engine, data, "u0", "picture", "new-cat-23")
+    assert cat > picture
+    assert abs(picture - scores(engine, data, "u1", "picture")[0]) < 0.15
