@@ -1,7 +1,8 @@
-"""The factorization machine's quality, speed and size, beside scikit-surprise's SVD where it is installed.
+"""The factorization machine's quality, speed and size, beside scikit-surprise's SVD and SVD++ where it is installed.
 
-    PALATE_DATA=… python benchmarks/bench_factorization_machine.py [--tune | --losses]
+    PALATE_DATA=… python benchmarks/bench_factorization_machine.py [--fold N | --tune | --losses]
 
+Speed beside others is in bench_factorization_machine_speed.py. SVD++ takes a minute or more a fold: `--fold` runs one fold alone.
 Reads feedback/movielens-latest-small and feedback/deskdrop below PALATE_DATA and leaves out what isn't there. All models run with
 the product's defaults (and `loss`). `--tune` compares these with a grid around them, on the part of MovieLens that fold 0 learns
 from and on no other: of 30 epochs they are the best; 60 epochs would gain 0.002 stars for twice the time. `--losses` compares the
@@ -17,6 +18,7 @@ os.environ.pop("OPENBLAS_CORETYPE", None)
 import argparse
 import csv
 import itertools
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +37,7 @@ from palate.evaluation.simulation import readers, simulate
 from palate.models import factorization_machine as fm
 from palate.models import fold_in, popularity
 from palate.models.factorization_machine import NO_SOURCES, FactorizationMachineParams, ItemSources
+from palate.models.fields import Field
 from palate.models.popularity import PopularityParams
 from palate.splits import by_time, k_fold, rows
 
@@ -67,49 +70,80 @@ def read_movielens(path: Path) -> Interactions:
     return interactions(columns[:, 0], columns[:, 1], (columns[:, 2] - 0.5) / 4.5, columns[:, 3] * 1000)
 
 
-def movielens(path: Path) -> None:
+def movielens(path: Path, only: int | None = None) -> None:
     print("\n1. RMSE in stars on MovieLens latest-small, 5 folds")
     data = read_movielens(path)
     fold, found = k_fold(len(data), FOLDS, SEED), []
-    peer = surprise_svd()
-    fm.fit(rows(data, np.arange(1000)), NO_SOURCES, FactorizationMachineParams(), SEED)  # compiles
-    for number in range(FOLDS):
+    contenders = rating_models(path)
+    for name, run in contenders.items():
+        if name.startswith("ours"):
+            run(rows(data, np.arange(1000)), rows(data, np.arange(9)))  # compiles
+    for number in range(FOLDS) if only is None else [only]:
         train, test = rows(data, fold != number), rows(data, fold == number)
-        ours = seconds(lambda: fm.fit(train, NO_SOURCES, FactorizationMachineParams(), SEED)[0])  # noqa: B023
-        results = [(4.5 * metrics.rmse(test.label, fm.score(ours[1], test.user, test.item)), ours[0])]
-        if peer:
-            results.append(peer(train, test))
-        found.append(results)
-        print(f"   fold {number}: " + "   ".join(f"{error:.4f} in {took:.2f} s" for error, took in results))
-    means = np.mean(found, axis=0)
-    print(f"   ours {means[0, 0]:.4f}, training {means[0, 1]:.2f} s, 13 factors")
-    if peer:
-        differences = np.array([results[0][0] - results[1][0] for results in found])
-        print(f"   scikit-surprise SVD() {means[1, 0]:.4f}, training {means[1, 1]:.2f} s, 100 factors")
+        found.append([run(train, test) for run in contenders.values()])
+        print(f"   fold {number}: " + "   ".join(f"{error:.4f} in {took:.2f} s" for error, took in found[-1]))
+    results = np.array(found)
+    for place, name in enumerate(contenders):
+        error, took = results[:, place].T
+        less, times = results[:, 0, 0] - error, took / results[:, 0, 1]
         print(
-            f"   ours less theirs {differences.mean():+.4f} (worst fold {differences.max():+.4f}), time ratio {means[1, 1] / means[0, 1]:.1f} ×"
+            f"   {name:46} {error.mean():.4f}, training {took.mean():.2f} s; the first less this {less.mean():+.4f}"
+            f" (worst fold {less.max():+.4f}), time {np.median(times):.1f} × the first's"
         )
 
 
-def surprise_svd() -> Callable[[Interactions, Interactions], tuple[float, float]] | None:
-    """Surprise's SVD with its defaults on the same folds; None when it isn't installed."""
+Run = Callable[[Interactions, Interactions], tuple[float, float]]
+"""(train, test) → error in stars and seconds of training."""
+
+
+def rating_models(path: Path) -> dict[str, Run]:
+    films = film_fields(path.with_name("movies.csv"))
+    longer = FactorizationMachineParams(epochs=60)
+    ours: dict[str, Run] = {
+        "ours, 13 factors": lambda train, test: machine(train, test, FactorizationMachineParams(), ()),
+        "ours, 60 epochs": lambda train, test: machine(train, test, longer, ()),
+        "ours, 60 epochs, fields genre and year": lambda train, test: machine(train, test, longer, films),
+    }
     try:
-        from surprise import SVD, Dataset, Reader
+        from surprise import SVD, SVDpp
     except ImportError:
         print("   scikit-surprise is not installed (uv sync --group bench): ours alone")
-        return None
+        return ours
+    return ours | {
+        "scikit-surprise SVD(), 100 factors": lambda train, test: surprise(train, test, SVD(random_state=SEED)),
+        "scikit-surprise SVDpp(), 20 factors": lambda train, test: surprise(train, test, SVDpp(random_state=SEED)),
+    }
 
-    def run(train: Interactions, test: Interactions) -> tuple[float, float]:
-        stars = (train.label.astype(float) * 4.5 + 0.5).tolist()
-        ratings = [(u, i, r, None) for u, i, r in zip(train.user.tolist(), train.item.tolist(), stars, strict=True)]
-        trainset = Dataset(Reader(rating_scale=(0.5, 5))).construct_trainset(ratings)
-        took, model = seconds(lambda: SVD(random_state=SEED).fit(trainset))
-        guesses = [
-            model.predict(u, i).est for u, i in zip(test.user.tolist(), test.item.tolist(), strict=True)
-        ]  # clipped by default
-        return metrics.rmse(test.label * 4.5 + 0.5, guesses), took
 
-    return run
+def film_fields(path: Path) -> tuple[Field, ...]:
+    """Genres and the year of each film."""
+    genres, years, names = [], [], {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for film in csv.DictReader(file):
+            key, year = int(film["movieId"]), re.search(r"\((\d{4})\)\s*$", film["title"])
+            genres += [(key, names.setdefault(genre, len(names))) for genre in film["genres"].split("|")]
+            years += [(key, int(year[1]))] if year else []
+    pairs = {"genre": np.array(genres), "year": np.array(years)}
+    return tuple(Field(name, "item", found[:, 0], found[:, 1]) for name, found in pairs.items())
+
+
+def machine(
+    train: Interactions, test: Interactions, params: FactorizationMachineParams, fields: tuple[Field, ...]
+) -> tuple[float, float]:
+    took, (model, _) = seconds(lambda: fm.fit(train, NO_SOURCES, params, SEED, fields=fields))
+    return 4.5 * metrics.rmse(test.label, fm.score(model, test.user, test.item)), took
+
+
+def surprise(train: Interactions, test: Interactions, algorithm: Any) -> tuple[float, float]:
+    """A model of scikit-surprise with its defaults; it clips by itself."""
+    from surprise import Dataset, Reader
+
+    stars = (train.label.astype(float) * 4.5 + 0.5).tolist()
+    ratings = [(u, i, r, None) for u, i, r in zip(train.user.tolist(), train.item.tolist(), stars, strict=True)]
+    trainset = Dataset(Reader(rating_scale=(0.5, 5))).construct_trainset(ratings)
+    took, model = seconds(lambda: algorithm.fit(trainset))
+    guesses = [model.predict(u, i).est for u, i in zip(test.user.tolist(), test.item.tolist(), strict=True)]
+    return metrics.rmse(test.label * 4.5 + 0.5, guesses), took
 
 
 def deskdrop(path: Path) -> None:
@@ -334,6 +368,7 @@ def compare(name: str, table: Any, users: Any, statistic: Callable[[Any, int], f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fold", type=int, choices=range(FOLDS), help="of MovieLens, alone")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--losses", action="store_true")
     options, data = parser.parse_args(), Path(os.environ.get("PALATE_DATA", ""))
@@ -343,6 +378,8 @@ def main() -> None:
         )
     if options.losses:
         return losses(data)
+    if options.fold is not None:
+        return movielens(data / MOVIELENS, options.fold)
     for run, path in ((movielens, data / MOVIELENS), (deskdrop, data / DESKDROP)):
         if path.is_file():
             run(path)

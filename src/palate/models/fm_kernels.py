@@ -146,26 +146,33 @@ def _paced(steps: Any, row: int, square: float, adagrad: bool) -> Any:
     return length, bias, factors
 
 
+@njit(inline="always", **fast)
+def _loaded(own: Any, rows: Any, row: int, last: int) -> Any:
+    """Copy the factors of a row; its bias, and the square of its factors."""
+    square = np.float32(0)
+    for f in range(last):
+        own[f] = rows[row, f]
+        square += own[f] * own[f]
+    return rows[row, last], square
+
+
+@njit(inline="always", **fast)
+def _turned(place: int, stride: int, count: int) -> int:
+    """The place that comes next: see `places`."""
+    place += stride
+    return place - count if place >= count else place
+
+
 @cache
 def _pairs(width: int, adagrad: bool, keep: bool) -> Kernel:
     last, bytes_of_row, share_of_square = width - 1, 4 * width, np.float32(1 / width)
 
+    # fmt: off
     def learn(
-        visit: Any,
-        offsets: Any,
-        columns: Any,
-        labels: Any,
-        weights: Any,
-        bounds: Any,
-        turn: Any,
-        base: Any,
-        users: Any,
-        items: Any,
-        user_steps: Any,
-        item_steps: Any,
-        logistic: Any,
-        losses: Any,
+        visit: Any, offsets: Any, columns: Any, labels: Any, weights: Any, bounds: Any, turn: Any, base: Any,
+        users: Any, items: Any, user_steps: Any, item_steps: Any, logistic: Any, losses: Any,
     ) -> int:
+        # fmt: on
         zero, one, two = np.float32(0), np.float32(1), np.float32(2)
         curvature = np.float32(0.25) if logistic else one
         weighted = len(weights) > 0
@@ -179,19 +186,12 @@ def _pairs(width: int, adagrad: bool, keep: bool) -> Kernel:
                 continue
             stride = turn[0] % count
             place, ahead = turn[1] % count, (turn[1] + AHEAD * stride) % count
-            own_square = zero
-            for f in range(last):
-                own[f] = users[u, f]
-                own_square += own[f] * own[f]
-            own_bias = users[u, last]
+            own_bias, own_square = _loaded(own, users, u, last)
             for _ in range(count):
                 prefetch(theirs + np.int64(columns[first + ahead]) * bytes_of_row, width)
-                ahead += stride
-                ahead -= count if ahead >= count else 0
                 i, y = np.int64(columns[first + place]), labels[first + place]
                 weight = np.float32(weights[first + place]) if weighted else one
-                place += stride
-                place -= count if place >= count else 0
+                place, ahead = _turned(place, stride, count), _turned(ahead, stride, count)
                 row = theirs + i * bytes_of_row
                 dot, square = products(mine, row, width)
                 bias = items[i, last]
@@ -223,9 +223,10 @@ def _pairs(width: int, adagrad: bool, keep: bool) -> Kernel:
                 # the square of the moved row, without going over it once more
                 own_square = max(kept * kept * (own_square + by * (two * dot + by * square)), zero)
                 step(mine, row, by, its_by, kept, its_kept, (bias + its_by) * its_bias_kept, width)
-            for f in range(last):
+            own[last] = own_bias
+            for f in range(width):
                 users[u, f] = own[f]
-            users[u, last] = own_bias
+            own[last] = zero
         if done:
             losses[batch] = (total + np.log(product)) / max(weighed, 1e-30)
             batch += 1
@@ -365,6 +366,13 @@ def _next(state: int) -> int:
 
 
 @njit(inline="always", **fast)
+def _first_state(turn: int, user: int) -> Any:
+    """`_seeded`"""
+    seed = np.uint64(turn + 1) * np.uint64(0x9E3779B97F4A7C15)
+    return (seed + np.uint64(user + 1) * np.uint64(0xBF58476D1CE4E5B9)) | np.uint64(1)
+
+
+@njit(inline="always", **fast)
 def _shifted(state: Any) -> Any:
     """`_next`"""
     state ^= state >> np.uint64(12)
@@ -474,15 +482,13 @@ def _fields(width: int, adagrad: bool, keep: bool) -> Kernel:
             if not count:
                 continue
             stride, at = turn[0] % count, turn[1] % count
-            seed = np.uint64(turn[1] + 1) * np.uint64(0x9E3779B97F4A7C15)
-            states[0] = (seed + np.uint64(u + 1) * np.uint64(0xBF58476D1CE4E5B9)) | np.uint64(1)
+            states[0] = _first_state(turn[1], u)
             for side in range(compared):
                 chosen[side, 0] = u
                 of_user = _add_tags(chosen[side], shares[side], 1, u, starts[1], user_tags)
             for _ in range(count):
                 place = first + at
-                at += stride
-                at -= count if at >= count else 0
+                at = _turned(at, stride, count)
                 y, weight = labels[place], np.float32(weights[place]) if len(weights) else one
                 item, raw, force = np.int64(columns[place]), np.float32(0), np.float32(0)
                 for side in range(compared):

@@ -224,7 +224,8 @@ def _mixed(users: Counts, random: np.random.Generator) -> Counts:
     length = int(np.clip(len(users) // 1024, 1, RUN))
     starts = length * random.permutation(-(-len(users) // length)).astype(np.int32)
     order = (starts[:, np.newaxis] + np.arange(length, dtype=np.int32)).reshape(-1)
-    return users[order[order < len(users)]]
+    mixed: Counts = users[order[order < len(users)]]
+    return mixed
 
 
 def _turn(random: np.random.Generator) -> tuple[int, int]:
