@@ -59,7 +59,8 @@ def sparse(
         last = np.append(code[order][1:] != code[order][:-1], True)[: len(order)]
         chosen = order[last]
         rows, columns, values = rows[chosen], columns[chosen], values[chosen]
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
+    # in the rows' own type, or numpy would make a copy of them
+    offsets = np.searchsorted(rows, np.arange(shape[0] + 1).astype(rows.dtype))
     return Sparse(
         offsets.astype(np.int64),
         columns.astype(np.int32, copy=False),
@@ -70,8 +71,11 @@ def sparse(
 
 def _ascending(rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]) -> bool:
     """Whether the cells are by rows and then columns, each once."""
-    before = (rows[1:] < rows[:-1]) | ((rows[1:] == rows[:-1]) & (columns[1:] <= columns[:-1]))
-    return not before.any()
+    for start in range(0, len(rows), CHUNK):  # a million at a time, for the memory
+        row, column = rows[start : start + CHUNK + 1], columns[start : start + CHUNK + 1]
+        if ((row[1:] < row[:-1]) | ((row[1:] == row[:-1]) & (column[1:] <= column[:-1]))).any():
+            return False
+    return True
 
 
 def of_interactions(

@@ -30,7 +30,8 @@ from palate import matrix
 from palate.errors import InvalidInput
 from palate.machine_code import compiled
 from palate.matrix import Sparse
-from palate.models import fold_in
+from palate.models import content, fold_in
+from palate.models.content import ContentMap
 from palate.models.material import Known, Material
 from palate.vocabulary import Vocabulary
 
@@ -44,6 +45,7 @@ TASKS = 64
 """Parts of about equal work into which a half-step is cut. Not by threads: sums must not depend on their number."""
 WIDEST_TURN = 192
 """Above it LAPACK finds a Gramian's axes in several threads, and other bits with another number of them."""
+BLOCK = 4_096
 FEW = 32
 """People up to whose number vectors are solved in NumPy, where a process that serves need not load the kernels."""
 
@@ -92,6 +94,8 @@ class ImplicitALS:
     """(F, F): the item vectors' Gramian times the unobserved weight, which every fold-in needs."""
     losses: tuple[float, ...] = ()
     """After each epoch."""
+    content: ContentMap | None = None
+    """What an item's content says of its vector; None where that wasn't learned."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,16 @@ def strengths(values: Floats, params: ImplicitALSParams) -> Floats:
 
     Raises InvalidInput if a weight is infinite or too large for 32 bits.
     """
+    weights = np.abs(values)
     with np.errstate(over="ignore"):
-        weights = np.abs(values) if params.power == 1 else np.abs(values) ** np.float32(params.power)
-        weights = weights * np.float32(params.alpha)
+        if params.power != 1:
+            weights **= np.float32(params.power)
+        weights *= np.float32(params.alpha)
     if np.isinf(weights).any():
         raise InvalidInput("A weight is too large for implicit ALS: choose a smaller alpha or power.")
     if params.form == "confidence":  # where alpha is 0 a positive is one all the same
-        weights = np.maximum(weights, np.float32(1e-12), where=values != 0, out=weights)
-    return cast(Floats, np.copysign(weights, values))
+        np.maximum(weights, np.float32(1e-12), where=values != 0, out=weights)
+    return cast(Floats, np.copysign(weights, values, out=weights))
 
 
 def fit(
@@ -147,21 +153,24 @@ def fit(
     parameters and seed give the same bytes with any number of threads. Raises InvalidInput where weights overflow or the
     other model has another number of factors.
     """
-    items = _start(material, params, np.random.default_rng(seed), warm)
-    parts = sides(material, params)
+    start = _start(material, params, np.random.default_rng(seed), warm)
+    cells = sides(material, params)
     state = _State(
-        parts,
-        padded(np.empty((len(material.users), 0), np.float32), params.factors),
-        padded(items, params.factors, parts.item_order),
-        padded(_prior(item_prior, material, params), params.factors, None if item_prior is None else parts.item_order),
-        [],
+        user_vectors=padded(np.empty((len(material.users), 0), np.float32), params.factors),
+        item_vectors=padded(start, params.factors, cells.item_order),
+        item_prior=_prior(item_prior, params, cells.item_order),
+        user_order=cells.user_order,
+        item_order=cells.item_order,
+        user_examples=cells.by_user.counts.astype(np.int32),
+        item_examples=cells.by_item.counts.astype(np.int32),
+        losses=[],
     )
-    del items
     with ThreadPoolExecutor(_threads(params)) as pool:
         for _ in range(params.epochs):
-            state.losses.append(_epoch(state, evidence(params), pool))
+            state.losses.append(_epoch(cells, state, evidence(params), pool))
             if on_epoch is not None:
                 on_epoch(_model(material, params, state, pool))
+        del cells  # before the vectors are copied
         return _model(material, params, state, pool)
 
 
@@ -179,12 +188,15 @@ class Sides:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What a fit changes in place, in the order and padding of its sides."""
+    """What a fit changes in place, and what it has to know to tell it; all in the order and padding of its sides."""
 
-    sides: Sides
     user_vectors: Floats
     item_vectors: Floats
     item_prior: Floats
+    user_order: NDArray[np.int64]
+    item_order: NDArray[np.int64]
+    user_examples: Counts
+    item_examples: Counts
     losses: list[float]
 
 
@@ -205,12 +217,12 @@ def _start(
     return vectors
 
 
-def _prior(item_prior: Floats | None, material: Material, params: ImplicitALSParams) -> Floats:
+def _prior(item_prior: Floats | None, params: ImplicitALSParams, order: NDArray[np.int64]) -> Floats:
     if item_prior is None:
-        return np.empty((0, params.factors), np.float32)
-    shape = (len(material.items), params.factors)
+        return padded(np.empty((0, 0), np.float32), params.factors)
+    shape = (len(order), params.factors)
     assert item_prior.shape == shape, f"A prior for items is of shape {shape}, not {item_prior.shape}."
-    return item_prior
+    return padded(item_prior, params.factors, order)
 
 
 def sides(material: Material, params: ImplicitALSParams) -> Sides:
@@ -227,9 +239,9 @@ def sides(material: Material, params: ImplicitALSParams) -> Sides:
     return Sides(matrix.transposed(by_item), by_item, user_order, item_order)
 
 
-def _epoch(state: _State, evidence: Evidence, pool: ThreadPoolExecutor) -> float:
+def _epoch(cells: Sides, state: _State, evidence: Evidence, pool: ThreadPoolExecutor) -> float:
     """Solve all users, then all items; return the loss of both as they are then."""
-    by_user, by_item = state.sides.by_user, state.sides.by_item
+    by_user, by_item = cells.by_user, cells.by_item
     nothing, turn = state.item_prior[:0], not len(state.item_prior)  # a prior holds items in its own axes
     _, ridges = half_step(by_user, state.item_vectors, evidence, nothing, state.user_vectors, pool, turn=turn)
     loss, _ = half_step(by_item, state.user_vectors, evidence, state.item_prior, state.item_vectors, pool, turn=turn)
@@ -237,16 +249,15 @@ def _epoch(state: _State, evidence: Evidence, pool: ThreadPoolExecutor) -> float
 
 
 def _model(material: Material, params: ImplicitALSParams, state: _State, pool: ThreadPoolExecutor) -> ImplicitALS:
-    sides = state.sides
     gramian = _gramian(state.item_vectors, pool)[: params.factors, : params.factors]
     return ImplicitALS(
         params=params,
         users=material.users,
-        user_vectors=_in_order(state.user_vectors, sides.user_order, params.factors),
-        user_examples=_in_order(sides.by_user.counts.astype(np.int32), sides.user_order),
+        user_vectors=_in_order(state.user_vectors, state.user_order, params.factors),
+        user_examples=_in_order(state.user_examples, state.user_order),
         items=material.items,
-        item_vectors=_in_order(state.item_vectors, sides.item_order, params.factors),
-        item_examples=_in_order(sides.by_item.counts.astype(np.int32), sides.item_order),
+        item_vectors=_in_order(state.item_vectors, state.item_order, params.factors),
+        item_examples=_in_order(state.item_examples, state.item_order),
         item_matrix=(evidence(params).unobserved * gramian).astype(np.float32),
         losses=tuple(state.losses),
     )
@@ -476,7 +487,8 @@ def score_all(model: ImplicitALS, known: Known) -> Floats:
 
 def to_arrays(model: ImplicitALS) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot, whose `items` are the model's: vectors in half precision changes no metric beyond noise."""
-    return {
+    of_content = {} if model.content is None else content.to_arrays(model.content, "ials")
+    return of_content | {
         "ials_users": model.users.keys,
         "ials_user_vectors": model.user_vectors.astype(np.float16),
         "ials_user_examples": model.user_examples,
@@ -503,7 +515,15 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], i
         item_examples=arrays["ials_item_examples"],
         item_matrix=arrays["ials_item_matrix"],
         losses=tuple(header["losses"]),
+        content=content.from_arrays(arrays, "ials"),
     )
+
+
+def item_matrix(item_vectors: Floats, params: ImplicitALSParams) -> Floats:
+    """(F, F): the Gramian of the item vectors times the unobserved weight, in NumPy alone."""
+    blocks = (item_vectors[start : start + BLOCK].astype(np.float64) for start in range(0, len(item_vectors), BLOCK))
+    gramian = sum((block.T @ block for block in blocks), np.zeros((item_vectors.shape[1],) * 2))
+    return np.asarray(evidence(params).unobserved * gramian, np.float32)
 
 
 def _threads(params: ImplicitALSParams) -> int:
