@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import sqlalchemy as sa
 
@@ -15,6 +16,8 @@ from palate.domain import Event, Item
 from palate.examples import Params, TrainParams
 from palate.feed import FeedParams
 from palate.live import Live
+from palate.models.implicit_als import ImplicitALSParams
+from palate.models.registry import Name
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CATS = (
@@ -40,7 +43,7 @@ def about(kind: tuple[str, ...], number: int, name: str) -> Item:
     return Item(id=f"{name}-{number}", title=kind[(number + 2) % 5], text=text, published=NOW)
 
 
-def learned(engine: sa.Engine, data: Path) -> None:
+def learned(engine: sa.Engine, data: Path, params: Params = PARAMS) -> None:
     """40 people of whom half like cats and half cars, and a snapshot of it."""
     items = [about(kind, number, name) for name, kind in (("cat", CATS), ("car", CARS)) for number in range(20)]
     ingest.store_items(engine, items, NOW)
@@ -54,11 +57,11 @@ def learned(engine: sa.Engine, data: Path) -> None:
     ]
     with writing(engine) as connection:
         events.append(connection, votes, NOW)
-    run_cycle(engine, data, PARAMS, NOW)
+    run_cycle(engine, data, params, NOW)
 
 
-def scores(engine: sa.Engine, data: Path, user: str, *items: str) -> list[float]:
-    live = Live(engine, data)
+def scores(engine: sa.Engine, data: Path, user: str, *items: str, model: Name = "fm") -> list[float]:
+    live = Live(engine, data, model=model)
     live.refresh(NOW)
     found, _ = feed.rank(live, user, list(items), NOW, FeedParams())
     by_id = dict(found)
@@ -86,6 +89,24 @@ def test_items_without_events_have_their_place_in_the_snapshot(engine: sa.Engine
     assert len(snapshot.arrays["items"]) == 42
     assert scores(engine, data, "u0", "new-cat-24")[0] > scores(engine, data, "u1", "new-cat-24")[0] + 0.2
     assert cat_fan[0] > car_fan[0] + 0.2
+
+
+def test_als_places_items_without_events_by_their_text_too(engine: sa.Engine, data: Path) -> None:
+    params = msgspec.structs.replace(
+        PARAMS,
+        train=TrainParams(min_held_out=10_000, models=("ials",)),
+        served="ials",
+        implicit_als=ImplicitALSParams(factors=4, threads=1),
+    )
+    ingest.store_items(engine, [about(CATS, 24, "new-cat"), about(CARS, 24, "new-car")], NOW)
+    learned(engine, data, params)
+    for kind in ("full", "incremental", "items"):
+        for user, order in (("u0", 1), ("u1", -1)):
+            cat, car = scores(engine, data, user, "new-cat-24", "new-car-24", model="ials")
+            assert order * (cat - car) > 0.05, kind
+        with writing(engine) as connection:
+            events.append(connection, [Event(user="u9", item="car-3", type="save")], NOW)
+        run_cycle(engine, data, params, NOW, kind="items" if kind == "items" else "incremental")
 
 
 def test_an_item_whose_text_says_nothing_is_nobodys_favourite(engine: sa.Engine, data: Path) -> None:

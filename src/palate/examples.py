@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -137,6 +137,7 @@ class Examples:
     item_sources: ItemSources
     contents: Contents
     """Of each of the items."""
+    content: ContentParams = field(default_factory=ContentParams)
 
     @property
     def labelled(self) -> Mask:
@@ -151,7 +152,15 @@ class Examples:
 
     def material(self, chosen: Mask, now: datetime | None = None) -> Material:
         """All pairs, of which only the chosen say anything. `now` is what age counts to, None: the moment of the cycle."""
-        return Material(self.only(chosen), self.users, self.items, now or self.now, self.item_sources)
+        return Material(
+            self.only(chosen),
+            self.users,
+            self.items,
+            now or self.now,
+            self.item_sources,
+            contents=self.contents,
+            content=self.content,
+        )
 
     def only(self, chosen: Mask) -> Interactions:
         """The same pairs; those that aren't chosen have neither label nor weight."""
@@ -188,6 +197,7 @@ def read(engine: sa.Engine, data: Path, params: Params, now: datetime, learned: 
         items=items,
         item_sources=sources,
         contents=of_items,
+        content=params.content,
     )
 
 

@@ -362,6 +362,8 @@ def _of_name(snapshot: Snapshot, name: str) -> Model:
 def _ranker(snapshot: Snapshot, name: str) -> Ranker:
     slope, intercept = map(float, snapshot.header["models"][name]["calibration"])
     items, known = Vocabulary(np.asarray(snapshot.arrays["items"])), np.asarray(snapshot.arrays["item_positives"]) > 0
+    if f"{name}_content_mean" in snapshot.arrays:
+        known = np.ones(len(items), bool)  # content says something of all
     return Ranker(stored.load(snapshot, name), items, known, slope, intercept)
 
 

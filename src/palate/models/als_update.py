@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from palate import matrix
 from palate.domain import Interactions
 from palate.matrix import Sparse
-from palate.models import implicit_als
-from palate.models.implicit_als import Floats, ImplicitALS
+from palate.models import als_content, implicit_als
+from palate.models.implicit_als import ImplicitALS
 from palate.models.material import Material
 from palate.vocabulary import moved
-
-BLOCK = 4_096
 
 
 def updated(model: ImplicitALS, material: Material, new: Interactions, *, people_too: bool = True) -> ImplicitALS:
@@ -24,12 +22,15 @@ def updated(model: ImplicitALS, material: Material, new: Interactions, *, people
     The vectors of everybody else stay as they are, so that the time goes by what is new, not by what there is. Without
     `people_too` those of all people stay: what items are is learned in the space that people's vectors span.
     """
+    known = model.items
     model = _with_rows(model, material)
     weights = np.where(material.interactions.weight == 0, np.float32(np.nan), material.interactions.weight)
     by_user = matrix.of_interactions(material.interactions, weights, material.users, material.items)
     if people_too:
         model = _with_people(model, by_user, np.unique(material.users.rows(new.user)))
-    return _with_items(model, matrix.transposed(by_user), np.unique(material.items.rows(new.item)))
+    fresh = np.flatnonzero(known.rows(material.items.keys) < 0)
+    rows = np.union1d(np.unique(material.items.rows(new.item)), fresh)
+    return als_content.moved(_with_items(model, matrix.transposed(by_user), rows), material, rows)
 
 
 def _with_rows(model: ImplicitALS, material: Material) -> ImplicitALS:
@@ -59,14 +60,5 @@ def _with_items(model: ImplicitALS, by_item: Sparse, rows: NDArray[np.int64]) ->
     vectors, examples = model.item_vectors.copy(), model.item_examples.copy()
     vectors[rows] = implicit_als.fold_in_items(model, cells)
     examples[rows] = cells.counts
-    unobserved = implicit_als.evidence(model.params).unobserved
-    return replace(
-        model, item_vectors=vectors, item_examples=examples, item_matrix=np.float32(unobserved) * _gramian(vectors)
-    )
-
-
-def _gramian(vectors: Floats) -> Floats:
-    """vectorsᵀ vectors, summed in double precision over blocks that fit into the cache."""
-    blocks = (vectors[start : start + BLOCK].astype(np.float64) for start in range(0, len(vectors), BLOCK))
-    total = sum((block.T @ block for block in blocks), np.zeros((vectors.shape[1],) * 2))
-    return np.asarray(total, np.float32)
+    gramian = implicit_als.item_matrix(vectors, model.params)
+    return replace(model, item_vectors=vectors, item_examples=examples, item_matrix=gramian)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from palate import matrix
 from palate.domain import Interactions
 from palate.matrix import Sparse
+from palate.models.content import ContentParams, Contents
 from palate.models.factorization_machine import NO_SOURCES, ItemSources
 from palate.models.fields import Field
 from palate.vocabulary import Vocabulary, vocabulary
@@ -27,6 +28,9 @@ class Material:
     item_sources: ItemSources = NO_SOURCES
     fields: tuple[Field, ...] = ()
     """What else is known of users, items and events, for models that can learn from it."""
+    contents: Contents | None = None
+    """Of each item, for models that place items by it; None where nothing is known."""
+    content: ContentParams = field(default_factory=ContentParams)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import NotFound
-from palate.models import blend, ease, implicit_als, item_knn, neighbours, popularity
+from palate.models import als_content, blend, ease, implicit_als, item_knn, neighbours, popularity
 from palate.models import factorization_machine as fm
 from palate.models.material import Known, Material
 from palate.vocabulary import Vocabulary
@@ -39,8 +39,8 @@ class Entry:
     """(its arrays, its header, the items of the snapshot) → the model as it was, for `score_all`. The arrays are read-only
     memory maps: what needn't be copied isn't."""
     contributions: Callable[[Any, NDArray[Any], NDArray[np.float32], NDArray[Any]], NDArray[np.float32]] | None = None
-    """(model, rows (n,) of what a person met, its weights (n,), wanted rows (w,)) → (w, n): what each adds to each score; None for
-    a model whose scores don't split."""
+    """(model, rows (n,) of what a person met, its weights (n,), wanted rows (w,)) → (w, n): what each adds to each score; None
+    for a model whose scores don't split."""
 
 
 MODELS: dict[str, Entry] = {
@@ -82,7 +82,7 @@ MODELS: dict[str, Entry] = {
     ),
     "ials": Entry(
         params=implicit_als.ImplicitALSParams,
-        fit=implicit_als.fit,
+        fit=als_content.fit,
         score_all=implicit_als.score_all,
         to_arrays=implicit_als.to_arrays,
         header=implicit_als.header,

@@ -1,0 +1,40 @@
+"""Implicit ALS whose items lie between what their content says and what their readers taught: see `models.content`.
+
+To be told apart from the exact solution, in which a pair that was not seen counts against an item: of one that few people have
+met that says little, so its content has the word until there is more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.models import content, implicit_als
+from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
+from palate.models.material import Material
+
+
+def fit(material: Material, params: ImplicitALSParams, seed: int) -> ImplicitALS:
+    """`implicit_als.fit`; where contents are known it also learns what they say, and moves items of few examples there."""
+    model = implicit_als.fit(material, params, seed)
+    if material.contents is None or not model.item_examples.any():
+        return model
+    content_map = content.fit(material.contents, model.item_vectors, model.item_examples, material.content)
+    return moved(replace(model, content=content_map), material, np.arange(len(model.items)))
+
+
+def moved(model: ImplicitALS, material: Material, rows: NDArray[np.int64]) -> ImplicitALS:
+    """The model whose items of these rows, which were just solved, stand between that and their content.
+
+    Of n examples the solution counts n / (n + trust). A model without a content map stays as it is.
+    """
+    if model.content is None or material.contents is None:
+        return model
+    said = content.predicted(model.content, content.taken(material.contents, rows))
+    trust = material.content.trust
+    share = (trust / (trust + model.item_examples[rows]))[:, np.newaxis].astype(np.float32)
+    vectors = model.item_vectors.copy()
+    vectors[rows] += share * (said - vectors[rows])
+    return replace(model, item_vectors=vectors, item_matrix=implicit_als.item_matrix(vectors, model.params))
