@@ -130,11 +130,11 @@ def _rounds(low: float, high: float) -> list[float]:
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 between where there are few of them."""
+    """Powers of ten, with 2 and 5 between where fewer than two would be there."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 2, 5)):
         found = [factor * 10.0**power for power in powers for factor in factors]
         found = [value for value in found if low <= value <= high]
-        if len(found) > 3:
+        if len(found) > 1:
             return found
     return found or [low, high]
