@@ -53,6 +53,8 @@ Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs
 File = Annotated[Path, typer.Argument(help="Path of the file.", dir_okay=False)]
 FORMATS = "auto, jsonl, csv, parquet, movielens, deskdrop or gorse"
 FileFormat = Annotated[str, typer.Option("--format", help=f"Format of the file: {FORMATS}.")]
+ModelFile = Annotated[Path, typer.Argument(help="Path of the file; of a folder for Spark.")]
+ModelFormat = Annotated[str, typer.Option("--format", help="Whose format: implicit or spark.")]
 
 DATA = Path("data")
 DEMO = Path("data/demo")
@@ -218,6 +220,34 @@ def _import(file: Path, format: str, data: Path, config: Path | None, what: str)
         print(f"palate: {file}, line {fault.line}: {fault.reason}.", file=sys.stderr)
     if report.left_out:
         raise PalateError(f"{report.left_out} of {report.taken + report.left_out} rows of {file} were left out.")
+
+
+@import_app.command("model")
+def import_model(file: ModelFile, format: ModelFormat = "implicit", data: Data = DATA, config: Config = None) -> None:
+    """Publish the vectors of another program as the model `ials`, which `[feed] model = "ials"` serves."""
+    from palate import model_transfer, train
+
+    settings = _settings(config)
+    params = train.params_of(settings, "ials")
+    with role(data, "train"), _database(data, settings.database_url) as engine:
+        found, version = model_transfer.import_model(engine, data, file, _model_format(format), params, _now())
+    typer.echo(f"{len(found.users)} users and {len(found.items)} items taken in from {file}: snapshot {version}.")
+
+
+@export_app.command("model")
+def export_model(file: ModelFile, format: ModelFormat = "implicit", data: Data = DATA, config: Config = None) -> None:
+    """The vectors of the published model `ials`, with their ids: a file for `implicit`, a folder for Spark's ALSModel."""
+    from palate import model_transfer
+
+    with _database(data, _settings(config).database_url) as engine:
+        found = model_transfer.export_model(engine, data, file, _model_format(format), _now())
+    typer.echo(f"{len(found.users)} users and {len(found.items)} items written to {file}.")
+
+
+def _model_format(format: str) -> Any:
+    if format not in ("implicit", "spark"):
+        raise PalateError(f"There is no format {format} of models: choose implicit or spark.")
+    return format
 
 
 @export_app.command("events")

@@ -16,6 +16,7 @@ from palate.domain import Interactions, from_milliseconds, to_milliseconds
 from palate.examples import Examples, Params
 from palate.lessons import Lesson
 from palate.models import registry, stored
+from palate.models.implicit_als import ImplicitALS
 from palate.models.popularity import Popularity
 from palate.trial import RankingTest
 from palate.vocabulary import Vocabulary
@@ -85,14 +86,18 @@ def _arrays(examples: Examples, models: Mapping[str, Any], limit: int) -> dict[s
     for name, model in models.items():
         arrays |= stored.arrays(name, model)
     if set(models) - {"popularity", "fm"}:
-        arrays["item_positives"] = _positives(examples)
+        arrays["item_positives"] = _positives(examples, models.get("ials"))
     return arrays | _history(examples.pairs, examples.users, examples.items, limit)
 
 
-def _positives(examples: Examples) -> NDArray[np.int32]:
-    """How many people took to each item: models that rank have learned nothing of those with 0."""
+def _positives(examples: Examples, ials: ImplicitALS | None) -> NDArray[np.int32]:
+    """How many people took to each item: models that rank have learned nothing of those with 0.
+
+    A model that was learned elsewhere may know more than our log.
+    """
     rows = examples.items.rows(examples.pairs.item[examples.taught & (examples.pairs.weight > 0)])
-    return np.bincount(rows, minlength=len(examples.items)).astype(np.int32)
+    counts = np.bincount(rows, minlength=len(examples.items)).astype(np.int32)
+    return counts if ials is None else np.maximum(counts, ials.item_examples)
 
 
 def _history(pairs: Interactions, users: Vocabulary, items: Vocabulary, limit: int) -> dict[str, NDArray[Any]]:

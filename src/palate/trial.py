@@ -201,9 +201,16 @@ def carried_over(
 def untested(name: str, model: Any, examples: Examples, random: np.random.Generator) -> RankingTest:
     """What stands for a test where there is too little for one: the mean score means ½, the best hundredth 0.88 and more."""
     (scores,) = _sampled((model,), name, examples, random)
-    middle = float(scores.mean())
+    return RankingTest(around(scores))
+
+
+def around(scores: NDArray[np.floating[Any]]) -> Calibration:
+    """The mean of these scores means ½, the best hundredth 0.88 and more; of none anything means ½."""
+    if not scores.size:
+        return Calibration(0.0, 0.0)
+    middle = float(scores.mean(dtype=np.float64))
     slope = 2 / (float(np.quantile(scores, 0.99)) - middle or 1.0)
-    return RankingTest(Calibration(slope, -slope * middle))
+    return Calibration(slope, -slope * middle)
 
 
 def _sampled(models: Sequence[Any], name: str, examples: Examples, random: np.random.Generator) -> list[Values]:

@@ -16,6 +16,7 @@ import lxml.html
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from palate import database, events, people, snapshots
 from palate.database import reading, writing
@@ -594,9 +595,9 @@ def test_how_good_each_model_was_on_what_it_had_not_learned_is_told(reader: http
     models = {"popularity": {"mean": 0.5, "strength": 4.0}}
     header = {"created": 1_700_000_000_000, "seq": 0, "rule": "votes", "models": models, "quality": quality}
     whole, half = np.zeros(0, np.int64), np.zeros(0, np.float16)
-    history = {"history_offsets": np.zeros(1, np.int64), "history_items": whole, "history_labels": half}
-    popularity = {"popularity": half, "popularity_evidence": half}
-    snapshots.publish(serving.data / "snapshots", header, {"users": whole, "items": whole} | popularity | history)
+    arrays: dict[str, NDArray[Any]] = {"users": whole, "items": whole, "history_items": whole, "history_labels": half}
+    arrays |= {"popularity": half, "popularity_evidence": half, "history_offsets": np.zeros(1, np.int64)}
+    snapshots.publish(serving.data / "snapshots", header, arrays)
     serving.live.refresh(utc_now())
     shown = page(reader, "/training").xpath("//section[@aria-labelledby='models']//tbody/tr")
     assert [[cell.text_content() for cell in row] for row in shown] == [

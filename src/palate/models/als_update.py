@@ -13,7 +13,7 @@ from palate.matrix import Sparse
 from palate.models import als_content, implicit_als
 from palate.models.implicit_als import ImplicitALS
 from palate.models.material import Material
-from palate.vocabulary import moved
+from palate.vocabulary import Vocabulary, moved
 
 
 def updated(model: ImplicitALS, material: Material, new: Interactions, *, people_too: bool = True) -> ImplicitALS:
@@ -23,7 +23,7 @@ def updated(model: ImplicitALS, material: Material, new: Interactions, *, people
     `people_too` those of all people stay: what items are is learned in the space that people's vectors span.
     """
     known = model.items
-    model = _with_rows(model, material)
+    model = with_rows(model, material.users, material.items)
     weights = np.where(material.interactions.weight == 0, np.float32(np.nan), material.interactions.weight)
     by_user = matrix.of_interactions(material.interactions, weights, material.users, material.items)
     if people_too:
@@ -33,17 +33,16 @@ def updated(model: ImplicitALS, material: Material, new: Interactions, *, people
     return als_content.moved(_with_items(model, matrix.transposed(by_user), rows), material, rows)
 
 
-def _with_rows(model: ImplicitALS, material: Material) -> ImplicitALS:
-    """A row for everybody and everything of the material, zero where it is new, and none for others."""
-    users, items = model.users, model.items
+def with_rows(model: ImplicitALS, users: Vocabulary, items: Vocabulary) -> ImplicitALS:
+    """The model with a row for each of these people and items, zero where they are new, and none for others."""
     return replace(
         model,
-        users=material.users,
-        user_vectors=moved(np.asarray(model.user_vectors, np.float32), users, material.users),
-        user_examples=moved(model.user_examples, users, material.users),
-        items=material.items,
-        item_vectors=moved(model.item_vectors, items, material.items),
-        item_examples=moved(model.item_examples, items, material.items),
+        users=users,
+        user_vectors=moved(np.asarray(model.user_vectors, np.float32), model.users, users),
+        user_examples=moved(model.user_examples, model.users, users),
+        items=items,
+        item_vectors=moved(model.item_vectors, model.items, items),
+        item_examples=moved(model.item_examples, model.items, items),
     )
 
 
