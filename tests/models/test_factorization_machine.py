@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -132,6 +133,21 @@ def test_rows_that_others_keep_are_learned_where_they_lie() -> None:
     wider, _ = fm.partial_fit_rows(model, more, *grown, FactorizationMachineParams(), 1)
     assert wider.users.keys[-1] == 77
     assert np.mean((fm.score(wider, fresh.user, fresh.item) - fresh.label) ** 2) < 0.14
+
+
+def test_rows_are_learned_without_a_copy() -> None:
+    random, (n, users, items) = np.random.default_rng(1), (3_000_000, 30_000, 2_000)
+    offsets = np.linspace(0, n, users + 1).astype(np.int64)
+    labels = Sparse(offsets, random.integers(0, items, n, np.int32), random.random(n, np.float32), items)
+    params = FactorizationMachineParams(epochs=1, threads=2)
+    fm.fit(some(0), NO_SOURCES, params, 0)  # compiles
+    tracemalloc.start()
+    fm.fit_rows(labels, Vocabulary(np.arange(users)), Vocabulary(np.arange(items)), params, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    factors = 4 * 14 * (users + items)
+    pieces = 12_000_000  # what NumPy takes at a time
+    assert peak < 0.1 * (8 * n + 8 * users) + 2 * factors + pieces
 
 
 def test_weights_say_how_much_an_example_counts() -> None:

@@ -31,6 +31,9 @@ MARGIN = np.float32(0.02)
 """Sums of the squared loss that are so far from 0 and 1 are expected labels as they are. It costs nothing: RMSE on MovieLens is
 as with a cut."""
 
+PIECE = 1 << 16
+"""Rows that get their noise at a time."""
+
 UNKNOWN_L2, STRONGEST_L2 = 3.0, 1_000.0
 FEWEST_REPEATS = 30
 """Examples beyond the first of their row from which the variance within rows can be told."""
@@ -566,7 +569,8 @@ def _scatter(
     """Give these rows a small random vector: from zero no factor could learn to differ from another."""
     scale = np.float32(params.initial_scale)
     for vectors, rows in ((model.user_vectors, users), (model.item_vectors, items)):
-        vectors[rows] = scale * random.standard_normal((int(rows.sum()), params.factors), np.float32)
+        for part in np.array_split(np.flatnonzero(rows), 1 + len(rows) // PIECE):  # so that the noise takes little room
+            vectors[part] = scale * random.standard_normal((len(part), params.factors), np.float32)
 
 
 def _start_items(

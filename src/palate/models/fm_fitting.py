@@ -216,15 +216,15 @@ def of_rows(labels: Sparse, weights: Floats | None, material: Material) -> Examp
     """Rows that others keep."""
     expected = len(material.users), len(material.items)
     assert (len(labels), labels.width) == expected, "Each user has a row, each item a column."
-    count = len(labels.columns)
-    return replace(_checked(labels, weights), events=_events(material, np.arange(count), count))
+    return replace(_checked(labels, weights), events=_events(material, None, len(labels.columns)))
 
 
-def _events(material: Material, places: Rows, count: int) -> Tags:
-    """The labels of the events at these places, of so many."""
+def _events(material: Material, places: Rows | None, count: int) -> Tags:
+    """The labels of the events at these places (None: at all), of so many."""
     given = [field for field in material.fields if field.side == "event"]
     if not given:
         return NO_TAGS
+    places = np.arange(count) if places is None else places
     cells = np.full(count, -1)
     cells[places] = np.arange(len(places))
     assert all(((field.owners >= 0) & (field.owners < count)).all() for field in given), (

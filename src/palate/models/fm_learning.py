@@ -36,7 +36,7 @@ PRIMES = np.array([1000000007, 1073741827, 1300000003, 1500000001, 1618033999, 1
 RUN = 32
 """Neighbours that are learned one after the other."""
 
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 """Examples that NumPy takes at a time, so that no array of all examples is copied."""
 
 Floats = NDArray[np.float32]
@@ -280,15 +280,17 @@ def set_steps(side: Side, rate: np.float32, adagrad: bool) -> None:
     A row of which most examples were learned before takes short steps; the square was measured: it keeps rows still that a
     small sample would carry away.
     """
-    share = 1 / np.maximum(side.shaped, 1).astype(np.float32)
-    pace = np.square(side.here * share, dtype=np.float32)
-    if adagrad:  # the lengths are divided by what the kernel has summed up
-        side.steps[:, 0], side.steps[:, 1], side.steps[:, 2] = rate * pace, side.l2_bias * share, side.l2 * share
-        return
-    lengths = rate * pace
-    side.steps[:, 0] = lengths
-    for column, l2 in ((1, side.l2_bias), (2, side.l2)):
-        side.steps[:, column] = 1 / (1 + np.asarray(l2, np.float32) * lengths * share)
+    n = len(side.rows)
+    l2s = [np.broadcast_to(np.asarray(l2, np.float32), n) for l2 in (side.l2_bias, side.l2)]
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        steps, share = side.steps[part], 1 / np.maximum(side.shaped[part], 1).astype(np.float32)
+        steps[:, 0] = rate * np.square(side.here[part] * share)
+        for column, l2 in enumerate(l2s, 1):
+            if adagrad:  # the lengths are divided by what the kernel has summed up
+                steps[:, column] = l2[part] * share
+            else:
+                steps[:, column] = 1 / (1 + l2[part] * steps[:, 0] * share)
 
 
 def chunks(labels: Sparse) -> Iterator[tuple[Counts, slice]]:
