@@ -34,9 +34,7 @@ as with a cut."""
 PIECE = 1 << 16
 """Rows that get their noise at a time."""
 
-UNKNOWN_L2, STRONGEST_L2 = 3.0, 1_000.0
-FEWEST_REPEATS = 30
-"""Examples beyond the first of their row from which the variance within rows can be told."""
+UNKNOWN_L2 = fm_fitting.UNKNOWN_L2
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -356,32 +354,9 @@ def _with_estimates(params: FactorizationMachineParams, labels: Sparse) -> Facto
     if params.l2_user_bias is not None and params.l2_item_bias is not None:
         return params
     by_user, by_item, squares = fm_learning.moments(labels)
-    user = _estimated(by_user[0], by_user[1], squares) if params.l2_user_bias is None else params.l2_user_bias
-    item = _estimated(by_item[0], by_item[1], squares) if params.l2_item_bias is None else params.l2_item_bias
+    user = fm_fitting.estimated(by_user[0], by_user[1], squares) if params.l2_user_bias is None else params.l2_user_bias
+    item = fm_fitting.estimated(by_item[0], by_item[1], squares) if params.l2_item_bias is None else params.l2_item_bias
     return msgspec.structs.replace(params, l2_user_bias=user, l2_item_bias=item)
-
-
-def estimated_l2(rows: NDArray[np.integer[Any]], labels: Floats) -> float:
-    """How many examples the prior of a row's bias is worth: the variance within rows over the variance between them.
-
-    Both by the method of moments of the one-way random effects model (Searle, Casella, McCulloch, Variance Components, 1992).
-    Between 0.5 and 1,000, which holds a bias at zero: so much is said where rows differ no more than by chance. 3 where most
-    rows have one example and nothing can be told.
-    """
-    squares = float(np.square(labels, dtype=np.float64).sum())
-    return _estimated(np.bincount(rows).astype(np.float64), np.bincount(rows, labels).astype(np.float64), squares)
-
-
-def _estimated(counts: NDArray[np.float64], sums: NDArray[np.float64], squares: float) -> float:
-    """The same from the counts and the sums of labels by row, and the sum of their squares."""
-    counts, sums = counts[counts > 0], sums[counts > 0]
-    examples, groups = counts.sum(), len(counts)
-    if groups < 2 or examples - groups < FEWEST_REPEATS:
-        return UNKNOWN_L2
-    between = (sums**2 / counts).sum() - sums.sum() ** 2 / examples
-    within = (squares - (sums**2 / counts).sum()) / (examples - groups)
-    spread = (between - (groups - 1) * within) / (examples - (counts**2).sum() / examples)
-    return float(np.clip(within / spread, 0.5, STRONGEST_L2)) if spread > 0 else STRONGEST_L2
 
 
 def score(
