@@ -289,107 +289,135 @@ MARGIN = 0.5
 
 @dataclass(frozen=True, eq=False)
 class _Stack:
-    """What M members say of the candidates of n people, at most C each: what any member puts first, and the positives."""
+    """What M members say of the candidates of n people, at most C each: what any member puts first.
+
+    People none of whose positives is among them have 0 whatever the weights; they are counted, not kept.
+    """
 
     said: Floats
     """(M, n, C)"""
     row: NDArray[np.int64]
-    """(R,) person of each positive, ascending"""
+    """(R,) person of each positive that is a candidate, ascending"""
     place: NDArray[np.int64]
     """(R,) where among the candidates it is"""
     totals: NDArray[np.int64]
-    """(n,) positives"""
+    """(n,) positives, also those that are no candidates"""
+    stratum: NDArray[np.int64]
+    """(n,) which weights are for whom"""
+    asked: NDArray[np.int64]
+    """(strata,) how many people were asked, those who aren't kept among them"""
 
-    def of(self, people: NDArray[np.int64]) -> _Stack:
+    def of(self, stratum: int) -> _Stack:
         """With these people alone."""
+        people = np.flatnonzero(self.stratum == stratum)
         new = np.full(len(self.totals), -1, np.int64)
         new[people] = np.arange(len(people))
         kept = new[self.row] >= 0
-        return _Stack(self.said[:, people], new[self.row[kept]], self.place[kept], self.totals[people])
+        asked = np.where(np.arange(len(self.asked)) == stratum, self.asked, 0)
+        row, place = new[self.row[kept]], self.place[kept]
+        return _Stack(self.said[:, people], row, place, self.totals[people], self.stratum[people], asked)
 
-
-Rehearsal = tuple[dict[Way, _Stack], NDArray[np.int64]]
-"""What members said of a held-out slice, for each way of mixing; and which weights are for whom, by the person's known items."""
+    def mean(self, values: NDArray[np.float64]) -> float:
+        """Over all who were asked."""
+        return float(values.sum() / max(self.asked.sum(), 1))
 
 
 def _rehearsals(
     names: Sequence[str], material: Material, params: BlendParams, seed: int, lookup: Lookup
-) -> Iterator[Rehearsal]:
-    """One for each slice, of which somebody can be asked."""
+) -> Iterator[dict[Way, _Stack]]:
+    """For each slice what members said of it, for each way of mixing."""
     ways: tuple[Way, ...] = ("rank", "score") if params.by == "auto" else (params.by,)
     for early, newer in _slices(material, params, seed):
         people = _asked(early.interactions, newer, material.items, params, seed)
-        if len(people.row):
-            members = [_member(name, early, params, seed, lookup) for name in names]
-            stacks = _stacks(members, people, ways, params.offset)
-            yield dict(zip(ways, stacks, strict=True)), _strata(people.known, params.history)
+        members = [_member(name, early, params, seed, lookup) for name in names]
+        yield _stacks(members, people, ways, params)
 
 
-def _learned(rehearsals: Iterable[Rehearsal], params: BlendParams, members: int) -> tuple[Way, Floats, float]:
-    """The way of mixing, (strata, M) weights, and the quality of the mix; all alike where nobody can be asked."""
-    told = list(rehearsals)
+def _learned(rehearsals: Iterable[dict[Way, _Stack]], params: BlendParams, members: int) -> tuple[Way, Floats, float]:
+    """The way of mixing, (strata, M) weights, and the quality of the mix; all alike where nothing can be learned."""
+    told = [stacks for stacks in rehearsals if all(len(stack.row) for stack in stacks.values())]
     if not told:
         return "rank", np.ones((len(params.history) + 1, members), np.float32), float("nan")
-    strata = np.concatenate([own for _, own in told])
-    joined = {way: _joined([stacks[way] for stacks, _ in told]) for way in told[0][0]}
-    found = [(way, *_learned_by(stack, strata, params)) for way, stack in joined.items()]
+    found = [(way, *_learned_by(_joined([stacks[way] for stacks in told]), params.k)) for way in told[0]]
     return max(found, key=lambda each: each[2])
 
 
-def _learned_by(stack: _Stack, strata: NDArray[np.int64], params: BlendParams) -> tuple[Floats, float]:
+def _learned_by(stack: _Stack, k: int) -> tuple[Floats, float]:
     """Weights for all, and from there those of each stratum; and the nDCG that they reach."""
-    for_all = _search(stack, params.k, _best_single(stack, params.k))
-    weights = np.tile(for_all, (len(params.history) + 1, 1))
-    values = np.zeros(len(strata))
-    for stratum in np.unique(strata):
-        people = np.flatnonzero(strata == stratum)
-        part = stack.of(people)
-        weights[stratum] = _search(part, params.k, for_all)
-        values[people] = _values(part, _mixed(part, weights[stratum]), params.k)
-    return weights, float(values.mean())
+    for_all = _search(stack, k, _best_single(stack, k))
+    weights, total = np.tile(for_all, (len(stack.asked), 1)), 0.0
+    for stratum in np.unique(stack.stratum):
+        part = stack.of(int(stratum))
+        weights[stratum] = _search(part, k, for_all)
+        total += float(_values(part, _mixed(part, weights[stratum]), k).sum())
+    return weights, total / max(int(stack.asked.sum()), 1)
 
 
-def _stacks(members: Sequence[Member], people: _People, ways: Sequence[Way], offset: float) -> list[_Stack]:
+def _stacks(members: Sequence[Member], people: _People, ways: Sequence[Way], params: BlendParams) -> dict[Way, _Stack]:
     """One for each way, of the same candidates."""
-    n, places = len(people.known.users), np.empty(len(people.row), np.int64)
-    own: list[list[Floats]] = [[] for _ in ways]
+    own: dict[Way, list[Floats]] = {way: [] for way in ways}
+    kept: list[int] = []
+    places: list[NDArray[np.int64]] = []
+    for person, scores, of_ways in _said(members, people, ways, params.offset):
+        cells = slice(*np.searchsorted(people.row, [person, person + 1]))
+        candidates = _candidates(scores, people.known.weights.row(person)[0])
+        place = Vocabulary(candidates).rows(people.column[cells])
+        if (place >= 0).any():
+            kept.append(person)
+            places.append(place[place >= 0])
+            for way, parts in of_ways.items():
+                own[way].append(np.stack([part[candidates] for part in parts]))
+    strata = _strata(people.known, params.history)
+    asked = np.bincount(strata, minlength=len(params.history) + 1)
+    totals = np.bincount(people.row, minlength=len(strata))[kept]
+    row = np.repeat(np.arange(len(kept)), [len(place) for place in places])
+    place = np.concatenate([*places, np.empty(0, np.int64)])
+    return {way: _Stack(_padded(own[way], len(members)), row, place, totals, strata[kept], asked) for way in ways}
+
+
+def _said(
+    members: Sequence[Member], people: _People, ways: Sequence[Way], offset: float
+) -> Iterator[tuple[int, list[Floats], dict[Way, list[Floats]]]]:
+    """Of each person the (I,) scores of each member, as they are and as each way makes them."""
+    n = len(people.known.users)
     height = max(1, BLOCK // max(people.known.weights.width, 1))
     for first in range(0, n, height):
         block = np.arange(first, min(first + height, n))
         scores = [member.entry.score_all(member.model, _of(people.known, block)) for member in members]
-        of_ways = [[_comparable(part, way, offset) for part in scores] for way in ways]
-        for person in block:
-            cells = slice(*np.searchsorted(people.row, [person, person + 1]))
-            seen = people.known.weights.row(int(person))[0]
-            candidates = _candidates([part[person - first] for part in scores], people.column[cells], seen)
-            places[cells] = np.searchsorted(candidates, people.column[cells])
-            for lists, parts in zip(own, of_ways, strict=True):
-                lists.append(np.stack([part[person - first, candidates] for part in parts]))
-    totals = np.bincount(people.row, minlength=n)
-    return [_Stack(_padded(lists), people.row, places, totals) for lists in own]
+        of_ways = {way: [_comparable(part, way, offset) for part in scores] for way in ways}
+        for at, person in enumerate(block.tolist()):
+            yield (
+                person,
+                [part[at] for part in scores],
+                {way: [part[at] for part in parts] for way, parts in of_ways.items()},
+            )
 
 
 def _joined(stacks: Sequence[_Stack]) -> _Stack:
     """The people of all, one after the other."""
     starts = np.cumsum([0, *(len(stack.totals) for stack in stacks)])
+    said = [stack.said[:, person] for stack in stacks for person in range(len(stack.totals))]
     return _Stack(
-        _padded([stack.said[:, person] for stack in stacks for person in range(len(stack.totals))]),
+        _padded(said, len(stacks[0].said)),
         np.concatenate([stack.row + start for stack, start in zip(stacks, starts, strict=False)]),
         np.concatenate([stack.place for stack in stacks]),
         np.concatenate([stack.totals for stack in stacks]),
+        np.concatenate([stack.stratum for stack in stacks]),
+        np.sum([stack.asked for stack in stacks], axis=0),
     )
 
 
-def _candidates(said: Sequence[Floats], wanted: NDArray[np.int64], seen: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Items at the top of any member, and the wanted ones; ascending, without what the person has seen."""
+def _candidates(said: Sequence[Floats], seen: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Items at the top of any member, ascending, without what the person has seen."""
     count = min(TOP + len(seen), len(said[0]))
     tops = [np.argpartition(-row, count - 1)[:count] for row in said]
-    return np.union1d(np.setdiff1d(np.concatenate(tops), seen), wanted)
+    return np.setdiff1d(np.concatenate(tops), seen)
 
 
-def _padded(lists: Sequence[Floats]) -> Floats:
+def _padded(lists: Sequence[Floats], members: int) -> Floats:
     """(M, n, C) from (M, c) of each of n."""
-    result = np.full((len(lists[0]), len(lists), max(part.shape[1] for part in lists)), NOTHING, np.float32)
+    width = max((part.shape[1] for part in lists), default=0)
+    result = np.full((members, len(lists), width), NOTHING, np.float32)
     for person, part in enumerate(lists):
         result[:, person, : part.shape[1]] = part
     return result
@@ -411,7 +439,7 @@ def _values(stack: _Stack, mixed: Floats, k: int) -> NDArray[np.float64]:
 
 def _best_single(stack: _Stack, k: int) -> Floats:
     """A weight of 1 for the member that is best alone."""
-    alone = [_values(stack, said, k).mean() for said in stack.said]
+    alone = [_values(stack, said, k).sum() for said in stack.said]
     weights: Floats = np.zeros(len(alone), np.float32)
     weights[int(np.argmax(alone))] = 1
     return weights
@@ -440,9 +468,10 @@ def _line(
     base = _mixed(stack, others)
     tried = [np.float32(step * others.max()) for step in STEPS]
     found = [_values(stack, base + weight * stack.said[member], k) for weight in tried]
-    best = int(np.argmax([each.mean() for each in found]))
+    best = int(np.argmax([each.sum() for each in found]))
     gain = found[best] - values
-    if gain.mean() <= MARGIN * gain.std() / np.sqrt(len(gain)):
+    mean, square = stack.mean(gain), stack.mean(gain**2)
+    if mean <= MARGIN * np.sqrt(max(square - mean**2, 0) / max(stack.asked.sum(), 1)):
         return weights, values
     others[member] = tried[best]
     return np.asarray(others / others.max(), np.float32), found[best]
