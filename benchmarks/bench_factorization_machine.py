@@ -31,9 +31,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from palate import demo, metrics, snapshots
+from palate import metrics, snapshots
 from palate.domain import Interactions, from_milliseconds
-from palate.evaluation.simulation import readers, simulate
 from palate.models import factorization_machine as fm
 from palate.models import fold_in, popularity
 from palate.models.factorization_machine import NO_SOURCES, FactorizationMachineParams, ItemSources
@@ -284,6 +283,7 @@ def tune(path: Path) -> None:
 
 def grid_around(default: FactorizationMachineParams) -> Iterator[FactorizationMachineParams]:
     change = msgspec.structs.replace
+    yield default
     for rate, vectors, biases in itertools.product((0.1, 0.2, 0.4), (1.5, 3.0, 6.0), (1.5, 3.0, 6.0)):
         yield change(
             default, learning_rate=rate, l2_users=vectors, l2_items=vectors, l2_user_bias=biases, l2_item_bias=biases
@@ -332,6 +332,9 @@ def vote_sets(data: Path) -> Iterator[tuple[str, ItemSources, Interactions, Inte
 
 
 def simulated() -> tuple[ItemSources, Interactions, Interactions]:
+    from palate import demo  # here: the comparison with others runs where the rest of Palate isn't installed
+    from palate.evaluation.simulation import readers, simulate
+
     now, random = datetime(2026, 1, 1, tzinfo=UTC), np.random.default_rng(SEED)
     items = demo.sample_items(now)
     happened = simulate(items, readers(random, demo.READERS, items), random, now, demo.SPAN.days)
