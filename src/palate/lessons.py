@@ -105,7 +105,7 @@ def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
     """Whether the settings are still those of a model with this header, as far as it can't be learned further otherwise."""
     wanted = params.of(name)
     if name == "fm":
-        return bool((header["loss"], header["factors"]) == (wanted.loss, wanted.factors))
+        return bool((header["loss"], header["factors"]) == (fm.link_of(wanted.loss), wanted.factors))
     return name not in UPDATES or header["params"] == msgspec.to_builtins(wanted)
 
 
