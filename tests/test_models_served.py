@@ -193,6 +193,16 @@ def test_between_cycles_new_items_get_vectors_while_people_stay(fresh: Tavern) -
     assert fresh.train("incremental").examples == 12
 
 
+def test_events_about_an_item_that_waited_in_the_catalog_start_a_cycle_of_items_too(fresh: Tavern) -> None:
+    fresh.add(item("rum-waiting", "s1"))
+    fresh.train()
+    for person in range(12):
+        fresh.act(f"u{person}", "like", "rum-waiting", now=LATER)
+    few = msgspec.structs.replace(params(fresh.model), train=TrainParams(models=(fresh.model,), new_item_events=12))
+    due = find_due(fresh.engine, fresh.data, few, LATER)
+    assert (None if due is None else due.kind) == ("items" if fresh.model in ("fm", "ials") else None)
+
+
 def test_who_is_forgotten_is_in_no_part_of_any_model(fresh: Tavern) -> None:
     fresh.train()
     before = fresh.live.snapshot

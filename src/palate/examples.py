@@ -57,7 +57,7 @@ class TrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_wait: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     """Seconds after the last cycle in which any new event starts the next, however few there are."""
     new_item_events: Annotated[int, msgspec.Meta(ge=1)] | None = 20
-    """Events since the last cycle that tell of items which the snapshot doesn't know, and start a cycle of items: it only finds a
+    """Events since the last cycle that tell of items that no model has learned of, and start a cycle of items: it only finds a
     vector for each of these. None: new items wait for the next incremental cycle."""
     min_pause: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     """Seconds between the end of a cycle and the start of the next."""

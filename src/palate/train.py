@@ -30,6 +30,7 @@ from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import CycleFailed, PalateError
 from palate.examples import Kind
 from palate.models.registry import Name
+from palate.snapshots import Snapshot
 
 __all__ = ["Cycle", "Params", "TrainParams", "follow", "params_of", "run_cycle", "run_cycle_apart"]
 
@@ -111,16 +112,23 @@ def _due(connection: sa.Connection, learned: _LastCycle | None, now: datetime, p
 
 
 def _due_for_items(connection: sa.Connection, data: Path, last: _LastCycle | None, params: Params) -> Due | None:
-    """A cycle of items when enough events tell of items that the snapshot doesn't know: those that came after all of its own."""
+    """A cycle of items when enough events tell of items that the models don't know: those that came after all they learned of."""
     enough = params.train.new_item_events
     folds = {"fm", "ials"} & set(params.train.models)
     snapshot = snapshots.load_newest_good(data / "snapshots", verify=False) if enough and folds else None
     if enough is None or snapshot is None or last is None:
         return None
-    items = snapshot.arrays.get("items", np.zeros(0, np.int64))
-    newest = int(items[-1]) if len(items) else 0
+    newest = _newest_learned(snapshot)
     new = _count(connection, [*_teaching(params, last.seq), database.events.c.item > newest], enough)
     return Due("items", f"at least {new} events about new items") if new >= enough else None
+
+
+def _newest_learned(snapshot: Snapshot) -> int:
+    """The greatest key of an item of which a model has learned anything: others have a place by their content alone."""
+    arrays, items = snapshot.arrays, np.asarray(snapshot.arrays.get("items", np.zeros(0, np.int64)))
+    counts = (arrays[name] for name in ("item_examples", "item_positives") if name in arrays)
+    learned = np.flatnonzero(sum((np.asarray(count) > 0 for count in counts), np.zeros(len(items), bool)))
+    return int(items[learned[-1]]) if len(learned) else 0
 
 
 class _LastCycle(NamedTuple):
