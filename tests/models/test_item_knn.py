@@ -148,9 +148,10 @@ def random_cells(random: np.random.Generator, users: int, items: int, filled: fl
     return matrix.sparse(row, column, random.normal(1, 1.5, len(row)).round(1).astype(np.float32), (users, items))
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3])
 @pytest.mark.parametrize("filled", [0.002, 0.05, 0.7])
 @pytest.mark.parametrize("k", [1, 7, 60])
-def test_the_compiled_loops_do_what_the_readable_twin_does(filled: float, k: int) -> None:
+def test_the_compiled_loops_do_what_the_readable_twin_does(filled: float, k: int, shrinkage: float) -> None:
     random = np.random.default_rng(5)
     users = random_cells(random, 90, 70, filled)
     items = matrix.transposed(users)
@@ -158,7 +159,7 @@ def test_the_compiled_loops_do_what_the_readable_twin_does(filled: float, k: int
     results = []
     for run in (neighbour_kernels.strongest, neighbours.readable):
         columns, values, counts = np.zeros((70, k), np.int32), np.zeros((70, k), np.float32), np.zeros(70, np.int32)
-        arguments: list[Any] = [*neighbours.unsigned(items), *neighbours.unsigned(users), *norms, 0.3]
+        arguments: list[Any] = [*neighbours.unsigned(items), *neighbours.unsigned(users), *norms, shrinkage]
         run(*[0, 70, *arguments, columns, values, counts])
         results.append(dense(neighbours.turned(neighbours.Strongest(columns, values, counts))))
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)

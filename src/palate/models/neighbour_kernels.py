@@ -87,8 +87,11 @@ def _kept(
     """Put the strongest into a heap, the weakest on top, and the sums back to 0; return how many there are."""
     size = 0
     for item in items:
-        similar = np.float32(sums[item] / (row_norm * column_norms[item] + shrinkage))
-        sums[item] = 0
+        total, sums[item] = sums[item], 0.0
+        # without shrinkage the columns' norms are in the users' values: looking them up here is what would take longest
+        similar = np.float32(
+            total / row_norm if shrinkage == 0 else total / (row_norm * column_norms[item] + shrinkage)
+        )
         if similar == 0:
             continue
         if size < len(columns):

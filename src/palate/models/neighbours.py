@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,8 @@ def strongest(
 
     from palate.models import neighbour_kernels  # here: numba takes half a second and 60 MB, and scoring needs none
 
+    if not shrinkage:
+        users = replace(users, values=(users.values / column_norms[users.columns]).astype(np.float32))
     arrays = *unsigned(items), *unsigned(users), row_norms, column_norms, float(shrinkage)
     parts = cuts(users, items, threads * CHUNKS)
     with ThreadPoolExecutor(threads) as pool:
@@ -210,7 +212,10 @@ def readable(
     values: Floats,
     counts: NDArray[np.int32],
 ) -> None:
-    """The twin of `neighbour_kernels.strongest`: fill the rows `first` to `last` − 1, as it is meant."""
+    """The twin of `neighbour_kernels.strongest`: fill the rows `first` to `last` − 1, as it is meant.
+
+    Without shrinkage the users' values are divided by the columns' norms already.
+    """
     for j in range(first, last):
         sums = np.zeros(len(counts))
         for cell in range(int(item_offsets[j]), int(item_offsets[j + 1])):
@@ -218,7 +223,8 @@ def readable(
             of_user = slice(int(user_offsets[user]), int(user_offsets[user + 1]))
             sums[user_items[of_user]] += item_values[cell] * user_values[of_user]
         sums[j] = 0
-        similar = (sums / (row_norms[j] * column_norms + shrinkage)).astype(np.float32)
+        norms = row_norms[j] * column_norms + shrinkage if shrinkage else row_norms[j]
+        similar = (sums / norms).astype(np.float32)
         order = np.argsort(-np.abs(similar), kind="stable")[: columns.shape[1]]
         order = order[similar[order] != 0]
         counts[j] = len(order)
