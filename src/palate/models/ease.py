@@ -41,7 +41,7 @@ class EaseParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_items: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = 12_000
     """The items that most people know take part, so many; others have their popularity alone. Memory: 4 bytes for each pair,
     0.6 GB for 12,000."""
-    neighbours: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = 200
+    neighbours: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = 500
     """How many weights are kept for an item, the greatest in size."""
     history_limit: Annotated[int, msgspec.Meta(ge=1)] = 1_000
     """Of a person's items the newest so many are learned from."""
