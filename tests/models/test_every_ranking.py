@@ -24,18 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Where the defaults are meant for more than a few dozen interactions."""
 
 
-CASES = [
-    pytest.param(
-        name,
-        check,
-        id=f"{name}-{check.__name__}",
-        marks=[pytest.mark.xfail(reason="fm has a row for the items of the interactions alone", strict=True)]
-        if (name, check.__name__) == ("fm", "check_items_without_interactions_have_a_row")
-        else [],
-    )
-    for name in MODELS
-    for check in ALL
-]
+CASES = [pytest.param(name, check, id=f"{name}-{check.__name__}") for name in MODELS for check in ALL]
 
 
 @pytest.mark.parametrize(("name", "check"), CASES)

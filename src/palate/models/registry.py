@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import NotFound
-from palate.models import als_content, blend, ease, implicit_als, item_knn, neighbours, popularity
+from palate.models import als_content, blend, ease, fm_update, implicit_als, item_knn, neighbours, popularity
 from palate.models import factorization_machine as fm
 from palate.models.material import Known, Material
 from palate.vocabulary import Vocabulary
@@ -43,6 +43,11 @@ class Entry:
     for a model whose scores don't split."""
 
 
+def _fit_machine(material: Material, params: fm.FactorizationMachineParams, seed: int) -> fm.FactorizationMachine:
+    model, _ = fm.fit(material.interactions, material.item_sources, params, seed, fields=material.fields)
+    return fm_update.with_rows(model, material.users, material.items)
+
+
 MODELS: dict[str, Entry] = {
     "popularity": Entry(
         params=popularity.PopularityParams,
@@ -54,9 +59,7 @@ MODELS: dict[str, Entry] = {
     ),
     "fm": Entry(
         params=fm.FactorizationMachineParams,
-        fit=lambda material, params, seed: fm.fit(
-            material.interactions, material.item_sources, params, seed, fields=material.fields
-        )[0],
+        fit=_fit_machine,
         score_all=lambda model, known: fm.score_all(model, known.users, known.labels),
         to_arrays=fm.to_arrays,
         header=fm.header,
