@@ -34,7 +34,7 @@ import numpy as np
 from palate import metrics, snapshots
 from palate.domain import Interactions, from_milliseconds
 from palate.models import factorization_machine as fm
-from palate.models import fold_in, popularity
+from palate.models import fold_in, popularity, stored
 from palate.models.factorization_machine import NO_SOURCES, FactorizationMachineParams, ItemSources
 from palate.models.fields import Field
 from palate.models.popularity import PopularityParams
@@ -240,7 +240,8 @@ def size() -> None:
     params = FactorizationMachineParams(epochs=1)
     took, (model, _) = seconds(lambda: fm.fit(data, NO_SOURCES, params, SEED))
     popular = popularity.fit(data, from_milliseconds(0), PopularityParams())
-    arrays = fm.to_arrays(model) | {"popularity": popular.mean, "popularity_evidence": popular.evidence}
+    keys = {"users": model.users.keys, "items": model.items.keys}
+    arrays = keys | stored.arrays("fm", model) | stored.arrays("popularity", popular)
     with tempfile.TemporaryDirectory() as folder:
         wrote, version = seconds(lambda: snapshots.publish(Path(folder), {"created": 0}, arrays))
         read, snapshot = seconds(lambda: snapshots.load(Path(folder)))

@@ -1,6 +1,6 @@
-"""The factorization machine in its two-field form: user bias + item bias + ⟨user, item⟩, learned by gradient steps.
+"""The factorization machine: user bias + item bias + ⟨user, item⟩, and any further fields, learned by gradient steps.
 
-Rendle, "Factorization Machines" (ICDM 2010) with the fields user and item; with squared loss that is the biased matrix
+Rendle, "Factorization Machines" (ICDM 2010); with squared loss and the fields user and item alone that is the biased matrix
 factorisation of Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems" (2009).
 """
 
