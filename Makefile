@@ -17,7 +17,7 @@ $(UV):
 	$(BIN)/pip install --quiet uv
 
 .venv/.run: $(UV) uv.lock pyproject.toml
-	$(UV) sync --quiet --frozen --compile-bytecode --no-dev --inexact --extra postgres
+	$(UV) sync --quiet --frozen --compile-bytecode --no-dev --inexact --extra postgres --extra telegram
 	@$(BIN)/python -m compileall -q src
 	@touch $@
 
