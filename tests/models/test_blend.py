@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from palate.domain import Interactions
 from palate.errors import NotFound, SettingsError
-from palate.models import blend, registry
+from palate.models import blend, blend_weights, registry
 from palate.models.blend import BlendParams
 from palate.models.material import Known, Material, known, material
 from palate.models.registry import Entry
@@ -224,11 +224,11 @@ def test_nothing_to_ask_leaves_all_members_alike() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.sampled_from(["rank", "score"]))
-def test_equal_scores_share_the_first_of_their_places(values: list[int], way: blend.Way) -> None:
+def test_equal_scores_share_the_first_of_their_places(values: list[int], way: blend_weights.Way) -> None:
     scores, last = np.array(values, np.float32), np.array([len(values) - 1])
-    of_all = blend._comparable(scores[None], way, 5.0)[0]
-    np.testing.assert_allclose(blend._comparable_of(scores, last, way, 5.0), of_all[last], rtol=1e-5, atol=1e-5)
-    assert blend._places(scores).tolist() == [1 + sum(other > value for other in values) for value in values]
+    of_all = blend_weights.comparable(scores[None], way, 5.0)[0]
+    np.testing.assert_allclose(blend_weights.comparable_of(scores, last, way, 5.0), of_all[last], rtol=1e-5, atol=1e-5)
+    assert blend_weights._places(scores).tolist() == [1 + sum(other > value for other in values) for value in values]
 
 
 def test_members_steer_by_their_own_settings_or_those_of_their_model() -> None:
