@@ -49,7 +49,7 @@ def write(path: Path, page: str) -> None:
 
 def of_evaluation(title: str, answer: Mapping[str, Any], shelves: Sequence[Shelf]) -> str:
     """The page of one evaluation, from what the command line answers as JSON."""
-    return _page(title, [_figures(answer), _stated(answer["stated"]), _shelves(shelves)])
+    return page(title, [_figures(answer), _stated(answer["stated"]), _shelves(shelves)])
 
 
 def of_search(
@@ -62,7 +62,7 @@ def of_search(
     shelves: Sequence[Shelf],
 ) -> str:
     """The page of a study: what was best, every parameter against training and validation, the test, lists of some users."""
-    return _page(
+    return page(
         title,
         [
             _best(answer),
@@ -84,7 +84,7 @@ def of_sweep(
     panels = [_swept(name, trials, metric, log) for metric in shown]
     heading = f"<h2>{escape(name)} against training and validation</h2>"
     space = {name: Choice(tuple(trial.values[name] for trial in trials))}
-    return _page(
+    return page(
         title, [heading, _legend(shade=True), _panels(panels), _stated(stated), _table_of_trials(trials, space, shown)]
     )
 
@@ -341,7 +341,7 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _page(title: str, sections: Sequence[str]) -> str:
+def page(title: str, sections: Sequence[str]) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
