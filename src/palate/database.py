@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0004"
+REVISION = "0005"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -244,6 +244,97 @@ cycles = Table(  # what the training loop did
     Column("prior_loss", Float),  # of the prior, on the same events
     Column("losses", LargeBinary, nullable=False),  # float32, one a mini-batch
     Column("warm", SmallInteger, nullable=False),  # 1 when it went on from the last model
+    sqlite_autoincrement=True,
+)
+
+
+accounts = Table(  # of Telegram, that listen
+    "accounts",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("phone", Text),
+    Column("api_id", BigInteger),  # under which it was logged in
+    Column("session", LargeBinary),  # encrypted; None: not logged in
+    Column("state", Text, nullable=False),  # new, active, paused, frozen, banned, logged_out, removed
+    Column("created", BigInteger, nullable=False),
+    Column("logged_in", BigInteger),
+    Column("premium", SmallInteger, nullable=False),
+    Column("channel_limit", Integer),  # as Telegram says; None: not asked yet
+    Column("other_channels", Integer, nullable=False),  # it is in that are none of ours
+    Column("flood_until", BigInteger),
+    Column("error", Text),
+    sqlite_autoincrement=True,
+)
+
+channels = Table(  # the pool of Telegram's channels
+    "channels",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("username", Text, unique=True),  # in lower case
+    Column("invite", Text, unique=True),  # the hash of an invite link
+    Column("telegram_id", BigInteger, unique=True),
+    Column("title", Text),
+    Column("category", Text),
+    Column("state", Text, nullable=False),  # candidate, wanted, requested, joined, failed, left, paused
+    Column("urgent", SmallInteger, nullable=False),  # 1: was listened to by an account that was lost
+    Column("source", BigInteger),  # key of the source of its posts; None before it was joined
+    Column("created", BigInteger, nullable=False),
+    Column("next_try", BigInteger),
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("error", Text),
+    Index("channels_state", "state"),
+    sqlite_autoincrement=True,
+)
+
+channel_mentions = Table(  # which source named a channel of the pool, and how often
+    "channel_mentions",
+    metadata,
+    Column("channel", BigInteger, primary_key=True),
+    Column("source", BigInteger, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("last", BigInteger, nullable=False),
+)
+
+memberships = Table(  # what an account knows of a channel, whether it is in it or not
+    "memberships",
+    metadata,
+    Column("channel", BigInteger, primary_key=True),
+    Column("account", BigInteger, primary_key=True),
+    Column("access_hash", BigInteger),  # good for this account only
+    Column("joined", BigInteger),  # None: not in it
+    Column("muted", SmallInteger, nullable=False),
+    Column("pts", BigInteger),  # up to where its updates have been seen
+    Column("last_sweep", BigInteger),
+    Index("memberships_account", "account"),
+)
+
+join_attempts = Table(  # the log by which limits are kept
+    "join_attempts",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("account", BigInteger, nullable=False),
+    Column("channel", BigInteger, nullable=False),
+    Column("resolves", SmallInteger, nullable=False),  # 1: a name had to be looked up
+    Column("pause", Float, nullable=False),  # seconds before the account's next, drawn beforehand
+    Column("outcome", Text),  # None: begun, and we died before we knew
+    Column("ended", BigInteger),
+    Column("wait", Float),  # seconds that Telegram asked for
+    Column("error", Text),
+    Index("join_attempts_account", "account", "time"),
+    sqlite_autoincrement=True,
+)
+
+alerts = Table(  # what somebody should look at
+    "alerts",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("ended", BigInteger),  # None: still so
     sqlite_autoincrement=True,
 )
 

@@ -12,7 +12,7 @@
     │   ├── InvalidEvent         … an event, with its place in the request
     │   ├── InvalidItem          … an item, with its place in the request
     │   └── InvalidCursor        … a cursor of the feed
-    ├── NotFound                 an item, a person, a source that isn't there
+    ├── NotFound                 an item, a person, a source, an account, a channel that isn't there
     ├── SourceError              a source could not be read this time
     │   ├── FetchRefused         an address that we won't ask: private, or closed by robots.txt
     │   ├── FetchFailed          no answer, or an answer that is an error

@@ -21,6 +21,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
+from palate.accounts import TelegramParams
 from palate.delivery.context import ServerParams
 from palate.errors import SettingsError
 from palate.events import EventParams
@@ -57,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How sources are asked over HTTP."""
     ingest: IngestParams = IngestParams()
     """The loop that reads sources."""
+    telegram: TelegramParams = TelegramParams()
+    """How Telegram is read."""
     stories: StoryParams = StoryParams()
     """What makes stories of items, and their order."""
     popularity: PopularityParams = PopularityParams()
