@@ -194,7 +194,17 @@ def _wipe(connection: sa.Connection, keys: Sequence[int], state: State, now: dat
         wiped += connection.execute(sa.update(table).where(table.c.key.in_(chunk)).values(**values)).rowcount
         for found_out in (database.understandings, database.item_vectors):
             connection.execute(sa.delete(found_out).where(found_out.c.item.in_(chunk)))
+        if state == "deleted":
+            _forget_labels(connection, chunk)
     return wiped
+
+
+def _forget_labels(connection: sa.Connection, keys: Sequence[int]) -> None:
+    """What somebody wanted gone isn't kept as an example either."""
+    for pairs in (database.label_answers, database.agreed_labels):
+        connection.execute(sa.delete(pairs).where(pairs.c.item.in_(keys) | pairs.c.other.in_(keys)))
+    texts = database.labelled_items
+    connection.execute(sa.delete(texts).where(texts.c.item.in_(keys)))
 
 
 def changed_since(connection: sa.Connection, milliseconds: int) -> list[Change]:

@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0005"
+REVISION = "0006"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -94,6 +94,7 @@ items = Table(
     Column("category", Text),  # one of `text.category.CATEGORIES`; None: no news, or in a language without a model
     Column("story", BigInteger),  # key of the story's first item; None: alone
     Column("leads", SmallInteger),  # 1 for the item that is its story's headline
+    Column("mark", Float),  # what owners take its story's importance times; None: 1
     Index("items_updated", "updated"),
     Index("items_source", "source"),
     sqlite_autoincrement=True,
@@ -116,6 +117,38 @@ understandings = Table(  # what `text.understanding` found out about items; what
     Column("confidence", Float, nullable=False),  # in the language
     Column("probabilities", LargeBinary),  # float32 of `text.category.CLASSES`; None: no model of the language
     Column("lead", LargeBinary),  # float16, the vector of the beginning, by which it finds its story; None: of no words
+)
+
+label_answers = Table(  # what annotators said of items' texts: see `labels`
+    "label_answers",
+    metadata,
+    Column("annotator", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", Text, primary_key=True),  # category, news, story, importance
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("other", BigInteger, primary_key=True, autoincrement=False),  # of the same story? 0: no pair is asked about
+    Column("value", Text, nullable=False),  # empty: skipped
+    Column("gold", SmallInteger, nullable=False),  # 1: an owner is certain; others are tested by it
+    Column("time", BigInteger, nullable=False),
+    Index("label_answers_item", "item"),
+)
+
+agreed_labels = Table(  # what follows from the answers and holds for the items
+    "agreed_labels",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("other", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", Text, nullable=False),
+    Index("agreed_labels_item", "item"),
+)
+
+labelled_items = Table(  # the texts as they were when they were labelled: labels outlive their items
+    "labelled_items",
+    metadata,
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),  # plain
+    Column("language", Text),
 )
 
 news_documents = Table(  # what `tgnews server` holds of its articles; their texts are items

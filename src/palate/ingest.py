@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, identities, story_window, subscriptions, understandings
+from palate import catalog, identities, labels, story_window, subscriptions, understandings
 from palate.catalog import Stored, StoredItem
 from palate.database import reading, writing
 from palate.domain import Fetched, Item, to_milliseconds
@@ -211,6 +211,7 @@ def understand_some(engine: sa.Engine, now: datetime, keys: Collection[int] | No
         texts = [(one.title or "", to_plain(one.text or "")) for one in unread]
         found = understanding.understand(texts, [one.language for one in unread])
         with writing(engine) as connection:
+            found = labels.corrected(connection, [one.key for one in unread], found)
             understandings.put(connection, unread, found, _VERSIONS, now)
     return len(unread)
 

@@ -48,6 +48,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """Items a day after which their feed ends; None for endless."""
     owner: bool = False
     """May change the sources and see everybody's pages."""
+    annotator: bool = False
+    """May label texts."""
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,12 +158,12 @@ def source_choices(connection: sa.Connection, person: int) -> dict[int, Literal[
 def merge(connection: sa.Connection, anonymous: str, person: int) -> int:
     """Make an anonymous visitor's id one of a person's, after they logged in. Returns the person's key.
 
-    What the person chose themselves wins. An owner is never merged into somebody else: who lures an owner to follow a login
-    link must not become owner by it.
+    What the person chose themselves wins. An owner or annotator is never merged into somebody else: who lures one to follow a
+    login link must not become one by it.
     """
     found = get(connection, anonymous)
     person = identities.persons(connection, [person]).get(person, person)
-    if found is None or found.key == person or found.choices.owner:
+    if found is None or found.key == person or found.choices.owner or found.choices.annotator:
         return person
     own = _person(connection, person)
     defaults = Choices()
@@ -188,6 +190,7 @@ def delete(connection: sa.Connection, id: str) -> list[int]:
     for table, column in (
         (database.source_choices, database.source_choices.c.person),
         (database.logins, database.logins.c.person),
+        (database.label_answers, database.label_answers.c.annotator),
         (database.users, database.users.c.key),
     ):
         for keys in identities.chunks(person.keys):

@@ -18,7 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import database, identities
+from palate import database, identities, labels
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
 from palate.sources.article_page import host
@@ -28,6 +28,7 @@ from palate.stories.headline import HeadlineParams, Member
 from palate.stories.importance import ImportanceParams
 from palate.stories.neighbours import ClusteringParams, Documents
 from palate.stories.sources import SourceParams, known_ranks, weight
+from palate.stories.ties import NO_TIES, Ties, tied
 from palate.text import category, embedding, understanding
 from palate.vectors import TYPE
 from palate.vocabulary import Vocabulary
@@ -80,7 +81,9 @@ class StoryWindow:
 
     params: StoryParams
     stories: Mapping[str, Stories]
-    """By language."""
+    """By language, as they were found."""
+    ties: Ties = NO_TIES
+    """What people said of pairs, which holds in the catalog."""
     written: Mapping[int, Written] = field(default_factory=dict)
     """By the item's key."""
     looked: int = 0
@@ -120,8 +123,8 @@ def opened(engine: sa.Engine, params: StoryParams, now: datetime) -> StoryWindow
     empty = StoryWindow(params, {})
     start = to_milliseconds(now) - params.window
     with reading(engine) as connection:
-        rows = _read(connection, start)
-    return _with_rows(engine, empty, rows, now)
+        rows, ties = _read(connection, start), labels.ties(connection)
+    return _with_rows(engine, empty, rows, ties, now)
 
 
 def followed(engine: sa.Engine, window: StoryWindow, now: datetime) -> StoryWindow:
@@ -132,11 +135,11 @@ def followed(engine: sa.Engine, window: StoryWindow, now: datetime) -> StoryWind
     with reading(engine) as connection:
         changed = _changed(connection, window.looked - OVERLAP // timedelta(milliseconds=1))
         keys = [key for key, updated in changed.items() if window.seen.get(key) != updated]
-        rows = _read_some(connection, keys)
-    return replace(_with_rows(engine, window, rows, now), seen=changed)
+        rows, ties = _read_some(connection, keys), labels.ties(connection)
+    return replace(_with_rows(engine, window, rows, ties, now), seen=changed)
 
 
-def _with_rows(engine: sa.Engine, window: StoryWindow, rows: Sequence[_Row], now: datetime) -> StoryWindow:
+def _with_rows(engine: sa.Engine, window: StoryWindow, rows: Sequence[_Row], ties: Ties, now: datetime) -> StoryWindow:
     start = to_milliseconds(now) - window.params.window
     inside = [row for row in rows if row.state == "live" and row.time >= start]
     told = [row for row in inside if row.is_told]
@@ -149,12 +152,13 @@ def _with_rows(engine: sa.Engine, window: StoryWindow, rows: Sequence[_Row], now
     }
     wanted = dict.fromkeys((row.key for row in inside if not row.is_told), ALONE)
     for language, own in before.items():
-        wanted |= _wanted(engine, own, stories[language], changed, window.params)
+        was, told_now = tied(own, window.ties), tied(stories[language], ties)
+        wanted |= _wanted(engine, was, told_now, changed, window.params)
     written = dict(window.written) | {row.key: Written(row.story, row.leads) for row in inside}
     _write(engine, {key: one for key, one in wanted.items() if written.get(key, ALONE) != one}, now)
     kept = (key for own in stories.values() for key in own.documents.keys.tolist())
     said = {key: wanted.get(key) or written.get(key, ALONE) for key in kept}
-    return StoryWindow(window.params, stories, said, to_milliseconds(now))
+    return StoryWindow(window.params, stories, ties, said, to_milliseconds(now))
 
 
 def _no_stories(params: StoryParams) -> Stories:
