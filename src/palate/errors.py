@@ -16,6 +16,8 @@
     ├── SourceError              a source could not be read this time
     │   ├── FetchRefused         an address that we won't ask: private, or closed by robots.txt
     │   ├── FetchFailed          no answer, or an answer that is an error
+    │   ├── TelegramRefused      Telegram says no; `code` is its own word for why
+    │   ├── TelegramUnreachable  … says nothing
     │   ├── AnswerTooLarge       more bytes, before or after decompression, than the limit
     │   └── NotAFeed             an answer, but not a feed
     ├── ArchiveError             a file of items or events that can't be read or written
@@ -109,6 +111,18 @@ class FetchFailed(SourceError):
     def __init__(self, reason: str, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(reason, retry_after)
         self.status = status
+
+
+class TelegramRefused(SourceError):
+    """Telegram refuses a request. `code` is its own word for why, such as CHANNEL_PRIVATE; a FLOOD_WAIT has `retry_after`."""
+
+    def __init__(self, reason: str, code: str, retry_after: float | None = None) -> None:
+        super().__init__(reason, retry_after)
+        self.code = code
+
+
+class TelegramUnreachable(SourceError):
+    """Telegram could not be reached, or didn't answer in time."""
 
 
 class AnswerTooLarge(SourceError):
