@@ -98,3 +98,46 @@ def test_an_item_that_changed_while_it_was_read_stays_without(engine: sa.Engine)
     assert kept(engine) == []
     ingest.understand_some(engine, LATER)
     assert said(engine, "a") == ("de", None)
+
+
+def test_without_its_text_an_item_is_understood_before_the_text_is_gone(engine: sa.Engine) -> None:
+    with_text = Item(id="kept", text=ENGLISH)
+    without = Item(id="bare", title="A title", text=ENGLISH, author="Somebody")
+    ingest.store_items(engine, [with_text], NOW)
+    ingest.store_items(engine, [without], NOW, keep_text=False)
+    assert said(engine, "bare") == said(engine, "kept") == ("en", "sports")
+    with reading(engine) as connection:
+        stored = catalog.get(connection, "bare")
+        assert understandings.unread(connection, VERSIONS, 9) == []
+        newer = Versions(VERSIONS.understanding + 1, VERSIONS.vector + 1)
+        assert [one.text for one in understandings.unread(connection, newer, 9)] == [
+            ENGLISH
+        ]  # nothing is left to read of the other
+    assert stored is not None
+    assert (stored.item.title, stored.item.text, stored.item.author) == (None, None, None)
+    kept_of, bare_of = kept(engine)
+    assert (bare_of.lead, bare_of.probabilities) != (None, None)
+    assert bare_of.confidence == kept_of.confidence
+
+
+def test_an_edit_of_a_text_that_is_not_kept_is_understood_anew_and_a_repeat_changes_nothing(engine: sa.Engine) -> None:
+    ingest.store_items(engine, [Item(id="a", text=ENGLISH)], NOW, keep_text=False)
+    ingest.store_items(engine, [Item(id="a", text=ENGLISH)], LATER, keep_text=False)
+    with reading(engine) as connection:
+        assert catalog.changed_since(connection, int(LATER.timestamp() * 1000)) == []
+    [one] = ingest.store_items(engine, [Item(id="a", text=GERMAN)], LATER, keep_text=False)
+    assert said(engine, "a") == ("de", None)
+    with reading(engine) as connection:
+        assert [change.key for change in catalog.changed_since(connection, int(LATER.timestamp() * 1000))] == [one.key]
+
+
+def test_what_is_merged_into_another_item_leaves_what_is_known_of_that(engine: sa.Engine) -> None:
+    address = "https://example.org/a"
+    ingest.store_items(engine, [Item(id="a", url=address, text=ENGLISH)], NOW)
+    [one] = ingest.store_items(engine, [Item(id="b", url=address, text=GERMAN)], LATER, keep_text=False)
+    assert one.outcome == "merged"
+    assert said(engine, "a") == ("en", "sports")
+    with writing(engine) as connection:
+        catalog.withdraw(connection, ["a"], LATER)
+    ingest.store_items(engine, [Item(id="b", url=address, text=GERMAN)], LATER, keep_text=False)
+    assert said(engine, "a") == ("de", None)  # nothing was known any more

@@ -166,6 +166,19 @@ def already_stored(
     return {id: stored[draft.key] for id, draft in drafts.items() if draft and draft.key in stored}
 
 
+def alias(connection: sa.Connection, names: Mapping[str, str]) -> None:
+    """Let other ids (the keys) name items too (the values, their ids), such as the further messages of an album."""
+    items, rows = database.items, list[dict[str, Any]]()
+    of = {other: id for other, id in names.items() if other != id}
+    for chunk in identities.chunks(sorted(set(of.values()))):
+        query = sa.select(items.c.id, items.c.key, items.c.source).where(items.c.id.in_(chunk))
+        found = {row.id: row for row in connection.execute(query)}
+        named = [(other, found[id]) for other, id in sorted(of.items()) if id in found]
+        rows += [{"source": row.source or _NO_SOURCE, "guid": other, "item": row.key} for other, row in named]
+    if rows:
+        connection.execute(identities.insert_new(connection, database.item_origins).on_conflict_do_nothing(), rows)
+
+
 def delete(connection: sa.Connection, id: str, now: datetime) -> bool:
     """Take an item's content away for good; False when there is none. Sources that give it again don't bring it back."""
     key = _key_of(connection, id)
@@ -192,7 +205,7 @@ def _wipe(connection: sa.Connection, keys: Sequence[int], state: State, now: dat
     values |= {"state": state, "updated": to_milliseconds(now)}
     for chunk in identities.chunks(keys):
         wiped += connection.execute(sa.update(table).where(table.c.key.in_(chunk)).values(**values)).rowcount
-        for found_out in (database.understandings, database.item_vectors):
+        for found_out in (database.understandings, database.item_vectors, database.item_counters):
             connection.execute(sa.delete(found_out).where(found_out.c.item.in_(chunk)))
         if state == "deleted":
             _forget_labels(connection, chunk)

@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0006"
+REVISION = "0007"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -169,6 +169,16 @@ item_origins = Table(  # every source that gave an item, under the source's own 
     Column("source", BigInteger, primary_key=True),  # 0: a caller that named none
     Column("item", BigInteger, nullable=False),
     Index("item_origins_item", "item"),
+)
+
+item_counters = Table(  # what sources count themselves: views, forwards …
+    "item_counters",
+    metadata,
+    Column("item", BigInteger, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Float(53), nullable=False),
+    Column("time", BigInteger, nullable=False),  # when it was so
+    sqlite_with_rowid=False,
 )
 
 users = Table(  # an id that somebody is known by; ids of one person share `person`

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, identities, labels, story_window, subscriptions, understandings
+from palate import catalog, counters, identities, labels, story_window, subscriptions, understandings
 from palate.catalog import Stored, StoredItem
 from palate.database import reading, writing
 from palate.domain import Fetched, Item, to_milliseconds
@@ -174,13 +174,20 @@ def follow(
 
 
 def store_items(
-    engine: sa.Engine, items: Sequence[Item], now: datetime, *, revive: bool = True, understand: bool = True
+    engine: sa.Engine,
+    items: Sequence[Item],
+    now: datetime,
+    *,
+    revive: bool = True,
+    understand: bool = True,
+    keep_text: bool = True,
 ) -> list[Stored]:
     """Clean and store items from anywhere, and say of each in its order what became of it.
 
     All ids are checked before anything is stored: raises InvalidItem with the place of a bad one. A transaction has at most 500
     items; NotDurable can leave the earlier ones stored, and giving all again is safe. With `revive` items that were deleted come
     back: a caller who stores one again means it, a feed that repeats one doesn't. Without `understand` that is left to the loop.
+    Without `keep_text` an item is understood first, and then stored without title, text, author and media.
     """
     for index, item in enumerate(items):
         _check_ids(item, index)
@@ -189,13 +196,38 @@ def store_items(
     stored: list[Stored] = []
     for start in range(0, len(items), BATCH):
         part = slice(start, start + BATCH)
-        with writing(engine) as connection:
-            stored += catalog.upsert(connection, cleaned[part], now, canonical=canonical[part], revive=revive)
-            changed = {one.key for one in stored[part] if one.outcome != "unchanged"}
-            said = {one.key for one, item in zip(stored[part], cleaned[part], strict=True) if item.language}
-            understandings.drop(connection, changed, said)
-        if understand:
-            understand_some(engine, now, changed)
+        store = _store_texts if keep_text else _store_without_texts
+        stored += store(engine, cleaned[part], canonical[part], now, revive)
+        if understand and keep_text:
+            understand_some(engine, now, {one.key for one in stored[part] if one.outcome != "unchanged"})
+    return stored
+
+
+def _store_texts(
+    engine: sa.Engine, items: Sequence[Item], canonical: Sequence[str | None], now: datetime, revive: bool
+) -> list[Stored]:
+    with writing(engine) as connection:
+        stored = catalog.upsert(connection, items, now, canonical=canonical, revive=revive)
+        changed = {one.key for one in stored if one.outcome != "unchanged"}
+        said = {one.key for one, item in zip(stored, items, strict=True) if item.language}
+        understandings.drop(connection, changed, said)
+    return stored
+
+
+def _store_without_texts(
+    engine: sa.Engine, items: Sequence[Item], canonical: Sequence[str | None], now: datetime, revive: bool
+) -> list[Stored]:
+    """One that was merged into another item leaves that one's understanding as it is."""
+    texts = [(item.title or "", to_plain(item.text or "")) for item in items]
+    found = understanding.understand(texts, [item.language for item in items])
+    bare = [msgspec.structs.replace(item, title=None, text=None, author=None, media=()) for item in items]
+    with writing(engine) as connection:
+        stored = catalog.upsert(connection, bare, now, canonical=canonical, revive=revive)
+        left = understandings.known(connection, [one.key for one in stored if one.outcome == "merged"])
+        left -= {one.key for one in stored if one.outcome != "merged"}
+        found = labels.corrected(connection, [one.key for one in stored], found)
+        told = {one.key: of for one, of in zip(stored, found, strict=True) if one.key not in left}
+        understandings.keep(connection, told, _VERSIONS, now)
     return stored
 
 
@@ -331,6 +363,7 @@ def _settle(tools: _Tools, source: Source, fetched: Fetched, now: datetime) -> R
     wait_for = _asked_pause(source, fetched, interval)
     with writing(tools.engine) as connection:
         withdrawn = catalog.withdraw(connection, fetched.deleted, now)
+        counters.put(connection, fetched.counters, now)
         fetched = replace(fetched, items=(), state=state)
         subscriptions.record_success(connection, source.key, fetched, now, now + timedelta(seconds=wait_for))
     report = Report(sources=1, outcomes=+Counter(outcomes | Counter({"withdrawn": withdrawn})))

@@ -43,7 +43,8 @@ def unread(
 ) -> list[Unread]:
     """At most `limit` live items (among `keys`; None: of all) about which nothing of these versions is known, newest first.
 
-    `since`: only those that changed at this time or later, in milliseconds since 1970.
+    `since`: only those that changed at this time or later, in milliseconds since 1970. Items whose text was never stored stay
+    with what was found out when it came.
     """
     items, found, vectors = database.items, database.understandings, database.item_vectors
     known = sa.exists().where(found.c.item == items.c.key, found.c.version == versions.understanding)
@@ -51,7 +52,9 @@ def unread(
     ours = sa.exists().where(found.c.item == items.c.key, found.c.language == items.c.language)
     said = sa.case((ours, None), else_=items.c.language)
     query = sa.select(items.c.key, items.c.title, items.c.text, said.label("language"), items.c.updated)
-    query = query.where(items.c.state == "live", items.c.updated >= since, ~(known & has))
+    any_version = sa.exists().where(found.c.item == items.c.key)
+    textless = items.c.title.is_(None) & items.c.text.is_(None) & any_version
+    query = query.where(items.c.state == "live", items.c.updated >= since, ~(known & has), ~textless)
     query = query.order_by(items.c.key.desc()).limit(limit)
     if keys is None:
         return [Unread._make(row) for row in connection.execute(query)]
@@ -78,6 +81,46 @@ def put(
     if same:
         _upsert(connection, database.understandings, [_row(*one, versions.understanding) for one in same])
         _upsert(connection, database.item_vectors, [_vector_row(*one, versions.vector) for one in same])
+
+
+def keep(connection: sa.Connection, found: Mapping[int, Understanding], versions: Versions, now: datetime) -> None:
+    """Keep what was found out about texts that aren't stored, by the item's key; what says nothing new isn't written."""
+    items = database.items
+    for keys in identities.chunks(sorted(found)):
+        known = _known(connection, keys)
+        news = [key for key in keys if known.get(key) != _said(key, found[key], versions)]
+        query = sa.select(items.c.key, items.c.updated).where(items.c.key.in_(news)).order_by(items.c.key)
+        unread = [Unread(row.key, None, None, None, row.updated) for row in connection.execute(query)]
+        put(connection, unread, [found[one.key] for one in unread], versions, now)
+
+
+def known(connection: sa.Connection, keys: Iterable[int]) -> set[int]:
+    """Those of these items about which something is known, of any version."""
+    item, found = database.understandings.c.item, set[int]()
+    for chunk in identities.chunks(sorted(set(keys))):
+        found |= set(connection.scalars(sa.select(item).where(item.in_(chunk))))
+    return found
+
+
+def _known(connection: sa.Connection, keys: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    """What is kept of each item, in the form of `_said`."""
+    found, vectors = database.understandings.c, database.item_vectors.c
+    joined = database.understandings.join(database.item_vectors, vectors.item == found.item)
+    columns = (
+        found.item,
+        found.version,
+        found.language,
+        found.lead,
+        vectors.version.label("of_vector"),
+        vectors.vector,
+    )
+    rows = connection.execute(sa.select(*columns).select_from(joined).where(found.item.in_(keys)))
+    return {row.item: tuple(row[1:]) for row in rows}
+
+
+def _said(key: int, found: Understanding, versions: Versions) -> tuple[Any, ...]:
+    row, vector = _row(key, found, versions.understanding), _vector_row(key, found, versions.vector)
+    return row["version"], row["language"], row["lead"], vector["version"], vector["vector"]
 
 
 def drop(connection: sa.Connection, keys: Iterable[int], said: Iterable[int] = ()) -> None:

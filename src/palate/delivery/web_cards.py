@@ -94,7 +94,7 @@ class CardPage:
 def card(item: Item, key: int, source_title: str | None, now: datetime, root: str) -> Card:
     """An item as a card, before anything is said of the person who looks at it."""
     text = to_plain(item.text) if item.text else ""
-    title = item.title or excerpt(text, TITLE) or "Untitled"
+    title = item.title or excerpt(text, TITLE) or plain_line(source_title, TITLE) or "Untitled"
     body = text if item.title else text[len(title.rstrip("…")) :].lstrip()
     own = f"{root}/item/{quote(item.id, safe='')}"
     link = web_address(item.url)

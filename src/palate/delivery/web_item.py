@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from starlette.responses import Response
 
-from palate import catalog, events
+from palate import catalog, counters, events
 from palate.database import reading
 from palate.delivery.web_cards import CardPage, full_text, media
 from palate.delivery.web_feed import cards_of
@@ -40,6 +40,7 @@ def item(visit: Visit) -> Response:
         if stored is None:
             raise NotFound("There is no item at this address, or it was taken back.")
         counts = events.counts_of_item(connection, stored.key)
+        elsewhere = counters.of_item(connection, stored.key)
     [shown] = cards_of(visit, [stored.key])
     return draw(
         visit,
@@ -50,6 +51,7 @@ def item(visit: Visit) -> Response:
         media=media(stored.item),
         labels=stored.item.labels,
         counts=counts,
+        elsewhere=elsewhere,
         bias=_bias(visit, stored.key),
     )
 

@@ -214,7 +214,7 @@ async def connect(session: str, api_id: int, api_hash: str, listener: Listener |
         device_model="Palate",
         flood_sleep_threshold=0,
         request_retries=1,
-        connection_retries=3,
+        connection_retries=2,
         raise_last_call_error=True,
         sequential_updates=True,
         receive_updates=listener is not None,
