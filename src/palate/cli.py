@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from palate import cli_evaluation, cli_tuning, supervisor
+from palate import cli_evaluation, cli_tuning, cli_watch, supervisor
 from palate.errors import NotFound, PalateError
 from palate.supervisor import role
 
@@ -329,6 +329,7 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
 
 cli_evaluation.add_to(app)
 cli_tuning.add_to(app)
+cli_watch.add_to(app)
 
 
 # --- people and keys ------------------------------------------------------------------------------------------------------

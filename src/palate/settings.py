@@ -38,6 +38,7 @@ from palate.models.popularity import PopularityParams
 from palate.sources.fetching import FetchParams
 from palate.story_window import StoryParams
 from palate.train import TrainParams
+from palate.watching.rules import WatchParams
 
 RESERVED = {"PALATE_DATA", "PALATE_LEASH"}
 """Variables that begin like ours and are no settings: where tests find real data, and the supervisor's pipe."""
@@ -80,6 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The loop that learns."""
     feed: FeedParams = FeedParams()
     """What a person is served."""
+    watch: WatchParams = WatchParams()
+    """How a player's sessions and ticks become views (`palate watch-etl`)."""
 
 
 @dataclass(frozen=True)

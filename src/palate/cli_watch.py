@@ -1,0 +1,113 @@
+"""The command `palate watch-etl`: archives of a player's sessions and ticks to what people watched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palate.errors import PalateError
+from palate.supervisor import role
+
+if TYPE_CHECKING:
+    from palate.settings import Settings
+    from palate.watching.etl import Place, Report
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the daily archives: sessions-DATE.csv.gz, ticks-DATE.csv.gz.")]
+Column = Annotated[
+    list[str] | None, typer.Option("--column", help="A column that the archives call otherwise: user=viewer_id.")
+]
+Log = Annotated[bool, typer.Option(help="Whether settled days enter the event log too.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("watch-etl")(watch_etl)
+
+
+def watch_etl(
+    folder: Folder,
+    column: Column = None,
+    log: Log = True,
+    data: Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)] = Path("data"),
+    config: Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)] = None,
+    threads: Annotated[int | None, typer.Option(help="Of DuckDB. [default: all processors]", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")] = False,
+) -> None:
+    """Join sessions and ticks to what people watched: Parquet by day in DATA/watch/views, and events in the log."""
+    from palate.settings import load
+    from palate.watching import etl
+
+    settings, names = load(config), _names(column or [])
+    place = etl.Place(data / "watch")
+    with role(data, "watch-etl"), _bar(as_json) as progress:
+        report = etl.run(folder, place, settings.watch, names, progress, threads)
+        entered = _enter(data, settings, place, progress) if log else 0
+    typer.echo(
+        json.dumps(asdict(report) | {"entered": entered}, default=_builtins) if as_json else _told(report, entered, log)
+    )
+    if report.failed:
+        first = next(iter(report.failed.values()))
+        raise PalateError(f"{len(report.failed)} archives could not be used; the first: {first}")
+
+
+def _names(given: list[str]) -> dict[str, str]:
+    from palate.watching import rules
+
+    known = {*rules.SESSION_COLUMNS, *rules.TICK_COLUMNS}
+    pairs = [pair.partition("=") for pair in given]
+    for name, _, theirs in pairs:
+        if name not in known or not theirs:
+            raise PalateError(f"--column takes OURS=THEIRS, ours one of {', '.join(sorted(known))}: not {name!r}.")
+    return {name: theirs for name, _, theirs in pairs}
+
+
+def _enter(data: Path, settings: Settings, place: Place, progress: Callable[[str, int, int], None]) -> int:
+    from palate import database, watch_log
+
+    engine = database.connect(settings.database_url, data)
+    try:
+        database.migrate(engine)
+        return watch_log.enter(engine, place, settings.watch, datetime.now(UTC), progress)
+    finally:
+        engine.dispose()
+
+
+def _told(report: Report, entered: int, log: bool) -> str:
+    from palate.watching import rules
+
+    lines = [f"{len(report.read)} archives read, {len(report.built)} days built; {report.days} days there in all."]
+    lines += [
+        f"{report.totals[name]:>14,}  {meaning}" for name, meaning in rules.COUNTS.items() if name in report.totals
+    ]
+    bad = sum(rows for read in report.read.values() for day, rows in read.rows.items() if day == -1)
+    off = sum(rows for read in report.read.values() for day, rows in read.rows.items() if day == -2)
+    lines += [f"{bad:>14,}  rows of these archives that say nothing", f"{off:>14,}  rows of a clock that is off"]
+    lines.append(f"{report.heavy:>14,}  people with more views in 30 days than a person has: left out of the log")
+    lines += [f"not used, since its name says neither session nor tick: {name}" for name in report.ignored[:5]]
+    if log:
+        lines.append(f"{entered:,} views of settled days entered the event log.")
+    return "\n".join(lines)
+
+
+def _builtins(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+        task = bar.add_task("looking at the archives", total=None)
+        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)

@@ -1,0 +1,1 @@
+"""Player sessions and ticks to what people watched, day by day."""
