@@ -453,6 +453,7 @@ def _serving_params(settings: Settings) -> Any:
         interactions=settings.interactions,
         ingest=settings.ingest,
         stories=settings.stories,
+        labels=settings.labels,
         fetch=settings.fetch,
     )
 

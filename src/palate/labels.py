@@ -155,13 +155,11 @@ def agreed(connection: sa.Connection, task: Task) -> dict[Question, str]:
 
 def agreed_of(said: Sequence[Answer], params: LabelParams) -> dict[Question, str]:
     """What follows from these answers: the newest that an owner is certain of, else what more than half of the reliable say."""
-    known = {
-        name: right / total for name, (right, total) in tested(said, params).items() if total >= params.least_known
-    }
+    heard_of = {name for name, (right, known) in tested(said, params).items() if is_heard(right, known, params)}
     found = {}
     for asked, own in by_question(said).items():
         certain = [one.value for one in own if one.gold]
-        heard = Counter(one.value for one in own if known.get(one.annotator, 1.0) >= params.least_accuracy)
+        heard = Counter(one.value for one in own if one.annotator in heard_of)
         most = heard.most_common(1)
         if certain:
             found[asked] = certain[-1]
@@ -171,15 +169,23 @@ def agreed_of(said: Sequence[Answer], params: LabelParams) -> dict[Question, str
 
 
 def tested(said: Sequence[Answer], params: LabelParams) -> dict[int, tuple[int, int]]:
-    """Of each annotator how many questions whose answer is known they answered right, and how many in all."""
+    """Of each annotator how many questions whose answer is known they answered right, and how many in all.
+
+    What an owner is certain of is a test, and isn't tested.
+    """
     found: dict[int, tuple[int, int]] = {one.annotator: (0, 0) for one in said}
     for own in by_question(said).values():
-        for one in own:
+        for one in [one for one in own if not one.gold]:
             right = known_answer([other for other in own if other.annotator != one.annotator], params)
             if right is not None:
                 hits, total = found[one.annotator]
                 found[one.annotator] = (hits + (one.value == right), total + 1)
     return found
+
+
+def is_heard(right: int, known: int, params: LabelParams) -> bool:
+    """Whether the answers of somebody count who answered so many of the questions with known answers right."""
+    return known < params.least_known or right >= params.least_accuracy * known
 
 
 def known_answer(said: Sequence[Answer], params: LabelParams) -> str | None:

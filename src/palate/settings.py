@@ -28,6 +28,7 @@ from palate.events import EventParams
 from palate.feed import FeedParams
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
+from palate.labels import LabelParams
 from palate.models.blend import BlendParams
 from palate.models.content import ContentParams
 from palate.models.ease import EaseParams
@@ -63,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How Telegram is read."""
     stories: StoryParams = StoryParams()
     """What makes stories of items, and their order."""
+    labels: LabelParams = LabelParams()
+    """How people label texts."""
     popularity: PopularityParams = PopularityParams()
     """What everybody likes."""
     factorization_machine: FactorizationMachineParams = FactorizationMachineParams()

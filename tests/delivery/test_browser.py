@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import uvicorn
 
-from palate import catalog, cycle, events
-from palate.database import writing
+from palate import catalog, cycle, events, identities, ingest, labels
+from palate.database import reading, writing
 from palate.delivery.application import configuration, create_app
 from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving, utc_now
 from palate.domain import Event, Item, Media
@@ -44,7 +44,7 @@ ARGUMENTS = [
 KINDS = ("opera", "rowing", "compilers", "bread")
 PICTURES = "https://pictures.example"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="640" height="360"><rect width="640" height="360" fill="#777"/></svg>'
-PAGES = ("/", "/start", "/sources", "/training", "/me", "/stories", "/saved", "/item/opera-0")
+PAGES = ("/", "/start", "/sources", "/training", "/me", "/stories", "/saved", "/item/opera-0", "/labels")
 
 
 def items(now: datetime) -> list[Item]:
@@ -335,3 +335,19 @@ def test_hiding_and_sharing_from_the_card(open_tab: Any) -> None:
     page.click(".card .acts details button[value=hide]")
     page.wait_for_selector(".card .said")
     assert "is hidden" in page.inner_text(".card .said")
+
+
+def test_texts_are_labelled_by_keys_alone(open_tab: Any, served: tuple[str, Serving]) -> None:
+    _, serving = served
+    with reading(serving.engine) as connection:
+        keys = identities.item_keys(connection, ["opera-1", "rowing-1"], None).values()
+    assert ingest.understand_some(serving.engine, utc_now(), keys) == 2
+    tab = open_tab().page
+    tab.goto("/labels")
+    for key, said in (("4", "sports"), ("n", "not news")):
+        with tab.expect_navigation():
+            tab.keyboard.press(key)
+        assert f": {said}." in tab.locator("[role=status]").first.inner_text()
+    assert "Nothing to ask" in tab.locator("main").inner_text()
+    with reading(serving.engine) as connection:
+        assert [one.value for one in labels.answers(connection, "category")] == ["sports", "not_news"]

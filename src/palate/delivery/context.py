@@ -29,6 +29,7 @@ from palate.group_commit import GroupCommit
 from palate.identities import insert_new
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
+from palate.labels import LabelParams
 from palate.live import Live
 from palate.sources.fetching import FetchParams
 from palate.story_window import StoryParams
@@ -80,6 +81,7 @@ class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     interactions: InteractionParams = InteractionParams()
     ingest: IngestParams = IngestParams()
     stories: StoryParams = StoryParams()
+    labels: LabelParams = LabelParams()
     fetch: FetchParams = FetchParams()
 
 

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from palate.delivery import web_feed, web_item, web_me, web_sources, web_start, web_stories, web_training
+from palate.delivery import web_feed, web_item, web_labels, web_me, web_sources, web_start, web_stories, web_training
 from palate.delivery.context import Serving
 from palate.delivery.web_page import Do, Visit, message, page, static_files
 
@@ -34,6 +34,9 @@ def routes(serving: Serving) -> list[Route]:
         _post("/sources/add", serving, web_sources.add),
         _post("/sources/change", serving, web_sources.change),
         _post("/sources/import", serving, web_sources.import_opml),
+        _get("/labels", serving, web_labels.labels_page),
+        _post("/labels", serving, web_labels.answer),
+        _post("/labels/correct", serving, web_labels.correct),
         _get("/training", serving, web_training.training),
         _get("/me", serving, web_me.me),
         _post("/me", serving, web_me.choose),

@@ -11,6 +11,7 @@ from palate import catalog, counters, events
 from palate.database import reading
 from palate.delivery.web_cards import CardPage, full_text, media
 from palate.delivery.web_feed import cards_of
+from palate.delivery.web_labels import correction
 from palate.delivery.web_page import Visit, draw
 from palate.errors import NotFound
 
@@ -41,6 +42,7 @@ def item(visit: Visit) -> Response:
             raise NotFound("There is no item at this address, or it was taken back.")
         counts = events.counts_of_item(connection, stored.key)
         elsewhere = counters.of_item(connection, stored.key)
+        correct = correction(visit, connection, stored) if visit.may_change(connection) else None
     [shown] = cards_of(visit, [stored.key])
     return draw(
         visit,
@@ -53,6 +55,7 @@ def item(visit: Visit) -> Response:
         counts=counts,
         elsewhere=elsewhere,
         bias=_bias(visit, stored.key),
+        correct=correct,
     )
 
 

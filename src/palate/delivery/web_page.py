@@ -251,7 +251,7 @@ def needs_owner(visit: Visit) -> None:
     """Raises Refusal when this person may not change what all share."""
     with reading(visit.serving.engine) as connection:
         if not visit.may_change(connection):
-            raise Refusal(403, "forbidden", "Only an owner of this server can change its sources.")
+            raise Refusal(403, "forbidden", "Only an owner of this server can change what all share.")
 
 
 def record(visit: Visit, happened: Sequence[Event]) -> None:

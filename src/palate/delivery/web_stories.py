@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response
 
 from palate import front_page
+from palate.database import reading
 from palate.delivery.web_cards import TITLE, age, web_address
 from palate.delivery.web_page import Visit, draw
 from palate.front_page import Story, Told
@@ -46,6 +47,8 @@ class Line:
     """An item in a story's timeline."""
 
     href: str
+    correct: str
+    """Where an owner corrects it."""
     title: str
     source: str
     time: str
@@ -60,6 +63,8 @@ class Shown:
     id: str
     title: str
     href: str
+    correct: str
+    """Where an owner corrects its headline."""
     language: str | None
     category: str | None
     sources: int
@@ -104,7 +109,17 @@ def stories(visit: Visit) -> Response:
     ]
     shown = [_shown(visit, story) for story in found]
     narrowed = choices(visit, "/stories", chosen, period=period)
-    return draw(visit, "stories.html", here="/stories", stories=shown, periods=periods, narrowed=narrowed)
+    with reading(visit.serving.engine) as connection:
+        may_correct = visit.may_change(connection)
+    return draw(
+        visit,
+        "stories.html",
+        here="/stories",
+        stories=shown,
+        periods=periods,
+        narrowed=narrowed,
+        may_correct=may_correct,
+    )
 
 
 def _shown(visit: Visit, story: Story) -> Shown:
@@ -113,6 +128,7 @@ def _shown(visit: Visit, story: Story) -> Shown:
         id=story.id,
         title=_title(headline),
         href=_href(visit, headline),
+        correct=_correct(visit, headline),
         language=story.language,
         category=story.category,
         sources=story.standing.sources,
@@ -127,7 +143,7 @@ def _line(visit: Visit, item: Told, leads: bool) -> Line:
     moment = (
         f"{item.time:%H:%M}" if visit.now - item.time < timedelta(hours=20) else f"{item.time.day} {item.time:%b %H:%M}"
     )
-    return Line(_href(visit, item), _title(item), source, moment, item.time.isoformat(), leads)
+    return Line(_href(visit, item), _correct(visit, item), _title(item), source, moment, item.time.isoformat(), leads)
 
 
 def _title(item: Told) -> str:
@@ -136,6 +152,10 @@ def _title(item: Told) -> str:
 
 def _href(visit: Visit, item: Told) -> str:
     return web_address(item.url) or f"{visit.root}/item/{quote(item.id, safe='')}"
+
+
+def _correct(visit: Visit, item: Told) -> str:
+    return f"{visit.root}/item/{quote(item.id, safe='')}#correct"
 
 
 def _why(story: Story) -> str:

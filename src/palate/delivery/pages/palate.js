@@ -202,6 +202,8 @@ const keys = { j: () => move(1), k: () => move(-1), l: () => press("like"), d: (
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog[open]")) return;
   if (event.key === "Escape") for (const menu of document.querySelectorAll(".acts details[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
+  const answer = document.querySelector(`button[data-press~="${CSS.escape(event.key)}"]`);
+  if (answer) { event.preventDefault(); answer.click(); return; }
   const act = document.querySelector(".card") && keys[event.key];
   if (act) { event.preventDefault(); act(); }
 });
