@@ -42,7 +42,7 @@ A_DAY = 33_000
 DAY = 86_400_000
 FOLDS = 10
 SHOWN = 12
-COLUMNS = ("keys", "vectors", "sources", "times")
+COLUMNS = ("keys", "vectors", "sources", "times", "keywords")
 
 
 @dataclass(frozen=True)
@@ -281,25 +281,27 @@ def arrival() -> None:
 def varied(count: int) -> Documents:
     """Real articles again and again; each time all but the commonest words are others, so that the events are too."""
     texts = [*silver_texts("ru").texts, *silver_texts("en").texts]
-    rng, parts = np.random.default_rng(4), []
+    rng, parts, keywords = np.random.default_rng(4), [], []
     weights = embedding._weights()
     rare = np.flatnonzero(weights > 2.5)  # that fewer than 8 of 100 texts have
     articles = [embedding.words(texts[start : start + 256], embedding.LEAD) for start in range(0, len(texts), 256)]
     for _ in range(0, count, len(texts)):
         others = np.arange(embedding.BUCKETS)
         others[rare] = rng.permutation(rare)
-        parts += [embedding._projected(part._replace(buckets=others[part.buckets])) for part in articles]
+        for part in articles:
+            exchanged = part._replace(buckets=others[part.buckets])
+            parts.append(embedding._projected(exchanged, weights))
+            keywords.append(embedding._keywords(exchanged, weights))
     vectors = np.concatenate(parts)[:count]
     round_of = np.arange(count) // len(texts)
     a_round = len(texts) / A_DAY * DAY
     times = (round_of * a_round + np.random.default_rng(5).random(count) * a_round).astype(np.int64)
-    return Documents(np.arange(count), vectors, np.random.default_rng(6).integers(1_000, size=count), times)
+    sources = np.random.default_rng(6).integers(1_000, size=count)
+    return Documents(np.arange(count), vectors, sources, times, np.concatenate(keywords)[:count])
 
 
 def chosen(documents: Documents, rows_of: NDArray[np.int64]) -> Documents:
-    return Documents(
-        documents.keys[rows_of], documents.vectors[rows_of], documents.sources[rows_of], documents.times[rows_of]
-    )
+    return Documents(**{name: getattr(documents, name)[rows_of] for name in COLUMNS})
 
 
 def peak() -> int:
@@ -313,11 +315,13 @@ def peak() -> int:
 def documents_of(texts: Texts, *, one_source: bool = True) -> Documents:
     """`one_source` False: every document is of a source of its own, where sources aren't what wrote the text."""
     names = np.unique(np.array(texts.sources), return_inverse=True)[1]
+    leads = embedding.leads(texts.texts)
     return Documents(
         np.arange(len(texts)),
-        embedding.embed(texts.texts, embedding.LEAD),
+        leads.vectors,
         names.astype(np.int64) if one_source else np.arange(len(texts)),
         np.array(texts.times, np.int64),
+        leads.keywords,
     )
 
 

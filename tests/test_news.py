@@ -45,7 +45,7 @@ def test_any_number_of_processes_gives_the_same(folder: Path, monkeypatch: pytes
     one, two = (shared(folder, "vector", count, monkeypatch) for count in (1, 2))
     assert one.documents == two.documents
     assert one.skipped == two.skipped == [("007.html", "the file holds no <article>")]
-    np.testing.assert_array_equal(one.vectors, two.vectors)
+    np.testing.assert_array_equal(one.leads.vectors, two.leads.vectors)
 
 
 def test_each_depth_knows_what_it_asks_for(folder: Path) -> None:
@@ -54,8 +54,8 @@ def test_each_depth_knows_what_it_asks_for(folder: Path) -> None:
     assert {one.probabilities for one in told.documents} == {None}
     assert {one.language for one in classed.documents if one.probabilities is None} == {"fr"}
     assert [one.name for one in embedded.documents] == [one.name for one in classed.documents if is_news(one)]
-    assert len(embedded.vectors) == len(embedded.documents) > 0
-    assert len(told.vectors) == len(classed.vectors) == 0
+    assert len(embedded.leads.vectors) == len(embedded.documents) > 0
+    assert len(told.leads.vectors) == len(classed.leads.vectors) == 0
 
 
 def test_probabilities_are_of_eight_classes(folder: Path) -> None:

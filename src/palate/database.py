@@ -116,7 +116,7 @@ understandings = Table(  # what `text.understanding` found out about items; what
     Column("language", Text),  # None where the source said it, or nothing could tell it
     Column("confidence", Float, nullable=False),  # in the language
     Column("probabilities", LargeBinary),  # float32 of `text.category.CLASSES`; None: no model of the language
-    Column("lead", LargeBinary),  # float16, the vector of the beginning, by which it finds its story; None: of no words
+    Column("lead", LargeBinary),  # of its beginning, packed by `embedding`: by it the story is found; None: of no words
 )
 
 label_answers = Table(  # what annotators said of items' texts: see `labels`
@@ -158,7 +158,7 @@ news_documents = Table(  # what `tgnews server` holds of its articles; their tex
     Column("name", Text, nullable=False, unique=True),  # the item's id
     Column("expires", BigInteger, nullable=False),  # when the newest article is of a later time, it is gone
     Column("document", LargeBinary, nullable=False),  # `news.Document` as MessagePack
-    Column("vector", LargeBinary, nullable=False),  # float16, of its lead
+    Column("vector", LargeBinary, nullable=False),  # of its beginning, packed by `embedding`
     sqlite_autoincrement=True,
 )
 

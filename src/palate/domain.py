@@ -90,8 +90,8 @@ class Understanding:
     """(8,) of `text.category.CLASSES`; None where there is no model of the language."""
     vector: NDArray[np.float16]
     """(embedding.LENGTH,) of the whole text, for taste; zero where there is no word."""
-    lead: NDArray[np.float16]
-    """(embedding.LENGTH,) of its beginning, for stories; zero where there is no word."""
+    lead: bytes | None
+    """Vector and keywords of its beginning, for stories, as `embedding.packed` packs them; None where there is no word."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

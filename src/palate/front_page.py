@@ -114,7 +114,7 @@ def _stories(pool: Pool, rows: Rows, params: StoryParams) -> Stories:
     labels = np.where(pool.story[rows] >= 0, pool.story[rows], keys)
     sources = np.where(pool.source[rows] >= 0, pool.source[rows], -1 - keys)  # without one each is its own
     nothing = neighbours.Pairs(rows[:0], rows[:0], np.zeros(0, np.int32))
-    placed = Placed(keys, np.zeros((len(keys), 0), np.int8), sources, times)
+    placed = Placed(keys, np.zeros((len(keys), 0), np.int8), sources, times, np.zeros((len(keys), 0), np.uint16))
     return Stories(params.clustering, placed, nothing, labels, labels)
 
 

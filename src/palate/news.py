@@ -70,8 +70,8 @@ class Understood(NamedTuple):
     """Articles of the input, in its order, and what became of the others."""
 
     documents: list[Document]
-    vectors: NDArray[np.float16]
-    """(n, embedding.LENGTH) at the depth `vector`, (0, embedding.LENGTH) before."""
+    leads: embedding.Leads
+    """(n) at the depth `vector`, (0) before."""
     skipped: list[tuple[str, str]]
     """Names of those that hold no article, with the reason."""
 
@@ -107,7 +107,7 @@ class Story(NamedTuple):
 class _Batch(msgspec.Struct, array_like=True):
     number: int
     documents: list[Document]
-    vectors: bytes
+    leads: bytes
     skipped: list[tuple[str, str]]
 
 
@@ -129,10 +129,9 @@ def _share(parts: Sequence[Sequence[Source]], depth: Depth, number: int, process
 
 
 def _joined(batches: Sequence[_Batch]) -> Understood:
-    vectors = np.frombuffer(b"".join(batch.vectors for batch in batches), np.float16)
     return Understood(
         [document for batch in batches for document in batch.documents],
-        vectors.reshape(-1, embedding.LENGTH),
+        embedding.unpacked([batch.leads for batch in batches]),
         [skipped for batch in batches for skipped in batch.skipped],
     )
 
@@ -148,8 +147,8 @@ def _batch(number: int, found: Sequence[Source], depth: Depth) -> _Batch:
     if depth == "category":
         return _Batch(number, documents, b"", skipped)
     news = [place for place, document in enumerate(documents) if is_news(document)]
-    vectors = embedding.embed((texts[place] for place in news), embedding.LEAD)
-    return _Batch(number, [documents[place] for place in news], vectors.tobytes(), skipped)
+    leads = embedding.leads(texts[place] for place in news)
+    return _Batch(number, [documents[place] for place in news], b"".join(embedding.packed(leads)), skipped)
 
 
 def read_all(found: Iterable[Source]) -> tuple[list[tuple[str, Page]], list[tuple[str, str]]]:
@@ -193,8 +192,9 @@ def stories_of(understood: Understood, params: NewsParams) -> list[Story]:
     found: list[Story] = []
     for code in category.LANGUAGES:
         rows = np.flatnonzero([document.language == code for document in understood.documents])
-        vectors, sources, times = understood.vectors[rows], columns.sources[rows], columns.times[rows]
-        stories = cluster(Documents(rows, vectors, sources, times), params.clustering)
+        leads, sources, times = understood.leads, columns.sources[rows], columns.times[rows]
+        told = Documents(rows, leads.vectors[rows], sources, times, leads.keywords[rows])
+        stories = cluster(told, params.clustering)
         found += _ordered(stories, understood.documents, columns, params)
     return sorted(found, key=lambda story: order_of(story.standing))
 

@@ -30,7 +30,6 @@ from palate.stories.neighbours import ClusteringParams, Documents
 from palate.stories.sources import SourceParams, known_ranks, weight
 from palate.stories.ties import NO_TIES, Ties, tied
 from palate.text import category, embedding, understanding
-from palate.vectors import TYPE
 from palate.vocabulary import Vocabulary
 
 OVERLAP = timedelta(seconds=60)
@@ -109,7 +108,7 @@ class _Row(NamedTuple):
     story: int | None
     leads: int | None
     lead: bytes | None
-    """float16, the vector of its beginning; None where none of this version was made, and for a text without words."""
+    """Of its beginning, as `embedding` packs it; None where none of this version was made, and for a text without words."""
 
     @property
     def is_told(self) -> bool:
@@ -177,12 +176,13 @@ def _moved(before: Stories, told: Sequence[_Row], changed: Collection[int], star
 
 
 def _documents(rows: Sequence[_Row]) -> Documents:
-    vectors = np.frombuffer(b"".join(row.lead or b"" for row in rows), TYPE).reshape(-1, embedding.LENGTH)
+    leads = embedding.unpacked([row.lead or b"" for row in rows])
     return Documents(
         keys=np.array([row.key for row in rows], np.int64),
-        vectors=vectors.astype(np.float16, copy=False),
+        vectors=leads.vectors,
         sources=np.array([-row.key if row.source is None else row.source for row in rows], np.int64),
         times=np.array([row.time for row in rows], np.int64),
+        keywords=leads.keywords,
     )
 
 
@@ -192,6 +192,7 @@ def _unmoved(before: Stories, documents: Documents) -> frozenset[int]:
     rows = _rows_of(before, placed.keys)
     there, known = placed[rows >= 0], before.documents[rows[rows >= 0]]
     same = (there.sources == known.sources) & (there.times == known.times) & (there.codes == known.codes).all(axis=1)
+    same &= (there.keywords == known.keywords).all(axis=1)
     return frozenset(there.keys[same].tolist())
 
 

@@ -67,9 +67,10 @@ class Child:
 
 
 @contextmanager
-def role(data: Path, name: str) -> Iterator[None]:
+def role(data: Path, name: str, command: str | None = None) -> Iterator[None]:
     """Hold a role on a data folder for as long as the block runs; the lock goes with the process, however it ends.
 
+    `command`: what the role is run by (None: the command of `palate` with that name).
     Raises AlreadyRunning when another process has it, DataFolderError when the folder can't be used.
     """
     try:
@@ -82,9 +83,8 @@ def role(data: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise AlreadyRunning(
-                f"`palate {name}` is already running on {data}: stop it first, or give this one another --data folder."
-            ) from error
+            running = f"`{command or f'palate {name}'}` is already running on {data}"
+            raise AlreadyRunning(f"{running}: stop it first, or give this one another --data folder.") from error
         yield
     finally:
         os.close(handle)

@@ -163,7 +163,7 @@ def server(asked: argparse.Namespace) -> None:
     from palate.supervisor import role
 
     logging.basicConfig(format="%(asctime)s tgnews  %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    with role(Path(asked.data), "tgnews"):
+    with role(Path(asked.data), "tgnews", "tgnews server"):
         serve(Path(asked.data), asked.port)
 
 

@@ -148,7 +148,7 @@ def _row(key: int, found: Understanding, version: int) -> dict[str, Any]:
         "language": found.detected,
         "confidence": found.confidence,
         "probabilities": None if likely is None else likely.astype(_PROBABILITIES).tobytes(),
-        "lead": found.lead.astype(_VECTOR).tobytes() if found.lead.any() else None,
+        "lead": found.lead,
     }
 
 

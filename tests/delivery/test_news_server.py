@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from news_texts import MATCH, QUAKE, RATE
 
 from palate import catalog, database
-from palate.database import reading
-from palate.delivery import news_server
+from palate.database import reading, writing
+from palate.delivery import news_keeping, news_server
 from palate.live import Live
 
 CATEGORIES = ["any", "society", "economy", "technology", "sports", "entertainment", "science", "other"]
@@ -187,12 +188,38 @@ def test_one_data_folder_serves_both_the_threads_and_the_feed(tmp_path: Path) ->
         engine.dispose()
 
 
+def test_what_is_deleted_from_the_catalog_leaves_its_thread(tmp_path: Path) -> None:
+    with served(tmp_path) as (client, _):
+        for name in ("1.html", "2.html"):
+            client.put(name, NEWS[name])
+        client.wait_for(lambda: client.stories("en") == [["1.html", "2.html"]])
+        engine = database.connect(None, tmp_path)
+        with writing(engine) as connection:
+            catalog.delete(connection, "2.html", datetime.now(UTC))
+        client.wait_for(lambda: client.stories("en") == [["1.html"]])
+        assert client.delete("2.html") == 404
+        assert client.put("2.html", NEWS["2.html"]) == 201
+        client.wait_for(lambda: client.stories("en") == [["1.html", "2.html"]])
+        engine.dispose()
+
+
+def test_what_an_older_version_kept_is_read_anew(tmp_path: Path) -> None:
+    with served(tmp_path) as (client, _):
+        client.put("1.html", NEWS["1.html"])
+    engine = database.connect(None, tmp_path)
+    before = news_keeping.load(engine)
+    with writing(engine) as connection:
+        connection.execute(sa.update(database.news_documents).values(vector=b"of another version"))
+    assert news_keeping.load(engine) == before
+    engine.dispose()
+
+
 def test_a_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
     with served(tmp_path):
         program = [sys.executable, "-m", "palate.tgnews", "server", "1", "--data", str(tmp_path)]
         second = subprocess.run(program, capture_output=True, timeout=60, check=False)
         assert second.returncode == 1
-        assert b"already running" in second.stderr
+        assert b"`tgnews server` is already running" in second.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,14 @@ PARAMS = ClusteringParams(similarity=0.5, duplicate=0.9, window_hours=24, span_h
 
 
 def documents(
-    vectors: NDArray[np.floating], *, sources: list[int] | None = None, hours: list[float] | None = None, start: int = 1
+    vectors: NDArray[np.floating],
+    *,
+    sources: list[int] | None = None,
+    hours: list[float] | None = None,
+    keywords: list[list[int]] | None = None,
+    start: int = 1,
 ) -> Documents:
-    """Each of a source of its own and all of one time, if nothing else is said; keys count from `start`."""
+    """Each of a source of its own, all of one time and with one keyword, if nothing else is said; keys count from `start`."""
     count = len(vectors)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return Documents(
@@ -29,6 +34,7 @@ def documents(
         (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float16),
         np.array(range(count) if sources is None else sources, np.int64),
         (np.array([0.0] * count if hours is None else hours) * HOUR).astype(np.int64),
+        np.array([[7]] * count if keywords is None else keywords, np.uint16).reshape(count, -1 if count else 1),
     )
 
 
@@ -79,6 +85,31 @@ def test_two_documents_of_one_source_do_not_part_the_story_of_others() -> None:
     many = documents(plane(0, 5, 10, 15, 20, 25), sources=[1, 2, 3, 9, 4, 9])
     alike = msgspec.structs.replace(PARAMS, duplicate=0.995)
     assert groups(cluster(many, alike)) == {frozenset({1, 2, 3, 4, 5}), frozenset({6})}
+
+
+def test_documents_without_a_common_keyword_do_not_meet() -> None:
+    apart = documents(plane(0, 1, 2), keywords=[[3, 5], [5, 9], [8, 8]])
+    assert groups(cluster(apart, PARAMS)) == {frozenset({1, 2}), frozenset({3})}
+
+
+@given(st.data())
+def test_the_pairs_are_the_same_by_words_and_by_comparing_all(data: st.DataObject) -> None:
+    """Few ask and many do, words that few have and words that many have, blocks that are full and that aren't."""
+    world = data.draw(worlds())
+    placed = neighbours.place(world)
+    new = np.array(data.draw(st.lists(st.booleans(), min_size=len(world), max_size=len(world))))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_BLOCK", "_WIDTH", "_SLAB", "_FEW"):
+            patch.setattr(neighbours, name, data.draw(st.integers(1, 9)))
+        found = []
+        for least in (0, 1000):
+            patch.setattr(neighbours, "_MANY", least)
+            patch.setattr(neighbours, "_LARGE", least)
+            found.append(
+                sorted(zip(*(column.tolist() for column in neighbours.near(placed, new, PARAMS)), strict=True))
+            )
+    assert found[0] == found[1]
+    assert len(set(found[0])) == len(found[0])
 
 
 def test_documents_far_apart_in_time_do_not_meet() -> None:
@@ -135,7 +166,7 @@ def test_a_known_key_takes_the_place_of_the_old_document() -> None:
 def test_a_key_stands_once() -> None:
     one = documents(plane(0, 1))
     with pytest.raises(AssertionError, match="a key stands for one document"):
-        cluster(Documents(np.array([1, 1]), one.vectors, one.sources, one.times), PARAMS)
+        cluster(Documents(np.array([1, 1]), one.vectors, one.sources, one.times, one.keywords), PARAMS)
 
 
 @st.composite
@@ -147,12 +178,14 @@ def worlds(draw: st.DrawFn) -> Documents:
     noise = draw(st.sampled_from([0.0, 0.5, 0.9, 1.2]))
     vectors = topics[rng.integers(len(topics), size=count)] + noise * rng.normal(size=(count, LENGTH))
     hours = rng.integers(draw(st.integers(1, 200)), size=count)
-    found = documents(vectors, sources=rng.integers(8, size=count).tolist(), hours=hours.tolist())
+    keywords = np.sort(rng.integers(draw(st.integers(1, 30)), size=(count, 3)), axis=1).tolist()
+    sources = rng.integers(8, size=count).tolist()
+    found = documents(vectors, sources=sources, hours=hours.tolist(), keywords=keywords)
     return chosen(found, rng.permutation(count))
 
 
 def chosen(of: Documents, rows: NDArray[np.int64] | list[int]) -> Documents:
-    return Documents(of.keys[rows], of.vectors[rows], of.sources[rows], of.times[rows])
+    return Documents(of.keys[rows], of.vectors[rows], of.sources[rows], of.times[rows], of.keywords[rows])
 
 
 def same(one: Stories, other: Stories) -> None:
@@ -223,7 +256,8 @@ def hanging_together(
     one_source = placed.sources[:, None] == placed.sources[None, :]
     least = np.where(one_source, params.duplicate, params.similarity) * SCALE**2
     near = np.abs(placed.times[:, None] - placed.times[None, :]) <= params.window
-    reached = (products >= least) & near | np.eye(len(placed), dtype=np.bool_)
+    shared = (placed.keywords[:, None, :, None] == placed.keywords[None, :, None, :]).any(axis=(2, 3))
+    reached = (products >= least) & near & shared | np.eye(len(placed), dtype=np.bool_)
     for _ in range(6):  # each doubles the length of the chains
         reached = (reached.astype(np.float32) @ reached.astype(np.float32)) > 0
     return np.asarray(reached)

@@ -116,7 +116,9 @@ def test_closeness_is_the_mean_cosine_with_the_others() -> None:
     axes = np.linalg.qr(np.random.default_rng(1).normal(size=(LENGTH, 3)))[0].T
     angles = np.radians([0, 20, 50])
     vectors = np.vstack((np.outer(np.cos(angles), axes[0]) + np.outer(np.sin(angles), axes[1]), axes[2]))
-    four = Documents(np.arange(4), vectors.astype(np.float16), np.arange(4), np.zeros(4, np.int64))
+    four = Documents(
+        np.arange(4), vectors.astype(np.float16), np.arange(4), np.zeros(4, np.int64), np.zeros((4, 1), np.uint16)
+    )
     stories = cluster(four, ClusteringParams(similarity=0.6))
     assert len(set(stories.labels.tolist())) == 2
     cosines = {(0, 1): np.cos(np.radians(20)), (0, 2): np.cos(np.radians(50)), (1, 2): np.cos(np.radians(30))}

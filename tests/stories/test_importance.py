@@ -29,6 +29,7 @@ def told(*documents: tuple[int, int, float]) -> Stories:
         np.zeros((len(keys), LENGTH), np.int8),
         np.array([source for _, source, _ in ordered], np.int64),
         np.array([hour * HOUR for _, _, hour in ordered], np.int64),
+        np.zeros((len(keys), 0), np.uint16),
     )
     none = np.zeros(0, np.int64)
     return Stories(ClusteringParams(), placed, Pairs(none, none, none.astype(np.int32)), labels, labels)

@@ -26,7 +26,7 @@ def test_a_text_gets_its_language_its_classes_and_its_vector() -> None:
     assert english.probabilities is not None
     np.testing.assert_array_equal(english.probabilities, category.classify([SPORTS], "en")[0])
     np.testing.assert_array_equal(english.vector, embedding.embed([SPORTS])[0])
-    np.testing.assert_array_equal(english.lead, embedding.embed([SPORTS], embedding.LEAD)[0])
+    assert english.lead == embedding.packed(embedding.leads([SPORTS]))[0]
     assert german.probabilities is None  # there is no model of it
     assert german.category is None
     assert german.vector.any()

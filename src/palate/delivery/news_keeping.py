@@ -22,8 +22,10 @@ from palate.database import reading, writing
 from palate.delivery.news_reading import Article, ReadingProcess
 from palate.domain import Item, to_milliseconds
 from palate.errors import DatabaseError, NotDurable, Overloaded, ProcessDied
-from palate.news import Document
+from palate.news import TEXT_LIMIT, Document
 from palate.sources.article_page import host
+from palate.text.cleaning import to_plain
+from palate.text.embedding import PACKED, leads, packed
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Kept(NamedTuple):
     time: int
     """That time, milliseconds since 1970."""
     vector: bytes
-    """float16, of its lead."""
+    """Of its beginning, as `embedding` packs it."""
     expires: int
     """Milliseconds since 1970, on the clock of the documents."""
 
@@ -86,7 +88,27 @@ def load(engine: sa.Engine) -> dict[str, Kept]:
     with reading(engine) as connection:
         rows = connection.execute(sa.select(table).where(~deleted).order_by(table.c.key))
         decoded = ((row, _DECODER.decode(row.document)) for row in rows)
-        return {row.name: Kept(row.key, one, _time(one), row.vector, row.expires) for row, one in decoded}
+        found = {row.name: Kept(row.key, one, _time(one), row.vector, row.expires) for row, one in decoded}
+        return found | _read_anew(connection, {name: one for name, one in found.items() if len(one.vector) != PACKED})
+
+
+def deleted(engine: sa.Engine, since: datetime) -> list[int]:
+    """Keys of the documents whose items were deleted by other ways at this time or later."""
+    table, items = database.news_documents, database.items
+    query = sa.select(table.c.key).join(items, items.c.id == table.c.name)
+    with reading(engine) as connection:
+        query = query.where(items.c.state == "deleted", items.c.updated >= to_milliseconds(since))
+        return list(connection.scalars(query))
+
+
+def _read_anew(connection: sa.Connection, old: Mapping[str, Kept]) -> dict[str, Kept]:
+    """Those that an older version has kept, from the texts of their items."""
+    items, texts = database.items, dict[str, str]()
+    for chunk in identities.chunks(sorted(old)):
+        for row in connection.execute(sa.select(items.c.id, items.c.text).where(items.c.id.in_(chunk))):
+            texts[row.id] = to_plain(row.text or "")[:TEXT_LIMIT]
+    made = packed(leads((one.document.title, texts.get(name, "")) for name, one in old.items()))
+    return {name: one._replace(vector=vector) for (name, one), vector in zip(old.items(), made, strict=True)}
 
 
 _DECODER = msgspec.msgpack.Decoder(Document)

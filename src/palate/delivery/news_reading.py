@@ -27,7 +27,7 @@ class Article(msgspec.Struct, frozen=True, array_like=True):
     document: Document | None = None
     """None where there is no article."""
     vector: bytes = b""
-    """float16, of its lead; empty for what is no news."""
+    """Of its beginning, as `embedding` packs it; empty for what is no news."""
     text: str = ""
     """Plain."""
     url: str | None = None
@@ -83,11 +83,10 @@ def understood(pages: Sequence[tuple[str, bytes]]) -> list[Article]:
     texts = [(page.title or "", page.text[:TEXT_LIMIT]) for page in read_pages]
     documents = with_classes(documents, texts)
     news = [place for place, document in enumerate(documents) if is_news(document)]
-    vectors = dict(zip(news, embedding.embed([texts[place] for place in news], embedding.LEAD), strict=True))
+    leads = dict(zip(news, embedding.packed(embedding.leads(texts[place] for place in news)), strict=True))
     articles = [Article(reason=page if isinstance(page, str) else "") for page in found]
     for row, (place, page) in enumerate(zip(places, read_pages, strict=True)):
-        vector = vectors[row].tobytes() if row in vectors else b""
-        articles[place] = Article(documents[row], vector, page.text, page.url)
+        articles[place] = Article(documents[row], leads.get(row, b""), page.text, page.url)
     return articles
 
 

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -26,7 +27,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palate import database
-from palate.delivery.news_keeping import Change, Keeping, Kept, load
+from palate.delivery.news_keeping import Change, Keeping, Kept, deleted, load
 from palate.delivery.news_reading import ReadingProcess
 from palate.delivery.news_threads import ANY, Following, State
 from palate.delivery.security import from_another_site, host_allowed
@@ -50,6 +51,10 @@ KEEP_ALIVE = 60
 PERIODS = range(300, 2_592_001)
 PAUSE = 0.3
 """Seconds between two passes over the stories, at least; and no less than the last one took."""
+LOOK = timedelta(seconds=1)
+"""Between two looks at what others have deleted from the catalog; so often, at most."""
+OVERLAP = timedelta(seconds=60)
+"""How far before the last look we look again: a transaction becomes visible later than the times it wrote."""
 REST = 1.0
 """Seconds without a change after which all is weighed anew."""
 SWITCH = 0.0005
@@ -83,6 +88,7 @@ class Newsroom:
         self._changes: dict[int, Kept | None] = {}
         self._arrived = threading.Condition()
         self._stopped = False
+        self._looked = datetime.now(UTC)
         self.keeping: Keeping | None = None
         """None while it is loading."""
         self._thread = threading.Thread(target=self._run, name="threads", daemon=True)
@@ -134,7 +140,19 @@ class Newsroom:
                 self._take_away(expired)
             else:
                 self._following.settle()
+            self._take_away(self._deleted())
             time.sleep(max(PAUSE, time.monotonic() - started))
+
+    def _deleted(self) -> list[Kept]:
+        """What somebody else has deleted from the catalog in the meantime."""
+        now = datetime.now(UTC)
+        if now - self._looked < LOOK:
+            return []
+        with suppress(DatabaseError):  # busy or full: the next look reaches back as far
+            gone = deleted(self._engine, self._looked - OVERLAP)
+            self._looked = now
+            return self._following.kept(gone)
+        return []
 
     def _take_away(self, expired: list[Kept]) -> None:
         assert self.keeping is not None, "only what was kept expires"

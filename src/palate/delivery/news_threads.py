@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -168,6 +168,10 @@ class Following:
             self._tell(changed)
         return expired
 
+    def kept(self, keys: Iterable[int]) -> list[Kept]:
+        """The documents of these keys that are there."""
+        return [self._kept[key] for key in keys if key in self._kept]
+
     def settle(self) -> None:
         """Weigh the sources and tell all stories anew, so that nothing depends on what came in which order."""
         if self._unsettled or not self._ranks:
@@ -245,12 +249,13 @@ class Following:
 
 
 def _documents(kept: Sequence[Kept]) -> Documents:
-    vectors = np.frombuffer(b"".join(one.vector for one in kept), np.float16)
+    leads = embedding.unpacked([one.vector for one in kept])
     return Documents(
         np.array([one.key for one in kept], np.int64),
-        vectors.reshape(-1, embedding.LENGTH),
+        leads.vectors,
         np.array([_number(one.document.source) for one in kept], np.int64),
         np.array([one.time for one in kept], np.int64),
+        leads.keywords,
     )
 
 

@@ -1,4 +1,7 @@
-"""Which documents are near each other: pairs of similar vectors within a window of time, found by products of blocks.
+"""Which documents are near each other: pairs of similar vectors within a window of time that share a word that says much.
+
+Whoever shares no such word is hardly ever similar, so documents are compared word by word: work grows with how many share one,
+not with all there are. What is a pair depends on its two documents alone, whatever else there is, and however it was found.
 
 Vectors are rounded to whole numbers first. Sums of their products stay below 2**24, so float32 holds them exactly: a similarity
 is the same number on every machine, in every order, in one product of matrices or alone, and so is all that is decided by it.
@@ -6,7 +9,7 @@ is the same number on every machine, in every order, in one product of matrices 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, NamedTuple
 
@@ -22,6 +25,9 @@ LENGTH = 256
 
 _BLOCK = 512
 _WIDTH = 4096  # documents that a block is compared with at one time
+_MANY, _LARGE = 512, 16_384  # asking documents, and documents in all, from which on it pays to sort all by their words
+_SLAB = 32_768  # documents whose words are sorted at one time, with those of the window around them
+_FEW = 12  # documents with a word up to which pairs by themselves are faster than products of blocks
 _HOUR = 3_600_000
 
 
@@ -62,6 +68,8 @@ class Documents:
     sources: NDArray[np.int64]
     times: NDArray[np.int64]
     """Milliseconds since 1970."""
+    keywords: NDArray[np.uint16]
+    """(n, k) numbers of the words that say most of each, ascending; those that repeat count once."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -76,6 +84,7 @@ class Placed:
     """(n, LENGTH) the vectors as whole numbers."""
     sources: NDArray[np.int64]
     times: NDArray[np.int64]
+    keywords: NDArray[np.uint16]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -109,7 +118,8 @@ def place(documents: Documents) -> Placed:
         rows = order[start : start + _BLOCK]
         scaled = documents.vectors[rows].astype(np.float32) * SCALE
         codes[start : start + _BLOCK] = np.clip(np.rint(scaled), -127, 127)
-    return Placed(documents.keys[order], codes, documents.sources[order], documents.times[order])
+    sources, times, keywords = documents.sources[order], documents.times[order], documents.keywords[order]
+    return Placed(documents.keys[order], codes, sources, times, keywords)
 
 
 def joined(one: Placed, other: Placed) -> tuple[Placed, NDArray[np.int64], NDArray[np.int64]]:
@@ -122,21 +132,112 @@ def joined(one: Placed, other: Placed) -> tuple[Placed, NDArray[np.int64], NDArr
 
 
 def near(placed: Placed, new: NDArray[np.bool_], params: ClusteringParams) -> Pairs:
-    """The pairs with at least one `new` document that are similar enough, near enough in time, and not of one source.
+    """The pairs with a `new` document that are similar enough, share a keyword, are near in time and not of one source.
 
     Of one source they are a pair too where they are nearly the same text. Each pair stands once.
     """
     asking = np.flatnonzero(new)
+    is_large = len(asking) >= _MANY and len(placed) >= _LARGE
+    step, find = (_SLAB, _near_by_words) if is_large else (_BLOCK, _near_all)
     found = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))]
-    for start in range(0, len(asking), _BLOCK):
-        rows = asking[start : start + _BLOCK]
+    for start in range(0, len(asking), step):
+        rows = asking[start : start + step]
         low = int(np.searchsorted(placed.times, placed.times[rows[0]] - params.window))
         high = int(np.searchsorted(placed.times, placed.times[rows[-1]] + params.window, side="right"))
         if new[low:high].all():
             high = int(rows[-1]) + 1  # whoever is later asks for itself
-        for column in range(low, high, _WIDTH):
-            found.append(_near_block(placed, new, rows, np.arange(column, min(column + _WIDTH, high)), params))
+        found += find(placed, new, rows, range(low, high), params)
     return together(found)
+
+
+def _near_all(
+    placed: Placed, new: NDArray[np.bool_], asking: NDArray[np.int64], within: range, params: ClusteringParams
+) -> Iterator[Pairs]:
+    """Each compared with all: to sort the words of all would take longer."""
+    for column in range(within.start, within.stop, _WIDTH):
+        asked = np.arange(column, min(column + _WIDTH, within.stop))
+        pairs = _near_block(placed, new, asking, asked, params)
+        yield chosen(pairs, _share_keyword(placed.keywords[pairs.first], placed.keywords[pairs.second]))
+
+
+def _near_by_words(
+    placed: Placed, new: NDArray[np.bool_], asking: NDArray[np.int64], within: range, params: ClusteringParams
+) -> Iterator[Pairs]:
+    """Each compared with those that share a keyword, word by word."""
+    asks = np.zeros(len(within), np.bool_)
+    asks[asking - within.start] = True
+    words, rows = _by_word(placed, within)
+    starts = np.flatnonzero(np.diff(words, prepend=-1))
+    sizes = np.diff(starts, append=len(words))
+    few = np.repeat(sizes <= _FEW, sizes)
+    parts = [_near_few(placed, new, asks, words[few], rows[few], within, params)]
+    for start, size in zip(starts[sizes > _FEW].tolist(), sizes[sizes > _FEW].tolist(), strict=True):
+        parts.append(_near_word(placed, new, asks, rows[start : start + size], within, params))
+    pairs = together(parts)
+    _, once = np.unique(pairs.first * len(placed) + pairs.second, return_index=True)
+    yield chosen(pairs, once)
+
+
+def _by_word(placed: Placed, within: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Words in ascending order, and of each the rows that have it, ascending too."""
+    keywords = placed.keywords[within.start : within.stop]
+    first = np.ones(keywords.shape, np.bool_)
+    first[:, 1:] = keywords[:, 1:] != keywords[:, :-1]
+    words = keywords[first]
+    order = np.argsort(words, kind="stable")
+    return words[order].astype(np.int64), np.nonzero(first)[0][order] + within.start
+
+
+def _near_few(
+    placed: Placed,
+    new: NDArray[np.bool_],
+    asks: NDArray[np.bool_],
+    words: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    within: range,
+    params: ClusteringParams,
+) -> Pairs:
+    """The pairs by words that few share: each pair by itself."""
+    found = [Pairs(rows[:0], rows[:0], np.zeros(0, np.int32))]
+    for step in range(1, _FEW):
+        places = np.flatnonzero(words[step:] == words[:-step])
+        one, other = rows[places + step], rows[places]
+        wanted = placed.times[one] - placed.times[other] <= params.window
+        wanted &= asks[one - within.start] | (asks[other - within.start] & ~new[one])
+        one, other = one[wanted], other[wanted]
+        for start in range(0, len(one), _WIDTH):
+            pair = slice(start, start + _WIDTH)
+            codes, others = (placed.codes[ends[pair]].astype(np.float32) for ends in (one, other))
+            found.append(_kept(placed, one[pair], other[pair], np.einsum("ij,ij->i", codes, others), params))
+    return together(found)
+
+
+def _near_word(
+    placed: Placed,
+    new: NDArray[np.bool_],
+    asks: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    within: range,
+    params: ClusteringParams,
+) -> Pairs:
+    """The pairs of the documents that share a word."""
+    asking = rows[asks[rows - within.start]]
+    found = [Pairs(rows[:0], rows[:0], np.zeros(0, np.int32))]
+    times = placed.times[rows]
+    for start in range(0, len(asking), _BLOCK):
+        block = asking[start : start + _BLOCK]
+        low = int(np.searchsorted(times, placed.times[block[0]] - params.window))
+        high = int(np.searchsorted(times, placed.times[block[-1]] + params.window, side="right"))
+        for column in range(low, high, _WIDTH):
+            found.append(_near_block(placed, new, block, rows[column : min(column + _WIDTH, high)], params))
+    return together(found)
+
+
+def _share_keyword(keywords: NDArray[np.uint16], others: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    shares = np.zeros(len(keywords), np.bool_)
+    for word in keywords.T:
+        shares |= (others == word[:, np.newaxis]).any(axis=1)
+    return shares
 
 
 def _near_block(
@@ -146,25 +247,26 @@ def _near_block(
     asked: NDArray[np.int64],
     params: ClusteringParams,
 ) -> Pairs:
-    products = products_of(placed.codes[asking], placed.codes[asked[0] : asked[-1] + 1])
+    products = products_of(placed.codes[asking], placed.codes[asked])
     places = np.flatnonzero(products >= params.similarity * SCALE**2)
     rows, others, values = asking[places // len(asked)], asked[places % len(asked)], products.ravel()[places]
     once = (others < rows) | ((others > rows) & ~new[others])
-    kept = once & _allowed(placed, rows, others, values, params)
-    rows, others = rows[kept], others[kept]
-    return Pairs(np.minimum(rows, others), np.maximum(rows, others), values[kept].astype(np.int32))
+    return _kept(placed, rows[once], others[once], values[once], params)
 
 
-def _allowed(
+def _kept(
     placed: Placed,
     rows: NDArray[np.int64],
     others: NDArray[np.int64],
     products: NDArray[np.float32],
     params: ClusteringParams,
-) -> NDArray[np.bool_]:
-    in_window = np.abs(placed.times[rows] - placed.times[others]) <= params.window
+) -> Pairs:
+    """Those that are pairs."""
     different = placed.sources[rows] != placed.sources[others]
-    return np.asarray(in_window & (different | (products >= params.duplicate * SCALE**2)))
+    kept = (products >= params.similarity * SCALE**2) & (different | (products >= params.duplicate * SCALE**2))
+    kept &= np.abs(placed.times[rows] - placed.times[others]) <= params.window
+    rows, others = rows[kept], others[kept]
+    return Pairs(np.minimum(rows, others), np.maximum(rows, others), products[kept].astype(np.int32))
 
 
 def products_of(codes: NDArray[np.int8], others: NDArray[np.int8]) -> NDArray[np.float32]:

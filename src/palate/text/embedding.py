@@ -33,6 +33,13 @@ TITLE_LIMIT = 500
 BATCH = 256
 """Texts whose words are found at one time."""
 
+KEYWORDS = 16
+"""Words of a text that weigh most, kept beside the vector of its lead."""
+
+_HALVES, _NUMBERS = np.dtype("<f2"), np.dtype("<u2")
+PACKED = LENGTH * _HALVES.itemsize + KEYWORDS * _NUMBERS.itemsize
+"""Bytes of a packed lead."""
+
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
 _FACTORS = np.array([pow(0x9E3779B1, power, 1 << 32) for power in range(1, STEM + 1)], np.uint32)
 
@@ -65,6 +72,15 @@ class Words(NamedTuple):
     """ln(1 + how often), with those of the title counted several times."""
 
 
+class Leads(NamedTuple):
+    """What tells the events of n texts."""
+
+    vectors: NDArray[np.float16]
+    """(n, LENGTH) as `embed` makes them of their leads."""
+    keywords: NDArray[np.uint16]
+    """(n, KEYWORDS) buckets of the words that weigh most in each, ascending; of a text with fewer words its least again."""
+
+
 def embed(texts: Iterable[tuple[str, str]], reading: Reading = WHOLE) -> NDArray[np.float16]:
     """(n, LENGTH) a vector of length 1 for each (title, plain text); zero where there is no word.
 
@@ -75,6 +91,32 @@ def embed(texts: Iterable[tuple[str, str]], reading: Reading = WHOLE) -> NDArray
     while batch := list(islice(rest, BATCH)):
         parts.append(_projected(words(batch, reading), weights))
     return np.concatenate(parts)
+
+
+def leads(texts: Iterable[tuple[str, str]]) -> Leads:
+    """Vector and keywords of each (title, plain text); zero where there is no word."""
+    rest, vectors, keywords = iter(texts), [np.zeros((0, LENGTH), np.float16)], [np.zeros((0, KEYWORDS), np.uint16)]
+    while batch := list(islice(rest, BATCH)):
+        found = words(batch, LEAD)
+        vectors.append(_projected(found, _weights()))
+        keywords.append(_keywords(found, _weights()))
+    return Leads(np.concatenate(vectors), np.concatenate(keywords))
+
+
+def packed(found: Leads) -> list[bytes]:
+    """Of each text PACKED bytes."""
+    pairs = zip(found.vectors.astype(_HALVES), found.keywords.astype(_NUMBERS), strict=True)
+    return [vector.tobytes() + keywords.tobytes() for vector, keywords in pairs]
+
+
+def unpacked(rows: Sequence[bytes]) -> Leads:
+    """The leads of texts that were packed."""
+    content = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, PACKED)
+    vectors, keywords = np.split(content, [LENGTH * _HALVES.itemsize], axis=1)
+    return Leads(
+        np.ascontiguousarray(vectors).view(_HALVES).astype(np.float16, copy=False),
+        np.ascontiguousarray(keywords).view(_NUMBERS).astype(np.uint16, copy=False),
+    )
 
 
 def words(texts: Sequence[tuple[str, str]], reading: Reading = WHOLE) -> Words:
@@ -140,6 +182,18 @@ def _projected(found: Words, weights: NDArray[np.float32]) -> NDArray[np.float16
         vectors[row] = 2 * (weighted[start:end] @ ones.astype(np.float32)) - weighted[start:end].sum()
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float16)
+
+
+def _keywords(found: Words, weights: NDArray[np.float32]) -> NDArray[np.uint16]:
+    weighted = found.counts * weights[found.buckets]
+    keywords = np.zeros((len(found.offsets) - 1, KEYWORDS), np.uint16)
+    for row, (start, end) in enumerate(pairwise(found.offsets.tolist())):
+        if start < end:
+            heaviest = np.argsort(-weighted[start:end], kind="stable")[:KEYWORDS]
+            own = np.sort(found.buckets[start:end][heaviest])
+            keywords[row] = own[0]
+            keywords[row, -len(own) :] = own
+    return keywords
 
 
 @cache

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from palate.domain import Understanding
 from palate.text import category, embedding, language
 
-VERSION = 1000 * embedding.VERSION + 1
+VERSION = 1000 * embedding.VERSION + 2
 """Of what `understand` says: raised with the models of languages and classes, and with that of vectors."""
 
 TEXT_LIMIT = 20_000
@@ -29,8 +29,8 @@ def understand(texts: Sequence[tuple[str, str]], said: Sequence[str | None]) -> 
     told = [language.detect(*text) if code is None else None for text, code in zip(texts, said, strict=True)]
     languages = [code if one is None else _likely(one) for code, one in zip(said, told, strict=True)]
     classes = _classes(texts, languages)
-    vectors, leads = embedding.embed(texts, embedding.WHOLE), embedding.embed(texts, embedding.LEAD)
-    return [_understanding(*parts) for parts in zip(languages, told, classes, vectors, leads, strict=True)]
+    vectors, leads = embedding.embed(texts, embedding.WHOLE), embedding.leads(texts)
+    return [_understanding(*parts) for parts in zip(languages, told, classes, vectors, _packed(leads), strict=True)]
 
 
 def _understanding(
@@ -38,7 +38,7 @@ def _understanding(
     told: language.Language | None,
     classes: NDArray[np.float32] | None,
     vector: NDArray[np.float16],
-    lead: NDArray[np.float16],
+    lead: bytes | None,
 ) -> Understanding:
     return Understanding(
         language=code,
@@ -49,6 +49,11 @@ def _understanding(
         vector=vector,
         lead=lead,
     )
+
+
+def _packed(leads: embedding.Leads) -> list[bytes | None]:
+    rows = zip(embedding.packed(leads), leads.vectors, strict=True)
+    return [packed if vector.any() else None for packed, vector in rows]
 
 
 def _news(classes: NDArray[np.float32]) -> str | None:
