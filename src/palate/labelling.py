@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from palate import database, identities, labels
 from palate.agreement import Matrix, cohen_kappa, coincidences, krippendorff_alpha
 from palate.labels import ALONE, SKIPPED, VALUES, Answer, LabelParams, Question, Task
+from palate.text import embedding, understanding
 from palate.text.category import CLASSES, NOT_NEWS
 
 NEWEST = 2000
@@ -207,6 +209,8 @@ _LIVE = (
     .order_by(_ITEMS.c.key.desc())
 )
 
+_HAS_LEAD = _FOUND.c.lead.is_not(None) & (_FOUND.c.version == understanding.VERSION)
+
 
 def _texts(connection: sa.Connection, task: Task) -> list[Candidate]:
     """By the distance between the two likeliest answers."""
@@ -237,7 +241,7 @@ def _stories(connection: sa.Connection) -> list[Candidate]:
 def _pairs(connection: sa.Connection, similarity: float) -> list[Candidate]:
     """Pairs of one language within a day whose similarity is closest to the threshold."""
     query = _LIVE.join(_FOUND, _FOUND.c.item == _ITEMS.c.key).add_columns(_FOUND.c.lead)
-    rows = connection.execute(query.where(_FOUND.c.lead.is_not(None), _ITEMS.c.language.is_not(None)).limit(PAIRED))
+    rows = connection.execute(query.where(_HAS_LEAD, _ITEMS.c.language.is_not(None)).limit(PAIRED))
     groups: dict[str, list[sa.Row[tuple[object, ...]]]] = {}
     for row in rows:
         groups.setdefault(row.language, []).append(row)
@@ -245,7 +249,7 @@ def _pairs(connection: sa.Connection, similarity: float) -> list[Candidate]:
 
 
 def _borderline(rows: Sequence[sa.Row[tuple[object, ...]]], language: str, similarity: float) -> list[Candidate]:
-    vectors = np.array([np.frombuffer(row.lead, "<f2") for row in rows]).astype(np.float32)
+    vectors = _vectors(rows)
     times = np.array([row.received if row.published is None else row.published for row in rows], np.int64)
     sources = np.array([-row.key if row.source is None else row.source for row in rows], np.int64)
     distance = np.abs(vectors @ vectors.T - similarity)
@@ -267,8 +271,8 @@ def guessed(connection: sa.Connection, asked: Question) -> tuple[str, float] | N
     """What the models answer: the likeliest class with its probability, or of a pair its similarity. None: they don't know."""
     rows = {row.item: row for row in connection.execute(sa.select(_FOUND).where(_FOUND.c.item.in_(asked[1:])))}
     if asked.task == "story":
-        leads = [np.frombuffer(row.lead, "<f2").astype(np.float32) for row in rows.values() if row.lead is not None]
-        return ("same", float(leads[0] @ leads[1])) if len(leads) == 2 else None
+        told = [row for row in rows.values() if row.lead is not None and row.version == understanding.VERSION]
+        return ("same", float(np.prod(_vectors(told), axis=0).sum())) if len(told) == 2 else None
     row = rows.get(asked.item)
     if asked.task == "importance" or row is None or row.probabilities is None:
         return None
@@ -285,7 +289,7 @@ def nearest(connection: sa.Connection, item: int, limit: int, window: int) -> li
     Of its language, and no further from it in time than `window` milliseconds.
     """
     query = _LIVE.join(_FOUND, _FOUND.c.item == _ITEMS.c.key).add_columns(_FOUND.c.lead)
-    query = query.where(_FOUND.c.lead.is_not(None))
+    query = query.where(_HAS_LEAD)
     own = connection.execute(query.where(_ITEMS.c.key == item)).one_or_none()
     if own is None:
         return []
@@ -295,6 +299,10 @@ def nearest(connection: sa.Connection, item: int, limit: int, window: int) -> li
     rows = connection.execute(query.where(near).limit(NEWEST)).all()
     if not rows:
         return []
-    vectors = np.array([np.frombuffer(row.lead, "<f2") for row in rows]).astype(np.float32)
-    order = np.argsort(-(vectors @ np.frombuffer(own.lead, "<f2").astype(np.float32)), kind="stable")
+    order = np.argsort(-(_vectors(rows) @ _vectors([own])[0]), kind="stable")
     return [rows[place].key for place in order[:limit].tolist()]
+
+
+def _vectors(rows: Sequence[sa.Row[tuple[object, ...]]]) -> NDArray[np.float32]:
+    """(n, embedding.LENGTH) of the items' beginnings."""
+    return embedding.unpacked([row.lead for row in rows]).vectors.astype(np.float32)
