@@ -24,6 +24,7 @@ State = Literal["candidate", "wanted", "requested", "joined", "failed", "left", 
 CANDIDATES = 10_000
 """Candidates that are kept; those that were named least give way."""
 _TABLE = database.channels
+_COLUMNS = frozenset(_TABLE.c.keys())
 _MENTIONS = database.channel_mentions
 _MEMBERS = database.memberships
 _MAX_TITLE = 200
@@ -164,6 +165,17 @@ def list_channels(connection: sa.Connection, states: Sequence[State] | None = No
     """The channels in some states (None: in every state but candidate), in the order in which they were added."""
     within = _TABLE.c.state.in_(states) if states is not None else _TABLE.c.state != "candidate"
     return _select(connection, within)
+
+
+def list_wanted(connection: sa.Connection, now: datetime, limit: int | None) -> list[Channel]:
+    """Channels to be joined, in the order in which they should be: those whose account was lost, then those that never failed.
+
+    Those whose next try is later than `now` come last.
+    """
+    later = sa.case((_TABLE.c.next_try > to_milliseconds(now), 1), else_=0)
+    order = (later, _TABLE.c.urgent.desc(), _TABLE.c.failures, _TABLE.c.key)
+    query = sa.select(_TABLE).where(_TABLE.c.state == "wanted").order_by(*order).limit(limit)
+    return [_channel(row) for row in connection.execute(query)]
 
 
 def count(connection: sa.Connection) -> dict[str, int]:
@@ -328,7 +340,7 @@ def _select(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> l
 
 
 def _channel(row: sa.Row[Any]) -> Channel:
-    values = {column.name: getattr(row, column.name) for column in _TABLE.c}
+    values = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
     next_try = None if row.next_try is None else from_milliseconds(row.next_try)
     made = {"created": from_milliseconds(row.created), "next_try": next_try, "urgent": bool(row.urgent)}
     return Channel(**(values | made))

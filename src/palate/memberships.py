@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -101,6 +102,13 @@ def list_memberships(
     return [_membership(row) for row in connection.execute(query)]
 
 
+def list_known(connection: sa.Connection, channels: Sequence[int]) -> list[tuple[int, int]]:
+    """Account and channel, of these channels, wherever the one can name the other without looking it up."""
+    query = sa.select(_TABLE.c.account, _TABLE.c.channel).where(_TABLE.c.access_hash.is_not(None))
+    chunks = (query.where(_TABLE.c.channel.in_(chunk)) for chunk in identities.chunks(channels))
+    return [(row[0], row[1]) for chunk in chunks for row in connection.execute(chunk)]
+
+
 def count_joined(connection: sa.Connection) -> dict[int, int]:
     """Channels that each account is in, by the account's key."""
     query = sa.select(_TABLE.c.account, sa.func.count()).where(_TABLE.c.joined.is_not(None))
@@ -163,6 +171,28 @@ def list_attempts(
     if channel is not None:
         query = query.where(_ATTEMPTS.c.channel == channel)
     return [_attempt(row) for row in connection.execute(query)]
+
+
+def list_effective(
+    connection: sa.Connection, now: datetime, since: datetime, recent: timedelta, lasting: Sequence[str]
+) -> list[Attempt]:
+    """Of the attempts since then those that were `recent`ly made, whose pause lasts, or whose outcome is `lasting`; in order."""
+    time = to_milliseconds(now)
+    counts = sa.or_(
+        _ATTEMPTS.c.time >= to_milliseconds(now - recent),
+        _ATTEMPTS.c.outcome.in_(lasting),
+        _ATTEMPTS.c.time + _ATTEMPTS.c.pause * 1000 > time,
+    )
+    query = sa.select(_ATTEMPTS).where(_ATTEMPTS.c.time >= to_milliseconds(since), counts).order_by(_ATTEMPTS.c.key)
+    return [_attempt(row) for row in connection.execute(query)]
+
+
+def list_unknown(connection: sa.Connection) -> dict[int, int]:
+    """Channels whose last attempt has no outcome, with the account that made it."""
+    last = sa.select(sa.func.max(_ATTEMPTS.c.key)).group_by(_ATTEMPTS.c.channel)
+    query = sa.select(_ATTEMPTS.c.channel, _ATTEMPTS.c.account)
+    query = query.where(_ATTEMPTS.c.key.in_(last), _ATTEMPTS.c.outcome.is_(None))
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def count_attempts(connection: sa.Connection) -> dict[int, int]:

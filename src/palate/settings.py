@@ -37,6 +37,7 @@ from palate.models.implicit_als import ImplicitALSParams
 from palate.models.item_knn import ItemKnnParams
 from palate.models.popularity import PopularityParams
 from palate.sources.fetching import FetchParams
+from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
 from palate.train import TrainParams
 from palate.watching.rules import WatchParams
@@ -62,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The loop that reads sources."""
     telegram: TelegramParams = TelegramParams()
     """How Telegram is read."""
+    joining: JoiningParams = JoiningParams()
+    """How carefully channels are joined."""
     stories: StoryParams = StoryParams()
     """What makes stories of items, and their order."""
     labels: LabelParams = LabelParams()
