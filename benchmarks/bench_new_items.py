@@ -40,7 +40,7 @@ from palate.vocabulary import Vocabulary, vocabulary
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NEW_SHARE = 0.2
 READERS = 300
-RANKERS = ("ials", "itemknn", "ease", "blend")
+RANKERS = ("ials", "itemknn", "ease", "svd", "blend")
 PARTS = ("text", "source", "labels", "others")
 FACTORS = {"ials": {"factors": 32}}
 
@@ -153,19 +153,19 @@ def of_machine(world: World, votes: Interactions, new: NDArray[np.bool_], users:
     ways: Ways = {
         "popularity of the source": lambda: by_popularity(world, votes, new, len(users)),
         "fm: mean of the source": lambda: scores(model, users, *by_source(world, model, new)),
-        "**fm: content**": lambda: scored(world, votes, "fm", PARTS)[1][:, new],
-        "fm: content, without fields in the machine": lambda: scored(world, votes, "fm", PARTS, plain)[1][:, new],
+        "**fm: content**": lambda: scored(world, votes, "fm", PARTS)[1][0][:, new],
+        "fm: content, without fields in the machine": lambda: scored(world, votes, "fm", PARTS, plain)[1][0][:, new],
     }
     return ways | {f"fm: content without {part}": without(world, votes, new, part) for part in PARTS}
 
 
 def without(world: World, votes: Interactions, new: NDArray[np.bool_], part: str) -> Callable[[], NDArray[np.float32]]:
-    return lambda: scored(world, votes, "fm", tuple(other for other in PARTS if other != part))[1][:, new]
+    return lambda: scored(world, votes, "fm", tuple(other for other in PARTS if other != part))[1][0][:, new]
 
 
 def of_ranker(world: World, votes: Interactions, new: NDArray[np.bool_], users: NDArray[np.int64], name: str) -> Ways:
     """As serving scores what the model has learned nothing of; "its own": as a model that knows of content does itself."""
-    material, all_scores = scored(world, votes, name, PARTS)
+    material, (all_scores, explained) = scored(world, votes, name, PARTS)
     positives = np.bincount(votes.item[votes.weight > 0], minlength=len(new))
 
     def by_content(parts: tuple[str, ...]) -> NDArray[np.float32]:
@@ -173,7 +173,7 @@ def of_ranker(world: World, votes: Interactions, new: NDArray[np.bool_], users: 
         found = content_scores.fit(given, positives, material.content)
         assert found is not None, "Somebody took to something."
         stand = content_scores.values(found, content.taken(given, np.flatnonzero(new)))
-        return content_scores.scored(content_scores.told(found, all_scores.T), stand).T
+        return content_scores.scored(content_scores.told(found, explained.T), stand).T
 
     ways: Ways = {
         f"{name}: mean of the source": lambda: mean_of_source(world, all_scores, positives > 0, new),
@@ -189,13 +189,13 @@ def scored(
     name: str,
     parts: tuple[str, ...],
     params: msgspec.Struct | None = None,
-) -> tuple[Material, NDArray[np.float32]]:
-    """The scores (users, items) of a model that is given these parts of the contents."""
+) -> tuple[Material, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The scores (users, items) of a model that is given these parts of the contents, and what content explains of them."""
     items, users, entry = Vocabulary(np.arange(len(world.items))), vocabulary(votes.user), registry.entry(name)
     sources = ItemSources(items.keys, world.sources)
     material = Material(votes, users, items, NOW, sources, contents=with_parts(world.contents, parts))
     steered = params or msgspec.convert(FACTORS.get(name, {}), entry.params)
-    return material, np.array(entry.score_all(entry.fit(material, steered, 1), known(votes, users.keys, items)))
+    return material, entry.scores(entry.fit(material, steered, 1), known(votes, users.keys, items))
 
 
 def mean_of_source(

@@ -29,7 +29,7 @@ from palate.evaluation.evaluating import Conditions, Outcome, Plan
 from palate.evaluation.protocols import Split
 from palate.models import registry
 
-CHANCE = ("ials", "blend", "fm")
+CHANCE = ("ials", "svd", "blend", "fm")
 """Models of which a seed decides something."""
 IALS = {"epochs": 12, "l2": 0.007, "unobserved_weight": 0.3}
 MOVIELENS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,6 +59,16 @@ GOWALLA: dict[str, tuple[str, dict[str, Any]]] = {
     "itemknn": ("itemknn", WIDE),
     "itemknn, user_exponent 0.25": ("itemknn", WIDER),
     "ials, 256 factors": ("ials", SPARSE | {"factors": 256}),
+    "svd, 512 factors": ("svd", {"factors": 512}),
+    "blend of itemknn, svd (512)": (
+        "blend",
+        {
+            "members": ("itemknn", "svd"),
+            "by": "score",
+            "k": 20,
+            "settings": {"itemknn": WIDE, "svd": {"factors": 512}},
+        },
+    ),
     "blend of itemknn (0.25), ials (128)": (
         "blend",
         {

@@ -38,7 +38,7 @@ CARS = (
 )
 PARAMS = Params(train=TrainParams(min_held_out=10_000))
 ALS = ImplicitALSParams(factors=4, threads=1)
-MODELS: tuple[Name, ...] = ("fm", "ials", "itemknn", "ease", "blend")
+MODELS: tuple[Name, ...] = ("fm", "ials", "itemknn", "ease", "svd", "blend")
 
 
 def about(kind: tuple[str, ...], number: int, name: str) -> Item:
@@ -121,7 +121,7 @@ def test_what_the_text_says_is_what_tells_them_apart(engine: sa.Engine, data: Pa
         assert cat == pytest.approx(car, abs=1e-3)
 
 
-@pytest.mark.parametrize("model", ["ials", "itemknn", "ease"])
+@pytest.mark.parametrize("model", ["ials", "itemknn", "ease", "svd"])
 def test_the_reason_for_a_new_item_is_what_was_liked_and_is_alike(engine: sa.Engine, data: Path, model: Name) -> None:
     learned(engine, data, params_of(model))
     ingest.store_items(engine, [about(CATS, 23, "new-cat"), about(CARS, 23, "new-car")], NOW + timedelta(minutes=1))

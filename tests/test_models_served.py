@@ -21,6 +21,7 @@ from palate.models import stored
 from palate.models.blend import BlendParams
 from palate.models.implicit_als import ImplicitALSParams
 from palate.models.registry import MODELS, Name
+from palate.models.svd import SvdParams
 from palate.ranking import by_model
 from palate.train import Cycle, Params, TrainParams, find_due, run_cycle
 
@@ -38,6 +39,7 @@ def params(*models: Name) -> Params:
         train=TrainParams(models=models),
         served=models[-1],
         implicit_als=ALS,
+        svd=SvdParams(factors=2),
         blend=BlendParams(members=("itemknn", "ials"), settings={"ials": msgspec.to_builtins(ALS)}),
     )
 

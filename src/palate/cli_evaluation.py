@@ -47,7 +47,7 @@ Positive = Annotated[
 ]
 SplitOption = Annotated[str, typer.Option(help="time, user-time, leave-last-out, random or strong.")]
 Share = Annotated[float, typer.Option(help="Share of events, pairs or users that are asked for.", min=0.001, max=0.999)]
-Model = Annotated[str, typer.Option(help="popularity, fm, ials, itemknn, ease or blend.")]
+Model = Annotated[str, typer.Option(help="popularity, fm, ials, itemknn, ease, svd or blend.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A parameter as name=value; as often as needed.")]
 More = Annotated[list[str] | None, typer.Argument(metavar="[name=value]…", help="More parameters, as after --set.")]
 Wanted = Annotated[str, typer.Option("--metrics", help="Such as hr@10,ndcg@10,recall@20,map@10,rmse,auc.")]

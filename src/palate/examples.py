@@ -31,6 +31,7 @@ from palate.models.item_knn import ItemKnnParams
 from palate.models.material import Material
 from palate.models.popularity import PopularityParams
 from palate.models.registry import Name
+from palate.models.svd import SvdParams
 from palate.pairs import Pairs
 from palate.pool import POOL_LIMIT
 from palate.vocabulary import Vocabulary, vocabulary
@@ -52,6 +53,7 @@ SECTIONS: dict[str, str] = {
     "ials": "implicit_als",
     "itemknn": "item_knn",
     "ease": "ease",
+    "svd": "svd",
     "blend": "blend",
 }
 """The settings of each model by its name: the field of `Params`, and the section of the settings file."""
@@ -124,6 +126,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     implicit_als: ImplicitALSParams = ImplicitALSParams()
     item_knn: ItemKnnParams = ItemKnnParams()
     ease: EaseParams = EaseParams()
+    svd: SvdParams = SvdParams()
     blend: BlendParams = BlendParams()
     content: ContentParams = ContentParams()
     events: EventParams = EventParams()

@@ -36,6 +36,7 @@ from palate.models.factorization_machine import FactorizationMachineParams
 from palate.models.implicit_als import ImplicitALSParams
 from palate.models.item_knn import ItemKnnParams
 from palate.models.popularity import PopularityParams
+from palate.models.svd import SvdParams
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
@@ -79,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What people take to beside what they took to (`itemknn`)."""
     ease: EaseParams = EaseParams()
     """The same by a linear model of all items at once (`ease`)."""
+    svd: SvdParams = SvdParams()
+    """By the few directions in which tastes differ most (`svd`)."""
     blend: BlendParams = BlendParams()
     """Several of these, and the same over several stretches of history, mixed (`blend`)."""
     content: ContentParams = ContentParams()

@@ -109,12 +109,7 @@ class _Asked:
         for start in range(0, len(self.positives), size):
             rows = np.arange(start, min(start + size, len(self.positives)))
             held = matrix.taken(self.positives, rows), matrix.taken(self.verdicts, rows)
-            yield _Asked(of_people(self.known, rows), *held, self.popularity)
-
-
-def of_people(known: Known, rows: NDArray[np.int64]) -> Known:
-    """What is known of the people of these rows."""
-    return Known(known.users[rows], matrix.taken(known.weights, rows), matrix.taken(known.labels, rows))
+            yield _Asked(self.known.of(rows), *held, self.popularity)
 
 
 def _asked(examples: Examples, held: Mask, random: np.random.Generator) -> _Asked | None:

@@ -138,6 +138,34 @@ def check_refusals_push_down(case: Case) -> None:
     assert scores[:, 6].max() <= scores[:, :6].max(axis=1).min()
 
 
+def check_a_persons_newest_items_count_most_where_that_is_set(case: Case) -> None:
+    """Somebody took to even items, then to odd ones: that makes them one of the odd camp; in the other order of the even one."""
+    if "recent_items" not in case.params.__struct_fields__:
+        return
+    model, learned = replace(case, params=msgspec.structs.replace(case.params, recent_items=0.5)).fit(CAMPS)
+    mixed = told([(NEW, item, 1.0) for item in (2, 3, 4, 5, 6, 8)])
+    odd_last = np.array([0, 4, 1, 5, 2, 3]) * HOUR
+    entry = case.entry
+    arrays, header = entry.to_arrays(model), json.loads(json.dumps(entry.header(model)))
+    for which in (model, entry.from_arrays(arrays, header, learned.items)):
+        for time, camp in ((odd_last, 1), (-odd_last, 0)):
+            people = known(replace(mixed, time=time), np.array([NEW]), learned.items)
+            scores = case.scores(which, people)[0][9:]
+            own = learned.items.keys[9:] % 2 == camp
+            assert scores[own].mean() > scores[~own].mean()
+
+
+def check_parts_of_a_score_sum_to_it(case: Case) -> None:
+    if case.entry.contributions is None or "recent_items" not in case.params.__struct_fields__:
+        return
+    params = msgspec.structs.replace(case.params, recent_items=2.0)
+    model, learned = replace(case, params=params).fit(CAMPS)
+    person = known(CAMPS, learned.users.keys[[3]], learned.items)
+    wanted = np.arange(len(learned.items))
+    found = case.entry.contributions(model, person, wanted).sum(axis=1)
+    np.testing.assert_allclose(found, case.scores(model, person)[0], atol=0.003)
+
+
 def check_one_user_only(case: Case) -> None:
     data = told([(8, item, 1.0) for item in range(5)])
     model, learned = case.fit(data)

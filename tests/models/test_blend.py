@@ -206,6 +206,38 @@ def test_a_window_tells_what_is_newer_and_fading_weakens_what_is_older() -> None
     assert len(found.members) == 1
 
 
+def test_a_member_by_recency_is_the_same_model_with_a_shorter_memory() -> None:
+    params = BlendParams(members=("itemknn", "itemknn~3i"))
+    plain, recent = (
+        blend._member(name, material(DATA, NOW), params, 0, registry.entry).model for name in params.members
+    )
+    assert (plain.recent_items, recent.recent_items) == (None, 3)
+    assert plain.weights.values.tobytes() == recent.weights.values.tobytes()
+    for name in ("popularity~3i", "itemknn~0i"):
+        with pytest.raises(SettingsError, match=f"no {name}"):
+            blend.fit(material(DATA, NOW), BlendParams(members=(name,)), 0, registry.entry)
+
+
+def test_where_items_are_new_popularity_has_no_say_and_others_speak_by_score() -> None:
+    lookup = table(popularity=order, best=best)
+    people = known(DATA, np.array([0, 999]), ITEM_ROWS)
+    for way in ("rank", "score"):
+        fitted = mixed(lookup, "popularity", "best", by=way, halfway=4)
+        model = replace(
+            fitted, members=_all(lookup, "popularity", "best"), weights=np.array([[1, 0], [2, 1]], np.float32)
+        )
+        whole, explained = blend.scored(model, people)
+        np.testing.assert_array_equal(whole, blend.score_all(model, people))
+        np.testing.assert_array_equal(explained[1], whole[1])  # nothing is known of them: popularity alone
+        np.testing.assert_allclose(explained[0].mean(), whole[0].mean(), rtol=1e-4, atol=1e-5)
+        alike = np.corrcoef(explained[0], best(people)[0])[0, 1]
+        assert alike > 0.9999
+
+
+def _all(lookup: blend.Lookup, *names: str) -> tuple[blend.Member, ...]:
+    return tuple(blend._member(name, material(DATA, NOW), BlendParams(), 0, lookup) for name in names)
+
+
 def test_without_times_members_that_come_to_the_same_are_one() -> None:
     found = mixed(
         table(knows=knows), "knows", "knows~1d", "knows@3d", data=replace(DATA, time=np.zeros(len(DATA), np.int64))

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from palate import matrix
 from palate.models import als_content, content, content_scores, implicit_als
 from palate.models.content import ContentParams, Contents, nothing_known
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
+from palate.models.material import Known
 from palate.vocabulary import Vocabulary
 
 PARAMS = ContentParams(l2_text=2.0, l2_source=2.0, l2_label=2.0, l2_others=2.0, l2_scores=2.0, trust=5.0)
@@ -82,8 +84,10 @@ def test_als_mixes_contributions_as_if_they_were_multiplied() -> None:
     )
     met, weights = np.array([3, 8, 20]), np.array([1, -1, 2], np.float32)
     rows, mixes = np.array([0, 3, 11, 29]), rng.normal(size=(2, 4)).astype(np.float32)
+    told = matrix.sparse(0 * met, met, weights, (1, 30))
+    person = Known(np.zeros(1, np.int64), told, told)
     multiplied = mixes @ implicit_als.contributions(model, met, weights, rows)
-    np.testing.assert_allclose(als_content.mixed_contributions(model, met, weights, rows, mixes), multiplied, atol=1e-5)
+    np.testing.assert_allclose(als_content.mixed_contributions(model, person, rows, mixes), multiplied, atol=1e-5)
 
 
 def test_an_item_of_which_nothing_is_known_has_the_mean_score() -> None:

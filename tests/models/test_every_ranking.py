@@ -15,6 +15,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fm": {"factors": 4, "l2_users": 0.1, "l2_items": 0.1, "initial_scale": 0.2, "learning_rate": 0.5},
     "ials": {"factors": 4, "epochs": 6},
     "ease": {"l2": 5},
+    "svd": {"factors": 2},
     "blend": {
         "members": ["popularity~1d", "itemknn", "ials"],
         "settings": {"ials": {"factors": 4, "epochs": 4}},

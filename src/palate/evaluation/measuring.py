@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from palate import metrics
 from palate.errors import PalateError
-from palate.evaluation import lists, ranking
+from palate.evaluation import lists
 from palate.evaluation.lists import Catalogue
 from palate.evaluation.ranking import Questions, Ranked
 from palate.metrics import Finish, Values, mean_of
@@ -179,7 +179,7 @@ def measure(
     done = 0
     for block in ranked:
         rows = slice(block.first, block.first + len(block.total))
-        own = ranking.known_of(questions.known, np.arange(rows.start, rows.stop))
+        own = questions.known.of(np.arange(rows.start, rows.stop))
         for metric in wanted:
             if metric.name in values:
                 values[metric.name][rows] = _of_block(metric, block, own, catalogue)

@@ -149,7 +149,7 @@ def _told(ranked: Ranked, progress: Callable[[int], None]) -> Ranked:
 def _block(score_all: ScoreAll, questions: Questions, first: int, height: int, k: int, whole: bool) -> Ranked:
     last = min(first + height, len(questions))
     rows = np.arange(first, last)
-    scores = np.array(score_all(known_of(questions.known, rows)), np.float32, order="C")  # a copy: rows are masked
+    scores = np.array(score_all(questions.known.of(rows)), np.float32, order="C")  # a copy: rows are masked
     assert scores.shape == (len(rows), len(questions.items)), "A model scores every item for every user."
     assert np.isfinite(scores).all(), "A model's scores are finite."
     judged, relevant = questions.judged.of(first, last), questions.relevant.of(first, last)
@@ -163,11 +163,6 @@ def _block(score_all: ScoreAll, questions: Questions, first: int, height: int, k
     complete = bool((relevant.value != 1).any())
     relevance = _relevance(relevant, places, offsets, k, complete)
     return Ranked(first, relevance, np.diff(offsets), complete, lists, first_hit, auc, of_judged)
-
-
-def known_of(known: Known, rows: NDArray[np.int64]) -> Known:
-    """What is known of these rows alone."""
-    return Known(known.users[rows], matrix.taken(known.weights, rows), matrix.taken(known.labels, rows))
 
 
 def _masked(scores: Floats, questions: Questions, rows: NDArray[np.int64], relevant: Pairs) -> Floats:

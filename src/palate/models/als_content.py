@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from palate.models import content, implicit_als
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
-from palate.models.material import Material
+from palate.models.material import Known, Material, faded
 
 
 def fit(material: Material, params: ImplicitALSParams, seed: int) -> ImplicitALS:
@@ -28,12 +28,13 @@ def fit(material: Material, params: ImplicitALSParams, seed: int) -> ImplicitALS
 
 def mixed_contributions(
     model: ImplicitALS,
-    items: NDArray[np.integer[Any]],
-    weights: NDArray[np.float32],
+    known: Known,
     rows: NDArray[np.integer[Any]],
     mixes: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """(m, n): `mixes` (m, C) times the contributions to the items of these rows (C,), which are linear in their vectors."""
+    """(m, n): `mixes` (m, C) times the contributions of one person's items to those of these rows (C,), which are linear in their
+    vectors."""
+    items, weights = faded(known, model.params.recent_items).row(0)
     n = len(items)
     vectors = np.vstack([model.item_vectors[items], mixes @ model.item_vectors[rows]]).astype(np.float32)
     few = replace(model, item_vectors=vectors)

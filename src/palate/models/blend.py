@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from palate import matrix, splits
+from palate import splits
 from palate.domain import Interactions, from_milliseconds
 from palate.errors import SettingsError
 from palate.matrix import Sparse
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Lookup = Callable[[str], "Entry"]
 """From the name of a model to its entry in the table of models."""
 
-MEMBER = re.compile(r"([a-z]+)(?:([@~])(\d{1,6}(?:\.\d{1,3})?)([dh]))?")
+MEMBER = re.compile(r"([a-z]+)(?:([@~])(\d{1,6}(?:\.\d{1,3})?)([dh])|~(\d{1,6})i)?")
 SETTINGS: dict[str, dict[str, Any]] = {
     "ease": {"max_items": 4000},
     "popularity": {"half_life_days": 30.0},  # what fades faster has members of its own
@@ -59,7 +59,8 @@ class BlendParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         "ials",
     )
     """Names of models; with `@90d` the last 90 days alone are learned from, with `~90d` older weights fade by half in so many,
-    `h` for hours. Days pass as for popularity: the fewer things happen, the slower."""
+    `h` for hours. Days pass as for popularity: the fewer things happen, the slower. With `~10i` an item of a person counts
+    half for every ten of theirs that are newer: `recent_items` of that model."""
     settings: dict[str, dict[str, Any]] = {}
     """The parameters of members that aren't the defaults: by the member, or by its model for all members that have none.
     `ease` has max_items = 4000 here, where there is nothing else: it is solved twice."""
@@ -133,35 +134,63 @@ def fit(material: Material, params: BlendParams, seed: int, lookup: Lookup) -> B
 
 def score_all(model: Blend, known: Known) -> Floats:
     """(n, I): the weighted sum of what the members say."""
-    weights = weights_of(model.weights, _told(known), model.halfway)
     result = np.zeros((len(known.users), known.weights.width), np.float32)
-    for place, member in enumerate(model.members):
-        spoken = np.flatnonzero(weights[:, place])
-        scores = member.entry.score_all(member.model, _of(known, spoken))
-        for person, row in zip(spoken, comparable(scores, model.way, model.offset), strict=True):
-            result[person] += weights[person, place] * row
+    for _, people, weights, scores in _speeches(model, known):
+        for person, weight, said in zip(people, weights, comparable(scores, model.way, model.offset), strict=True):
+            result[person] += weight * said
     return result
 
 
-def contributions(
-    model: Blend, items: NDArray[np.integer[Any]], weights: Floats, wanted: NDArray[np.integer[Any]]
-) -> Floats:
-    """(w, n): how much each of a person's n items adds to the score of each of the w wanted ones, by the member of the greatest
-    weight whose scores split: the mix itself doesn't, where it is of ranks. Zero without such a member.
+def scored(model: Blend, known: Known) -> tuple[Floats, Floats]:
+    """(n, I) twice: what `score_all` gives, and what content is to explain of it, where items are placed that nobody has met.
+
+    These have no readers yet, so that the popularities leave them at the mean; and what other members say is taken by score, with
+    the mean and spread that it has in the mix: of places of the known items content tells less. People of whom the popularities
+    alone are asked are left as they are.
     """
-    own = weights_of(model.weights, np.array([np.count_nonzero(weights)]), model.halfway)[0]
+    mixed = np.zeros((len(known.users), known.weights.width), np.float32)
+    explained, personal = np.zeros_like(mixed), np.zeros(len(mixed), bool)
+    for member, people, weights, scores in _speeches(model, known):
+        said = comparable(scores, model.way, model.offset)
+        of_person = not _is_impersonal(member.name)
+        personal[people] |= of_person
+        for row, person in enumerate(people):
+            mixed[person] += weights[row] * said[row]
+            explained[person] += weights[row] * (_as_scored(said[row], scores[row]) if of_person else said[row].mean())
+    explained[~personal] = mixed[~personal]
+    return mixed, explained
+
+
+def _speeches(model: Blend, known: Known) -> Iterator[tuple[Member, NDArray[np.int64], Floats, Floats]]:
+    """Each member with whom it is asked about, its weights with these (p,), and what it says of them (p, I)."""
+    weights = weights_of(model.weights, _told(known), model.halfway)
+    for place, member in enumerate(model.members):
+        people = np.flatnonzero(weights[:, place])
+        yield member, people, weights[people, place], member.entry.score_all(member.model, known.of(people))
+
+
+def _as_scored(said: Floats, scores: Floats) -> Floats:
+    """The scores with the mean and spread of what was said."""
+    spread = max(float(scores.std()), 1e-12)
+    return np.asarray(said.mean() + (scores - scores.mean()) * (said.std() / spread), np.float32)
+
+
+def _is_impersonal(name: str) -> bool:
+    """Whether a member says the same to everybody."""
+    return name.startswith("popularity")
+
+
+def contributions(model: Blend, known: Known, wanted: NDArray[np.integer[Any]]) -> Floats:
+    """(w, n): how much each of the n items of one person adds to the score of each of the w wanted ones, by the member of the
+    greatest weight whose scores split: the mix itself doesn't, where it is of ranks. Zero without such a member.
+    """
+    own = weights_of(model.weights, _told(known), model.halfway)[0]
     for place in np.argsort(-own, kind="stable"):
         member = model.members[place]
         if own[place] > 0 and member.entry.contributions is not None:
-            added: Floats = member.entry.contributions(member.model, items, weights, wanted)
+            added: Floats = member.entry.contributions(member.model, known, wanted)
             return added
-    return np.zeros((len(wanted), len(items)), np.float32)
-
-
-def _of(known: Known, rows: NDArray[np.int64]) -> Known:
-    if len(rows) == len(known.users):
-        return known
-    return Known(known.users[rows], matrix.taken(known.weights, rows), matrix.taken(known.labels, rows))
+    return np.zeros((len(wanted), int(known.weights.offsets[-1])), np.float32)
 
 
 def _told(known: Known) -> NDArray[np.int64]:
@@ -190,9 +219,17 @@ def _member(name: str, material: Material, params: BlendParams, seed: int, looku
         steered = msgspec.convert(own, entry.params)
     except (msgspec.ValidationError, TypeError) as error:
         raise SettingsError(f"The settings of {name} in the blend are wrong: {error}.") from error
+    if found[5]:
+        steered = _by_recency(name, steered, float(found[5]))
     if found[2]:
         material = _shortened(material, found[2] == "@", float(found[3]) * DAYS[found[4]])
     return Member(name, entry, entry.fit(material, steered, seed))
+
+
+def _by_recency(name: str, params: Any, items: float) -> Any:
+    if not hasattr(params, "recent_items") or not items:
+        raise SettingsError(f"The blend has no {name}: choose ials, itemknn, ease or svd, and one item or more.")
+    return msgspec.structs.replace(params, recent_items=items)
 
 
 def _shortened(material: Material, window: bool, days: float) -> Material:
@@ -286,7 +323,7 @@ def _mix(names: Sequence[str], material: Material, params: BlendParams, seed: in
     told = [parts for parts in rehearsals if all(len(stack.row) for stack in parts[0].values())]
     if not told:
         return Mix("rank", np.ones((2, len(names)), np.float32), params.halfway or 0.0, float("nan"))
-    impersonal = np.flatnonzero([name.startswith("popularity") for name in names])
+    impersonal = np.flatnonzero([_is_impersonal(name) for name in names])
     return blend_weights.learned(told, impersonal, params.k, params.halfway)
 
 
@@ -328,7 +365,7 @@ def _said(members: Sequence[Member], known: Known) -> Iterator[list[Floats]]:
     n = len(known.users)
     height = max(1, BLOCK // max(known.weights.width, 1))
     for first in range(0, n, height):
-        block = _of(known, np.arange(first, min(first + height, n)))
+        block = known.of(np.arange(first, min(first + height, n)))
         scores = [member.entry.score_all(member.model, block) for member in members]
         yield from map(list, zip(*scores, strict=True))
 

@@ -47,6 +47,9 @@ class EaseParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Of a person's items the newest so many are learned from."""
     prior: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
     """What the most popular item is ahead of one that nobody wants, by popularity alone."""
+    recent_items: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """When a person is asked about, an item of theirs counts half for every so many of their items that are newer; none means
+    that all count alike."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Cores that count the pairs; none means all. The inverse takes those that NumPy has."""
 
@@ -65,7 +68,8 @@ def fit(material: Material, params: EaseParams) -> Neighbours:
     gram[np.diag_indices_from(gram)] += np.float32(params.l2 * _of_a_cell(weighted))
     inverted(gram)
     weights = neighbours.turned(_greatest(gram, params.neighbours))
-    return Neighbours(_widened(weights, chosen, users.width), neighbours.popularity(users), params.power, params.prior)
+    wide = _widened(weights, chosen, users.width)
+    return Neighbours(wide, neighbours.popularity(users), params.power, params.prior, params.recent_items)
 
 
 def _best_known(users: Sparse, limit: int) -> NDArray[np.int64]:

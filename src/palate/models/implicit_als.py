@@ -31,7 +31,7 @@ from palate.matrix import Sparse
 from palate.models import als_steps, content, fold_in
 from palate.models.als_steps import Evidence, padded
 from palate.models.content import ContentMap
-from palate.models.material import Known, Material
+from palate.models.material import Known, Material, faded
 from palate.vocabulary import Vocabulary
 
 Form = Literal["weighted", "confidence"]
@@ -76,6 +76,9 @@ class ImplicitALSParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """`weighted`: an interaction weighs alpha · strength^power; `confidence`: 1 more, and the unobserved weigh 1."""
     initial_scale: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.1
     """Length of the random vectors that items start with: normal numbers of this deviation / √factors."""
+    recent_items: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """When a person is asked about, an item of theirs counts half for every so many of their items that are newer; none means
+    that all count alike."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Threads to use; none means one per core. They don't change the result."""
 
@@ -328,6 +331,11 @@ def fold_in_user(model: ImplicitALS, items: NDArray[np.integer[Any]], weights: F
     return fold_in.implicit(seen, strong, pulls, model.item_matrix, _ridge(model, len(pulls)))
 
 
+def contributions_of(model: ImplicitALS, known: Known, wanted: NDArray[np.integer[Any]]) -> Floats:
+    """`contributions` of what is known of one person."""
+    return contributions(model, *faded(known, model.params.recent_items).row(0), wanted)
+
+
 def contributions(
     model: ImplicitALS, items: NDArray[np.integer[Any]], weights: Floats, wanted: NDArray[np.integer[Any]]
 ) -> Floats:
@@ -365,10 +373,11 @@ def score_all(model: ImplicitALS, known: Known) -> Floats:
     Nobody's vector of the fit is used: a half-step with the final item vectors is at least as fresh, and the same for the old
     as for the new. Who has no evidence scores 0 everywhere.
     """
-    if len(known.users) > FEW:
-        vectors = fold_in_users(model, known.weights)
+    told = faded(known, model.params.recent_items)
+    if len(told) > FEW:
+        vectors = fold_in_users(model, told)
     else:
-        rows = [known.weights.row(n) for n in range(len(known.users))]
+        rows = [told.row(n) for n in range(len(told))]
         vectors = np.stack([fold_in_user(model, *row) for row in rows]) if rows else model.item_vectors[:0]
     return np.asarray(vectors @ model.item_vectors.T, np.float32)
 

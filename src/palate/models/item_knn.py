@@ -61,6 +61,9 @@ class ItemKnnParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of a person's items the newest so many are learned from: the time of a fit grows with the square."""
     prior: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
     """What the most popular item is ahead of one that nobody wants, by popularity alone."""
+    recent_items: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """When a person is asked about, an item of theirs counts half for every so many of their items that are newer; none means
+    that all count alike."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Cores of a fit; none means all. The result is the same."""
 
@@ -85,7 +88,9 @@ def fit(material: Material, params: ItemKnnParams) -> Neighbours:
     )
     if params.similarity_power != 1:
         found = replace(found, values=neighbours.powered(found.values, params.similarity_power))
-    return Neighbours(neighbours.turned(found), neighbours.popularity(users), params.power, params.prior)
+    return Neighbours(
+        neighbours.turned(found), neighbours.popularity(users), params.power, params.prior, params.recent_items
+    )
 
 
 def _norms(users: Sparse, exponent: float) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from palate import matrix, splits
 from palate.domain import Interactions
 from palate.matrix import Sparse
-from palate.models.material import Known, Material
+from palate.models.material import Known, Material, faded
 
 Floats = NDArray[np.float32]
 Norms = NDArray[np.float64]
@@ -39,14 +39,17 @@ class Neighbours:
     """A person's weight w counts as sign(w)·|w|^power, in the fit as in a score."""
     prior: float
     """What a popularity of 1 adds to a score: who is new gets the popular items, and ties fall their way."""
+    recent_items: float | None = None
+    """See `material.faded`."""
 
 
 def score_all(model: Neighbours, known: Known) -> Floats:
     """(n, I): for each person the sum of what their items add, and a little for popularity."""
     scores = np.empty((len(known.users), len(model.popularity)), np.float32)
     base = np.float32(model.prior) * model.popularity
+    told = faded(known, model.recent_items)
     for person, row in enumerate(scores):
-        row[:] = base + _of_one(model, *known.weights.row(person))
+        row[:] = base + _of_one(model, *told.row(person))
     return scores
 
 
@@ -57,10 +60,9 @@ def _of_one(model: Neighbours, items: NDArray[np.int32], weights: Floats) -> NDA
     return sums.astype(np.float64)  # of nothing at all numpy makes whole numbers
 
 
-def contributions(
-    model: Neighbours, items: NDArray[np.integer[Any]], weights: Floats, wanted: NDArray[np.integer[Any]]
-) -> Floats:
-    """(w, n): how much each of a person's n items adds to the score of each of the w wanted ones."""
+def contributions(model: Neighbours, known: Known, wanted: NDArray[np.integer[Any]]) -> Floats:
+    """(w, n): how much each of the n items of one person adds to the score of each of the w wanted ones."""
+    items, weights = faded(known, model.recent_items).row(0)
     told = matrix.taken(model.weights, items.astype(np.int64))
     places = np.full(model.weights.width, -1, np.int64)
     places[wanted] = np.arange(len(wanted))
@@ -115,7 +117,8 @@ def to_arrays(model: Neighbours, name: str) -> dict[str, NDArray[Any]]:
 
 def header(model: Neighbours) -> dict[str, Any]:
     """The numbers beside the arrays."""
-    return {"power": model.power, "prior": model.prior, "weights": len(model.weights.columns)}
+    numbers = {"power": model.power, "prior": model.prior, "recent_items": model.recent_items}
+    return numbers | {"weights": len(model.weights.columns)}
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], name: str) -> Neighbours:
@@ -126,7 +129,8 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], n
         arrays[f"{name}_weights"],
         len(arrays[f"{name}_popularity"]),
     )
-    return Neighbours(weights, arrays[f"{name}_popularity"], float(header["power"]), float(header["prior"]))
+    numbers = float(header["power"]), float(header["prior"]), header.get("recent_items")
+    return Neighbours(weights, arrays[f"{name}_popularity"], *numbers)
 
 
 @dataclass(frozen=True, eq=False)

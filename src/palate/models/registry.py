@@ -21,13 +21,14 @@ from palate.models import (
     item_knn,
     neighbours,
     popularity,
+    svd,
 )
 from palate.models import factorization_machine as fm
 from palate.models import fields as of_fields
 from palate.models.material import Known, Material
 from palate.vocabulary import Vocabulary
 
-Name = Literal["popularity", "fm", "itemknn", "ease", "ials", "blend"]
+Name = Literal["popularity", "fm", "itemknn", "ease", "svd", "ials", "blend"]
 """Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -49,12 +50,22 @@ class Entry:
     from_arrays: Callable[[Arrays, Mapping[str, Any], Vocabulary], Any]
     """(its arrays, its header, the items of the snapshot) → the model as it was, for `score_all`. The arrays are read-only
     memory maps: what needn't be copied isn't."""
-    contributions: Callable[[Any, NDArray[Any], NDArray[np.float32], NDArray[Any]], NDArray[np.float32]] | None = None
-    """(model, rows (n,) of what a person met, its weights (n,), wanted rows (w,)) → (w, n): what each adds to each score; None
-    for a model whose scores don't split."""
+    contributions: Callable[[Any, Known, NDArray[Any]], NDArray[np.float32]] | None = None
+    """(model, one person, of whom n weights are known, wanted rows (w,)) → (w, n): what each adds to each score; None for a model
+    whose scores don't split."""
     mixed_contributions: Callable[..., NDArray[np.float32]] | None = None
-    """(model, rows (n,), weights (n,), C rows, mixes (m, C)) → (m, n): the mixes times the contributions to the C items; None
+    """(model, one person, C rows, mixes (m, C)) → (m, n): the mixes times the contributions to the C items; None
     where nothing is quicker than to multiply."""
+    scored: Callable[[Any, Known], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
+    """(model, people) → what `score_all` gives, and in the same unit what content is to explain of it where items are placed that
+    nobody has met; None where that is the same."""
+
+    def scores(self, model: Any, known: Known) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`scored`, by any model."""
+        if self.scored is not None:
+            return self.scored(model, known)
+        found = self.score_all(model, known)
+        return found, found
 
 
 def _fit_machine(material: Material, params: fm.FactorizationMachineParams, seed: int) -> fm.FactorizationMachine:
@@ -101,6 +112,15 @@ MODELS: dict[str, Entry] = {
         from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "ease"),
         contributions=neighbours.contributions,
     ),
+    "svd": Entry(
+        params=svd.SvdParams,
+        fit=svd.fit,
+        score_all=svd.score_all,
+        to_arrays=svd.to_arrays,
+        header=svd.header,
+        from_arrays=lambda arrays, header, items: svd.from_arrays(arrays, header),
+        contributions=svd.contributions,
+    ),
     "ials": Entry(
         params=implicit_als.ImplicitALSParams,
         fit=als_content.fit,
@@ -108,7 +128,7 @@ MODELS: dict[str, Entry] = {
         to_arrays=implicit_als.to_arrays,
         header=implicit_als.header,
         from_arrays=implicit_als.from_arrays,
-        contributions=implicit_als.contributions,
+        contributions=implicit_als.contributions_of,
         mixed_contributions=als_content.mixed_contributions,
     ),
     "blend": Entry(
@@ -119,6 +139,7 @@ MODELS: dict[str, Entry] = {
         header=blend.header,
         from_arrays=lambda arrays, header, items: blend.from_arrays(arrays, header, items, entry),
         contributions=blend.contributions,
+        scored=blend.scored,
     ),
 }
 

@@ -42,9 +42,9 @@ def ask(pool: Pool, person: Person) -> Answer | None:
     if ranker is None or not (person.history.weights > 0).any():
         return None
     known = as_known(person.history, person.key or 0, ranker)
-    scores = registry.entry(pool.model.name).score_all(ranker.model, known)[0]
-    items = np.asarray(ranker.slope * scores + ranker.intercept, np.float32)
-    return Answer(ranker, pool.model.name, known, items, _others(items, ranker))
+    found = registry.entry(pool.model.name).scores(ranker.model, known)
+    items, explained = (np.asarray(ranker.slope * scores[0] + ranker.intercept, np.float32) for scores in found)
+    return Answer(ranker, pool.model.name, known, items, _others(explained, ranker))
 
 
 def as_known(history: History, key: int, ranker: Ranker) -> Known:
@@ -53,11 +53,14 @@ def as_known(history: History, key: int, ranker: Ranker) -> Known:
     order = np.argsort(rows, kind="stable")
     order = order[rows[order] >= 0]
     voted = order[history.voted[order]]
+    evidence = history.weights != 0
+    newer = (evidence.sum() - np.cumsum(evidence)).astype(np.float32)  # the history is told oldest first
     width = len(ranker.items)
     return Known(
         users=np.array([key], np.int64),
         weights=_row(rows[order], history.weights[order], width),
         labels=_row(rows[voted], history.labels[voted], width),
+        newer=_row(rows[order], newer[order], width),
     )
 
 
@@ -89,14 +92,14 @@ def contributions(answer: Answer, pool: Pool) -> tuple[NDArray[np.int64], Floats
     liked = np.flatnonzero(weights > 0)
     parts = np.zeros((len(pool), len(liked)), np.float32)
     learned, cold = np.flatnonzero(pool.row >= 0), np.flatnonzero(pool.row < 0)
-    parts[learned] = split(answer.ranker.model, rows, weights, pool.row[learned])[:, liked]
+    parts[learned] = split(answer.ranker.model, answer.known, pool.row[learned])[:, liked]
     by_content = answer.ranker.content
     if len(cold) and by_content is not None:
         mixed = registry.entry(answer.name).mixed_contributions
         if mixed is not None:
-            told = mixed(answer.ranker.model, rows, weights, by_content.rows, by_content.weights)
+            told = mixed(answer.ranker.model, answer.known, by_content.rows, by_content.weights)
         else:
-            told = by_content.weights @ split(answer.ranker.model, rows, weights, by_content.rows)
+            told = by_content.weights @ split(answer.ranker.model, answer.known, by_content.rows)
         parts[cold] = content_scores.scored(told[:, liked], pool.content[cold])
     return answer.ranker.items.keys[rows[liked]], np.float32(answer.ranker.slope / 4) * parts
 
