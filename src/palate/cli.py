@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from palate import cli_evaluation, cli_tuning, cli_watch, supervisor
+from palate import cli_evaluation, cli_labels, cli_tuning, cli_watch, supervisor
 from palate.errors import NotFound, PalateError
 from palate.supervisor import role
 
@@ -163,10 +163,13 @@ def ingest_command(
         if sample:
             _bring_sample_up_to_date(engine)
         if once:
-            typer.echo(ingest.run_once(engine, settings.ingest, settings.fetch, _now(), stories=settings.stories))
+            report = ingest.run_once(
+                engine, settings.ingest, settings.fetch, _now(), stories=settings.stories, data=data
+            )
+            typer.echo(report)
         else:
             stop = supervisor.stop_signal()
-            ingest.follow(engine, settings.ingest, settings.fetch, stop, _now, stories=settings.stories)
+            ingest.follow(engine, settings.ingest, settings.fetch, stop, _now, stories=settings.stories, data=data)
 
 
 @app.command("train")
@@ -330,6 +333,7 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
 cli_evaluation.add_to(app)
 cli_tuning.add_to(app)
 cli_watch.add_to(app)
+cli_labels.add_to(app, import_app, export_app)
 
 
 # --- people and keys ------------------------------------------------------------------------------------------------------
@@ -351,6 +355,7 @@ def users_login_link(
     user: Annotated[str, typer.Argument(help="Id of the user; somebody new is made.")],
     address: Annotated[str, typer.Option(help="How the browser reaches the server.")] = "http://127.0.0.1:8080",
     owner: Annotated[bool, typer.Option("--owner", help="May change sources and see the training page.")] = False,
+    annotator: Annotated[bool, typer.Option("--annotator", help="May label texts, at /labels.")] = False,
     hours: Annotated[float, typer.Option(help="How long the link is good; it is good once.", min=0.25, max=168)] = 24,
     data: Data = DATA,
     config: Config = None,
@@ -363,8 +368,9 @@ def users_login_link(
 
     with _database(data, _settings(config).database_url) as engine, writing(engine) as connection:
         person = people.get(connection, user) or people.upsert_user(connection, user, {}, _now())
-        if owner:
-            people.set_choices(connection, person.key, msgspec.structs.replace(person.choices, owner=True))
+        if owner or annotator:
+            may = {"owner": owner or person.choices.owner, "annotator": annotator or person.choices.annotator}
+            people.set_choices(connection, person.key, msgspec.structs.replace(person.choices, **may))
         token = people.create_login(connection, person.key, _now(), timedelta(hours=hours))
     typer.echo(f"{address.rstrip('/')}/login/{token}")
 

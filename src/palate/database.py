@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0007"
+REVISION = "0008"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -113,6 +113,9 @@ understandings = Table(  # what `text.understanding` found out about items; what
     metadata,
     Column("item", BigInteger, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),  # of what found it out
+    Column(
+        "model", Text, nullable=False, server_default=""
+    ),  # of classes: this installation's own; empty: the shipped one
     Column("language", Text),  # None where the source said it, or nothing could tell it
     Column("confidence", Float, nullable=False),  # in the language
     Column("probabilities", LargeBinary),  # float32 of `text.category.CLASSES`; None: no model of the language

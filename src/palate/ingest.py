@@ -18,11 +18,12 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, counters, identities, labels, story_window, subscriptions, understandings
+from palate import catalog, counters, identities, labels, own_categories, story_window, subscriptions, understandings
 from palate.catalog import Stored, StoredItem
 from palate.database import reading, writing
 from palate.domain import Fetched, Item, to_milliseconds
 from palate.errors import DatabaseError, FetchFailed, InvalidInput, InvalidItem, SourceError
+from palate.own_categories import Kept, OwnModel
 from palate.sources import robots
 from palate.sources.fetching import Fetcher, FetchParams
 from palate.story_window import StoryParams, StoryWindow
@@ -36,12 +37,12 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 """Items stored in one transaction."""
-_VERSIONS = Versions(understanding.VERSION, embedding.VERSION)
 _TRIES = 3  # to read the page of an article
 _LONGEST_TROUBLE = 60.0  # seconds between two attempts while the database can't be used
 
 STORIES = StoryParams()
 """How stories are joined where nothing else is said."""
+STORIES_WINDOW = timedelta(days=STORIES.window_days)
 _PAUSE = 0.2  # seconds between two batches of items that wait to be understood
 
 Reader = Callable[[Source, Fetcher], Fetched]
@@ -97,6 +98,8 @@ class _Tools:
     params: IngestParams
     fetcher: Fetcher
     readers: Mapping[str, Reader]
+    own: OwnModel | None = None
+    """The model of classes that this installation learned."""
     robots: robots.RobotsCache = field(default_factory=robots.RobotsCache)
 
 
@@ -123,12 +126,15 @@ def run_once(
     now: datetime,
     readers: Mapping[str, Reader] = READERS,
     stories: StoryParams = STORIES,
+    data: Path | None = None,
 ) -> Report:
     """Read every source that is due at `now`, understand what is new, and join it to its stories.
 
-    Raises DatabaseError; what fails with a source is remembered with it.
+    `data`: the folder that may hold a model of classes of this installation's own. Raises DatabaseError; what fails with a source
+    is remembered with it.
     """
-    tools = _Tools(engine, params, Fetcher(fetch_params, lambda: now), readers)
+    own = own_categories.look(data, Kept()).model if data else None
+    tools = _Tools(engine, params, Fetcher(fetch_params, lambda: now), readers, own)
     with reading(engine) as connection:
         waiting = subscriptions.due(connection, now, 1_000_000)[::-1]
     report, started = Report(), dict[Future[Fetched], Source]()
@@ -137,7 +143,8 @@ def run_once(
             _start(tools, started, waiting.pop(), now)
         wait(started, return_when=FIRST_COMPLETED)
         report += _settle_finished(tools, started, now)
-    while understand_some(engine, now) == BATCH:
+    recent = timedelta(days=stories.window_days)
+    while understand_some(engine, now, own=own, recent=recent) == BATCH:
         pass
     story_window.opened(engine, stories, now)
     return report
@@ -151,19 +158,24 @@ def follow(
     clock: Callable[[], datetime],
     readers: Mapping[str, Reader] = READERS,
     stories: StoryParams = STORIES,
+    data: Path | None = None,
 ) -> None:
     """Read sources when they are due, understand what is new whoever stored it, and join it to its stories, until `stop`.
 
-    While the database can't be used it waits, ever longer up to a minute.
+    While the database can't be used it waits, ever longer up to a minute. `data`: the folder that may hold a model of classes of
+    this installation's own; a new one is taken up with the next round, and tells the items of the stories' window anew.
     """
     tools = _Tools(engine, params, Fetcher(fetch_params, clock), readers)
     started, trouble = dict[Future[Fetched], Source](), 0.0
-    behind, window = True, None
+    behind, window, kept = True, None, Kept()
     while not stop.is_set():
+        kept, before = own_categories.look(data, kept) if data else kept, kept
+        behind = behind or kept is not before
+        tools = replace(tools, own=kept.model)
         try:
             _start_due(tools, started, clock())
             _settle_finished(tools, started, clock())
-            behind = _understand_new(engine, clock(), behind)
+            behind = _understand_new(tools, stories, clock(), behind)
             window = _join_stories(engine, window, stories, clock())
             trouble = 0.0
         except DatabaseError as error:
@@ -181,13 +193,15 @@ def store_items(
     revive: bool = True,
     understand: bool = True,
     keep_text: bool = True,
+    own: OwnModel | None = None,
 ) -> list[Stored]:
     """Clean and store items from anywhere, and say of each in its order what became of it.
 
     All ids are checked before anything is stored: raises InvalidItem with the place of a bad one. A transaction has at most 500
     items; NotDurable can leave the earlier ones stored, and giving all again is safe. With `revive` items that were deleted come
     back: a caller who stores one again means it, a feed that repeats one doesn't. Without `understand` that is left to the loop.
-    Without `keep_text` an item is understood first, and then stored without title, text, author and media.
+    Without `keep_text` an item is understood first, and then stored without title, text, author and media. `own`: the model of
+    classes that this installation learned.
     """
     for index, item in enumerate(items):
         _check_ids(item, index)
@@ -196,10 +210,12 @@ def store_items(
     stored: list[Stored] = []
     for start in range(0, len(items), BATCH):
         part = slice(start, start + BATCH)
-        store = _store_texts if keep_text else _store_without_texts
-        stored += store(engine, cleaned[part], canonical[part], now, revive)
-        if understand and keep_text:
-            understand_some(engine, now, {one.key for one in stored[part] if one.outcome != "unchanged"})
+        if not keep_text:
+            stored += _store_without_texts(engine, cleaned[part], canonical[part], now, revive, own)
+            continue
+        stored += _store_texts(engine, cleaned[part], canonical[part], now, revive)
+        if understand:
+            understand_some(engine, now, {one.key for one in stored[part] if one.outcome != "unchanged"}, own=own)
     return stored
 
 
@@ -215,11 +231,16 @@ def _store_texts(
 
 
 def _store_without_texts(
-    engine: sa.Engine, items: Sequence[Item], canonical: Sequence[str | None], now: datetime, revive: bool
+    engine: sa.Engine,
+    items: Sequence[Item],
+    canonical: Sequence[str | None],
+    now: datetime,
+    revive: bool,
+    own: OwnModel | None,
 ) -> list[Stored]:
     """One that was merged into another item leaves that one's understanding as it is."""
     texts = [(item.title or "", to_plain(item.text or "")) for item in items]
-    found = understanding.understand(texts, [item.language for item in items])
+    found = understanding.understand(texts, [item.language for item in items], own.weights if own else None)
     bare = [msgspec.structs.replace(item, title=None, text=None, author=None, media=()) for item in items]
     with writing(engine) as connection:
         stored = catalog.upsert(connection, bare, now, canonical=canonical, revive=revive)
@@ -227,25 +248,38 @@ def _store_without_texts(
         left -= {one.key for one in stored if one.outcome != "merged"}
         found = labels.corrected(connection, [one.key for one in stored], found)
         told = {one.key: of for one, of in zip(stored, found, strict=True) if one.key not in left}
-        understandings.keep(connection, told, _VERSIONS, now)
+        understandings.keep(connection, told, _versions(own), now)
     return stored
 
 
-def understand_some(engine: sa.Engine, now: datetime, keys: Collection[int] | None = None, since: int = 0) -> int:
+def understand_some(
+    engine: sa.Engine,
+    now: datetime,
+    keys: Collection[int] | None = None,
+    since: int = 0,
+    own: OwnModel | None = None,
+    recent: timedelta = STORIES_WINDOW,
+) -> int:
     """Find out language, category and vector of at most 500 items: of `keys`, or (None) of any that were left without.
 
-    `since`: only of items that changed at this time or later, milliseconds since 1970. Returns how many. Apart from storing, so
-    that the database isn't kept from others while words are counted.
+    `since`: only of items that changed at this time or later, milliseconds since 1970. `own`: the model of classes that this
+    installation learned; what another one said of items that came within `recent` is found out anew. Returns how many. Apart from
+    storing, so that the database isn't kept from others while words are counted.
     """
+    versions = _versions(own)
     with reading(engine) as connection:
-        unread = understandings.unread(connection, _VERSIONS, BATCH, keys, since)
+        unread = understandings.unread(connection, versions, BATCH, keys, since, to_milliseconds(now - recent))
     if unread:
         texts = [(one.title or "", to_plain(one.text or "")) for one in unread]
-        found = understanding.understand(texts, [one.language for one in unread])
+        found = understanding.understand(texts, [one.language for one in unread], own.weights if own else None)
         with writing(engine) as connection:
             found = labels.corrected(connection, [one.key for one in unread], found)
-            understandings.put(connection, unread, found, _VERSIONS, now)
+            understandings.put(connection, unread, found, versions, now)
     return len(unread)
+
+
+def _versions(own: OwnModel | None) -> Versions:
+    return Versions(understanding.VERSION, embedding.VERSION, own.version if own else "")
 
 
 def _check_ids(item: Item, index: int) -> None:
@@ -306,10 +340,11 @@ def _in_background(work: Callable[..., Fetched], *arguments: Any) -> Future[Fetc
     return future
 
 
-def _understand_new(engine: sa.Engine, now: datetime, behind: bool) -> bool:
+def _understand_new(tools: _Tools, stories: StoryParams, now: datetime, behind: bool) -> bool:
     """Understand at most 500 items; `behind` says whether any that ever came may be left, the result whether some are."""
     since = 0 if behind else to_milliseconds(now - story_window.OVERLAP)
-    return understand_some(engine, now, since=since) == BATCH
+    recent = timedelta(days=stories.window_days)
+    return understand_some(tools.engine, now, since=since, own=tools.own, recent=recent) == BATCH
 
 
 def _join_stories(engine: sa.Engine, window: StoryWindow | None, params: StoryParams, now: datetime) -> StoryWindow:
@@ -356,7 +391,9 @@ def _settle_finished(tools: _Tools, started: dict[Future[Fetched], Source], now:
 
 def _settle(tools: _Tools, source: Source, fetched: Fetched, now: datetime) -> Report:
     """Store what a reading gave, and then how it went: should we die in between, it is only read again."""
-    outcomes = Counter(one.outcome for one in store_items(tools.engine, fetched.items, now, revive=False))
+    outcomes = Counter(
+        one.outcome for one in store_items(tools.engine, fetched.items, now, revive=False, own=tools.own)
+    )
     news = outcomes["new"] + outcomes["updated"] > 0
     interval = _next_interval(tools.params, source, news)
     state = fetched.state | {"interval": interval}

@@ -101,13 +101,26 @@ def put(connection: sa.Connection, answers: Sequence[Answer], params: LabelParam
     The texts are kept with them. Raises InvalidInput for an answer that the question doesn't take, NotFound when an item is gone.
     """
     for one in answers:
-        if one.value not in (*VALUES[one.question.task], SKIPPED):
-            raise InvalidInput(f"to this question only {', '.join(VALUES[one.question.task])} are answers")
+        check_value(one.question.task, one.value)
     _keep_texts(connection, {key for one in answers for key in one.question[1:] if key != ALONE})
     for one in answers:
         _upsert(connection, one, to_milliseconds(now))
     for task in dict.fromkeys(one.question.task for one in answers):
         settle(connection, task, params, now)
+
+
+def check_value(task: Task, value: str) -> None:
+    """Raises InvalidInput for an answer that this question doesn't take."""
+    if value not in (*VALUES[task], SKIPPED):
+        raise InvalidInput(f"to this question only {', '.join(VALUES[task])} are answers")
+
+
+def keep_texts(connection: sa.Connection, given: Mapping[int, Text]) -> None:
+    """Keep texts of items that are to be labelled, by the item's key, where none is kept yet."""
+    if given:
+        insert = identities.insert_new(connection, database.labelled_items)
+        rows = [{"item": key, **text._asdict()} for key, text in sorted(given.items())]
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["item"]), rows)
 
 
 def settle(connection: sa.Connection, task: Task, params: LabelParams, now: datetime) -> None:

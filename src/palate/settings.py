@@ -40,6 +40,7 @@ from palate.models.svd import SvdParams
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
+from palate.text.correction import CorrectionParams
 from palate.train import TrainParams
 from palate.watching.rules import WatchParams
 
@@ -70,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What makes stories of items, and their order."""
     labels: LabelParams = LabelParams()
     """How people label texts."""
+    train_text: CorrectionParams = CorrectionParams()
+    """What `palate train-text` learns from their labels."""
     popularity: PopularityParams = PopularityParams()
     """What everybody likes."""
     factorization_machine: FactorizationMachineParams = FactorizationMachineParams()

@@ -24,6 +24,8 @@ class Versions(NamedTuple):
 
     understanding: int
     vector: int
+    model: str = ""
+    """This installation's own of classes; empty: the shipped one."""
 
 
 class Unread(NamedTuple):
@@ -39,15 +41,21 @@ class Unread(NamedTuple):
 
 
 def unread(
-    connection: sa.Connection, versions: Versions, limit: int, keys: Iterable[int] | None = None, since: int = 0
+    connection: sa.Connection,
+    versions: Versions,
+    limit: int,
+    keys: Iterable[int] | None = None,
+    since: int = 0,
+    recent: int = 0,
 ) -> list[Unread]:
     """At most `limit` live items (among `keys`; None: of all) about which nothing of these versions is known, newest first.
 
     `since`: only those that changed at this time or later, in milliseconds since 1970. Items whose text was never stored stay
-    with what was found out when it came.
+    with what was found out when it came, and those received before `recent` with what another model of classes said of them.
     """
     items, found, vectors = database.items, database.understandings, database.item_vectors
-    known = sa.exists().where(found.c.item == items.c.key, found.c.version == versions.understanding)
+    told = (found.c.model == versions.model) | (items.c.received < recent)
+    known = sa.exists().where(found.c.item == items.c.key, found.c.version == versions.understanding, told)
     has = sa.exists().where(vectors.c.item == items.c.key, vectors.c.version == versions.vector)
     ours = sa.exists().where(found.c.item == items.c.key, found.c.language == items.c.language)
     said = sa.case((ours, None), else_=items.c.language)
@@ -79,7 +87,7 @@ def put(
         if connection.execute(change, values | {"of": one.key, "seen": one.updated}).rowcount:
             same.append((one.key, told))
     if same:
-        _upsert(connection, database.understandings, [_row(*one, versions.understanding) for one in same])
+        _upsert(connection, database.understandings, [_row(*one, versions) for one in same])
         _upsert(connection, database.item_vectors, [_vector_row(*one, versions.vector) for one in same])
 
 
@@ -119,7 +127,7 @@ def _known(connection: sa.Connection, keys: Sequence[int]) -> dict[int, tuple[An
 
 
 def _said(key: int, found: Understanding, versions: Versions) -> tuple[Any, ...]:
-    row, vector = _row(key, found, versions.understanding), _vector_row(key, found, versions.vector)
+    row, vector = _row(key, found, versions), _vector_row(key, found, versions.vector)
     return row["version"], row["language"], row["lead"], vector["version"], vector["vector"]
 
 
@@ -140,11 +148,12 @@ def drop(connection: sa.Connection, keys: Iterable[int], said: Iterable[int] = (
             connection.execute(sa.delete(table).where(table.c.item.in_(chunk)))
 
 
-def _row(key: int, found: Understanding, version: int) -> dict[str, Any]:
+def _row(key: int, found: Understanding, versions: Versions) -> dict[str, Any]:
     likely = found.probabilities
     return {
         "item": key,
-        "version": version,
+        "version": versions.understanding,
+        "model": versions.model,
         "language": found.detected,
         "confidence": found.confidence,
         "probabilities": None if likely is None else likely.astype(_PROBABILITIES).tobytes(),

@@ -11,11 +11,12 @@ import lxml.html
 import pytest
 from starlette.types import ASGIApp
 
-from palate import ingest, people, story_window
+from palate import ingest, people, story_window, train_text
 from palate.database import writing
 from palate.delivery.application import create_app
 from palate.delivery.context import ServerParams, Serving, utc_now
 from palate.story_window import StoryParams
+from palate.text.correction import CorrectionParams
 
 Serve = Callable[[ASGIApp], AbstractContextManager[httpx.Client]]
 
@@ -161,3 +162,36 @@ def test_only_owners_and_annotators_label_and_only_owners_correct(
         assert "sports" in client.get(answered.headers["location"]).text
         assert client.post("/labels/correct", data=correction).status_code == 403
         assert "correct</a>" not in client.get("/stories").text
+
+
+def test_from_a_correction_on_the_page_to_the_class_of_a_new_item(told: httpx.Client, serving: Serving) -> None:
+    def item(town: str) -> dict[str, str]:
+        text = f"In {town} the zorblax frimbled the vorpal zindle, and the quvintar was glad."
+        title = f"The zorblax of {town} met the quvintar"
+        return {"id": town, "title": title, "text": text, "source": f"s {town}", "language": "en"}
+
+    def read() -> None:
+        data, later = serving.data, utc_now() + timedelta(seconds=1)
+        ingest.run_once(serving.engine, serving.params.ingest, serving.params.fetch, later, {}, data=data)
+        serving.live.refresh(later)
+
+    def shown(category: str) -> set[str]:
+        stories = told.get("/v1/stories", params={"category": category}).json()["stories"]
+        return {one["item"] for story in stories for one in story["items"]}
+
+    towns = ["Asu", "Bem", "Cil", "Dor"]
+    told.post("/v1/items", json=[item(town) for town in towns])
+    read()
+    guess = "sports" if not shown("sports") & set(towns) else "science"
+    for town in towns:
+        told.post("/labels/correct", data={"item": town, "task": "category", "value": guess})
+    assert set(towns) <= shown(guess)
+    feed = told.get("/v1/feed", params={"user": "u", "log": "false", "category": guess}).json()["items"]
+    assert feed
+    assert {one["item"] for one in feed} <= set(towns)
+    [learned] = train_text.run(serving.engine, serving.data, CorrectionParams())
+    assert learned.labels == 4
+    told.post("/v1/items", json=item("Eft"))
+    read()
+    assert "Eft" in shown(guess)
+    assert "bank" not in shown(guess)

@@ -105,6 +105,11 @@ def write_items(path: Path, batches: Iterable[list[Item]]) -> int:
     return _write(path, ITEM_COLUMNS, ([_item_row(item) for item in batch] for batch in batches))
 
 
+def write_rows(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> int:
+    """Write plain rows with these columns to a file by its ending; it appears whole or not at all. Returns their number."""
+    return _write(path, columns, [rows])
+
+
 # --- finding the format ---------------------------------------------------------------------------------------------------
 
 

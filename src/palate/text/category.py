@@ -28,17 +28,20 @@ class Weights(NamedTuple):
 
     bias: NDArray[np.float32]
     step: np.float32
-    table: NDArray[np.int8]
-    """(tokens.SIZE, 8)."""
+    table: NDArray[np.int8] | NDArray[np.float32]
+    """(tokens.SIZE, 8); of bytes as it is stored."""
 
 
-def classify(documents: Sequence[tuple[str, str]], language: str) -> NDArray[np.float32]:
+def classify(
+    documents: Sequence[tuple[str, str]], language: str, weights: Weights | None = None
+) -> NDArray[np.float32]:
     """(n, 8) the probabilities of CLASSES for each (title, plain text) in one of LANGUAGES; each row sums to 1.
 
-    A document's row doesn't depend on the others. Where there is not one word, all classes are as likely as they are in news.
+    `weights`: a model to take instead of the shipped one. A document's row doesn't depend on the others. Where there is not one
+    word, all classes are as likely as they are in news.
     """
     assert language in LANGUAGES, "There is no model of other languages."
-    return probabilities(tokens.features(documents), _weights(language))
+    return probabilities(tokens.features(documents), weights or shipped(language))
 
 
 def probabilities(features: tokens.Features, weights: Weights) -> NDArray[np.float32]:
@@ -64,5 +67,6 @@ def from_bytes(content: bytes) -> Weights:
 
 
 @cache
-def _weights(language: str) -> Weights:
+def shipped(language: str) -> Weights:
+    """The model of one of LANGUAGES that comes with the program."""
     return from_bytes((resources.files("palate.text") / f"category_{language}.bin").read_bytes())

@@ -5,13 +5,14 @@ language → eight classes → vectors
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate.domain import Understanding
 from palate.text import category, embedding, language
+from palate.text.category import Weights
 
 VERSION = 1000 * embedding.VERSION + 2
 """Of what `understand` says: raised with the models of languages and classes, and with that of vectors."""
@@ -23,12 +24,17 @@ LEAST_CONFIDENCE = 0.5
 """In a language, below which it counts as not known."""
 
 
-def understand(texts: Sequence[tuple[str, str]], said: Sequence[str | None]) -> list[Understanding]:
-    """What is known of each (title, plain text); `said` are their languages, None where no source names it."""
+def understand(
+    texts: Sequence[tuple[str, str]], said: Sequence[str | None], own: Mapping[str, Weights] | None = None
+) -> list[Understanding]:
+    """What is known of each (title, plain text); `said` are their languages, None where no source names it.
+
+    `own`: models of classes by language, to take instead of the shipped ones.
+    """
     texts = [(title, text[:TEXT_LIMIT]) for title, text in texts]
     told = [language.detect(*text) if code is None else None for text, code in zip(texts, said, strict=True)]
     languages = [code if one is None else _likely(one) for code, one in zip(said, told, strict=True)]
-    classes = _classes(texts, languages)
+    classes = _classes(texts, languages, own or {})
     vectors, leads = embedding.embed(texts, embedding.WHOLE), embedding.leads(texts)
     return [_understanding(*parts) for parts in zip(languages, told, classes, vectors, _packed(leads), strict=True)]
 
@@ -65,11 +71,15 @@ def _likely(found: language.Language) -> str | None:
     return found.code if found.confidence >= LEAST_CONFIDENCE else None
 
 
-def _classes(texts: Sequence[tuple[str, str]], languages: Sequence[str | None]) -> list[NDArray[np.float32] | None]:
+def _classes(
+    texts: Sequence[tuple[str, str]], languages: Sequence[str | None], own: Mapping[str, Weights]
+) -> list[NDArray[np.float32] | None]:
     found: list[NDArray[np.float32] | None] = [None] * len(texts)
     for code in category.LANGUAGES:
         rows = [row for row, own in enumerate(languages) if own == code]
         if rows:
-            for row, likely in zip(rows, category.classify([texts[row] for row in rows], code), strict=True):
+            for row, likely in zip(
+                rows, category.classify([texts[row] for row in rows], code, own.get(code)), strict=True
+            ):
                 found[row] = likely
     return found
