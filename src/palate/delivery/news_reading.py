@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import sys
-import traceback
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import NoReturn
 
 import msgspec
 
+from palate.delivery.news_process import Answering, Process
 from palate.errors import InvalidItem, ProcessDied
 from palate.news import TEXT_LIMIT, Document, is_news, with_classes, with_language
 from palate.sources.article_page import Page, read
 from palate.text import embedding
-
-_LENGTH = 8  # bytes that say how many follow
 
 
 class Article(msgspec.Struct, frozen=True, array_like=True):
@@ -47,31 +39,26 @@ class ReadingProcess:
     """
 
     def __init__(self) -> None:
-        self._start()
+        self._process = Process(_reading, niceness=5)  # answers come first
 
     def understand(self, pages: Sequence[tuple[str, bytes]]) -> list[Article]:
         """What the pages are, by their names and bytes. Raises ProcessDied when the process ended over them."""
         try:
-            _send(self._socket, msgspec.msgpack.encode(pages))
-            return msgspec.msgpack.decode(_receive(self._socket), type=list[Article])
-        except (OSError, EOFError) as error:
-            self.close()
-            self._start()
-            raise ProcessDied("The process that reads articles ended over one of these.") from error
+            return msgspec.msgpack.decode(self._process.ask(msgspec.msgpack.encode(pages)), type=list[Article])
+        except ProcessDied:
+            self._process.replace()
+            raise
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        self._socket.close()
-        with suppress(ProcessLookupError):
-            os.kill(self._process, signal.SIGKILL)
-        os.waitpid(self._process, 0)
+        self._process.close()
 
-    def _start(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._process = os.fork()
-        if self._process == 0:
-            _run(theirs)
-        theirs.close()
+
+def _reading() -> Answering:
+    understood([("", b"<article>The government said on Monday</article>")])  # loads the models
+    return lambda content: msgspec.msgpack.encode(
+        understood(msgspec.msgpack.decode(content, type=list[tuple[str, bytes]]))
+    )
 
 
 def understood(pages: Sequence[tuple[str, bytes]]) -> list[Article]:
@@ -96,49 +83,3 @@ def _opened(body: bytes) -> Page | str:
         return read(body)
     except InvalidItem as error:
         return error.reason
-
-
-def _run(theirs: socket.socket) -> NoReturn:
-    code = 1
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when its parent does
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _close_all_but(theirs.fileno())
-        os.nice(5)  # answers come first
-        understood([("", b"<article>The government said on Monday</article>")])  # loads the models
-        while True:
-            pages = msgspec.msgpack.decode(_receive(theirs), type=list[tuple[str, bytes]])
-            _send(theirs, msgspec.msgpack.encode(understood(pages)))
-    except (EOFError, OSError):
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)  # what the parent would do at its end is the parent's
-
-
-def _close_all_but(descriptor: int) -> None:
-    """The parent's own end would keep this process from seeing the parent's death, and its port from being free then."""
-    os.closerange(3, descriptor)
-    os.closerange(descriptor + 1, 65_536)
-
-
-def _send(peer: socket.socket, content: bytes) -> None:
-    peer.sendall(len(content).to_bytes(_LENGTH, "little"))
-    peer.sendall(content)
-
-
-def _receive(peer: socket.socket) -> bytearray:
-    return _exactly(peer, int.from_bytes(_exactly(peer, _LENGTH), "little"))
-
-
-def _exactly(peer: socket.socket, length: int) -> bytearray:
-    content = bytearray(length)
-    view = memoryview(content)
-    while view:
-        count = peer.recv_into(view)
-        if not count:
-            raise EOFError
-        view = view[count:]
-    return content

@@ -5,7 +5,7 @@
     GET /threads      ?period=SECONDS&lang_code=en|ru&category=any|society|…
 
 Requests are answered by one thread; a process reads the pages (`news_reading`), one thread makes them durable (`news_keeping`),
-one follows the stories (`news_threads`).
+another process follows the stories (`news_threads`), out of which requests are answered (`news_answers`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palate import database
+from palate.delivery.news_answers import ANY, State
 from palate.delivery.news_keeping import Change, Keeping, Kept, deleted, load
 from palate.delivery.news_reading import ReadingProcess
-from palate.delivery.news_threads import ANY, Following, State
+from palate.delivery.news_threads import FollowingProcess
 from palate.delivery.security import from_another_site, host_allowed
 from palate.domain import MAX_ID_LENGTH
 from palate.errors import DatabaseError, NotDurable, ProcessDied, SettingsError
 from palate.news import NewsParams
 from palate.sources.article_files import MAX_BYTES
+from palate.stories.importance import ImportanceParams
 from palate.text.category import CATEGORIES, LANGUAGES
 
 log = logging.getLogger(__name__)
@@ -80,11 +82,13 @@ class Refused(Exception):
 class Newsroom:
     """All that the server holds. Pages are taken once it has loaded what it held before."""
 
-    def __init__(self, data: Path, process: ReadingProcess, params: NewsParams | None = None) -> None:
+    def __init__(self, data: Path, process: ReadingProcess, following: FollowingProcess) -> None:
         self._engine = database.connect(None, data)
         database.migrate(self._engine)
         self._process = process
-        self._following = Following(params or NewsParams())
+        self._following = following
+        self.state = State(ImportanceParams())
+        """The stories as of the last pass."""
         self._changes: dict[int, Kept | None] = {}
         self._arrived = threading.Condition()
         self._stopped = False
@@ -92,11 +96,6 @@ class Newsroom:
         self.keeping: Keeping | None = None
         """None while it is loading."""
         self._thread = threading.Thread(target=self._run, name="threads", daemon=True)
-
-    @property
-    def state(self) -> State:
-        """The stories as of the last pass."""
-        return self._following.state
 
     def start(self) -> None:
         """Load in the background, then follow."""
@@ -111,14 +110,15 @@ class Newsroom:
             self._arrived.notify()
         self._thread.join()
         self._process.close()
+        self._following.close()
         self._engine.dispose()
 
     def _run(self) -> None:
         try:
             known = load(self._engine)
-            expired = self._following.change({kept.key: kept for kept in known.values()})
+            self.state, gone = self._following.follow({kept.key: kept for kept in known.values()})
             self.keeping = Keeping(self._engine, self._process, known, self._take)
-            self._take_away(expired)
+            self._take_away(gone)
             self._follow()
         except Exception:
             log.exception("The stories can't be followed any more: start the server again.")
@@ -130,33 +130,33 @@ class Newsroom:
             self._arrived.notify()
 
     def _follow(self) -> None:
+        settled = False
         while not self._stopped:
             with self._arrived:
                 self._arrived.wait_for(lambda: self._changes or self._stopped, REST)
                 changes, self._changes = self._changes, {}
             started = time.monotonic()
-            if changes:
-                expired = self._following.change(changes)
-                self._take_away(expired)
-            else:
-                self._following.settle()
-            self._take_away(self._deleted())
+            deleted = self._deleted()
+            if changes or deleted or not settled:
+                self.state, gone = self._following.follow(changes, deleted)
+                self._take_away(gone)
+            settled = not changes
             time.sleep(max(PAUSE, time.monotonic() - started))
 
-    def _deleted(self) -> list[Kept]:
-        """What somebody else has deleted from the catalog in the meantime."""
+    def _deleted(self) -> list[int]:
+        """Keys of what somebody else has deleted from the catalog in the meantime."""
         now = datetime.now(UTC)
         if now - self._looked < LOOK:
             return []
         with suppress(DatabaseError):  # busy or full: the next look reaches back as far
             gone = deleted(self._engine, self._looked - OVERLAP)
             self._looked = now
-            return self._following.kept(gone)
+            return gone
         return []
 
-    def _take_away(self, expired: list[Kept]) -> None:
-        assert self.keeping is not None, "only what was kept expires"
-        for kept in expired:
+    def _take_away(self, gone: list[Kept]) -> None:
+        assert self.keeping is not None, "only what was kept can go"
+        for kept in gone:
             with suppress(NotDurable):  # when it stops; it expires again at the next start
                 self.keeping.submit(Change(kept.document.name, expired=kept))
 
@@ -167,7 +167,7 @@ def serve(data: Path, port: int) -> None:
     Raises SettingsError when the address can't be listened on, DatabaseError, DataFolderError.
     """
     process = ReadingProcess()
-    newsroom = Newsroom(data, process)
+    newsroom = Newsroom(data, process, FollowingProcess(NewsParams()))
     sys.setswitchinterval(SWITCH)
     with _listen(port) as listener:
         newsroom.start()
