@@ -83,6 +83,13 @@ def test_readers_move_a_story_up_and_silence_down(world: World) -> None:
     assert found[0].standing.readers > 1 > found[1].standing.readers
 
 
+def test_what_owners_mark_moves_a_story(world: World) -> None:
+    with writing(world.engine) as connection:
+        connection.execute(sa.text("UPDATE items SET mark = 4 WHERE id = 'vote-2'"))
+    first, second, *_ = read(world)
+    assert (first.headline.id, first.standing.mark, second.standing.mark) == ("vote-1", 4.0, 1.0)
+
+
 def test_what_readers_did_is_followed_and_counts_once_when_it_is_sealed(world: World) -> None:
     import numpy as np
 

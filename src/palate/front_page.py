@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import database, identities
+from palate import database, identities, labels
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.live import Live
@@ -83,6 +83,7 @@ def read(live: Live, asked: Asked, params: StoryParams) -> list[Story]:
         _weights(live, stories.documents.keys, params),
         to_milliseconds(asked.now),
         params.importance,
+        marks=_marks(live, stories.documents.keys),
         readers=live.readership.of(stories.documents.keys, asked.now),
     )
     members = _members(stories, rows)
@@ -127,6 +128,13 @@ def _weights(live: Live, keys: NDArray[np.int64], params: StoryParams) -> NDArra
             addresses |= {row.key: row.url for row in found}
     weights = host_weights(addresses.values(), params.sources)
     return np.array([weights[host(addresses.get(key))] for key in keys.tolist()], np.float64)
+
+
+def _marks(live: Live, keys: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) what owners take the story of each item times."""
+    with reading(live.engine) as connection:
+        marked = labels.marks(connection, keys.tolist())
+    return np.array([marked.get(key, 1.0) for key in keys.tolist()], np.float64)
 
 
 def _members(stories: Stories, rows: Rows) -> dict[int, list[int]]:
