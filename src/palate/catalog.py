@@ -220,6 +220,13 @@ def _forget_labels(connection: sa.Connection, keys: Sequence[int]) -> None:
     connection.execute(sa.delete(texts).where(texts.c.item.in_(keys)))
 
 
+def recent_ids(connection: sa.Connection, source: int, since: datetime) -> list[str]:
+    """Ids of the live items of a source (its key) that were published since then, in their order."""
+    items = database.items.c
+    of_source = (items.source == source) & (items.state == "live") & (items.published >= to_milliseconds(since))
+    return list(connection.scalars(sa.select(items.id).where(of_source).order_by(items.published, items.key)))
+
+
 def changed_since(connection: sa.Connection, milliseconds: int) -> list[Change]:
     """Every item with a change at this time or later, in the order of their keys; mere stubs are left out.
 

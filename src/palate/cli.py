@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -169,7 +170,8 @@ def ingest_command(
             typer.echo(report)
         else:
             stop = supervisor.stop_signal()
-            ingest.follow(engine, settings.ingest, settings.fetch, stop, _now, stories=settings.stories, data=data)
+            with _listening(engine, data, settings, stop):
+                ingest.follow(engine, settings.ingest, settings.fetch, stop, _now, stories=settings.stories, data=data)
 
 
 @app.command("train")
@@ -536,6 +538,21 @@ def _log_requests() -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(RequestIds())
         handler.setFormatter(logging.Formatter("%(asctime)s api    %(levelname)s %(request)s %(message)s", "%H:%M:%S"))
+
+
+@contextmanager
+def _listening(engine: sa.Engine, data: Path, settings: Settings, stop: threading.Event) -> Iterator[None]:
+    """Telegram's channels are listened to beside the block; when that ends the rest of what was heard is stored."""
+    from palate import hub
+
+    params = (settings.hub, settings.telegram, settings.joining)
+    listener = threading.Thread(target=hub.follow, args=(engine, data, *params, stop, _now), name="hub")
+    listener.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        listener.join()
 
 
 def _now() -> datetime:

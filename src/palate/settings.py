@@ -26,6 +26,7 @@ from palate.delivery.context import ServerParams
 from palate.errors import SettingsError
 from palate.events import EventParams
 from palate.feed import FeedParams
+from palate.hub_params import HubParams
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
 from palate.labels import LabelParams
@@ -67,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How Telegram is read."""
     joining: JoiningParams = JoiningParams()
     """How carefully channels are joined."""
+    hub: HubParams = HubParams()
+    """How channels are listened to."""
     stories: StoryParams = StoryParams()
     """What makes stories of items, and their order."""
     labels: LabelParams = LabelParams()

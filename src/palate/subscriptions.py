@@ -24,6 +24,8 @@ FETCHED = ("feed", "folder")
 """Kinds that are read when due: a feed by its address, a folder of article files by its absolute path."""
 PUSHED = ("api", "archive", "sample")
 """Kinds that others put items into; their id is their address."""
+HEARD = ("telegram",)
+"""Kinds that accounts listen to: a channel by its link, https://t.me/NAME, or by its number, tg:NUMBER."""
 Status = Literal["active", "paused", "removed"]
 
 MAX_ADDRESS = 2000
@@ -31,6 +33,7 @@ FIRST_PAUSE = timedelta(minutes=15)
 LONGEST_PAUSE = timedelta(days=1)
 _MAX_ERROR = 500
 _MAX_SLUG = 60
+_CHANNEL = re.compile(r"https://t\.me/[a-z0-9_]{1,64}|tg:[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,22 @@ def remove(connection: sa.Connection, id: str, now: datetime) -> None:
     _hide_items(connection, key, now)
 
 
+def rename(connection: sa.Connection, key: int, address: str, title: str) -> None:
+    """A source has another name, and another address unless a source of its kind has that."""
+    [source] = _select(connection, database.sources.c.key == key)
+    taken = _select(connection, database.sources.c.kind == source.kind, database.sources.c.address == address)
+    _change(connection, key, title=title, **({} if taken else {"address": address}))
+
+
+def note_heard(connection: sa.Connection, key: int, now: datetime, error: str | None = None) -> None:
+    """Remember that a source that is listened to was there at `now`, or why it isn't any more."""
+    time = to_milliseconds(now)
+    if error is None:
+        _change(connection, key, last_fetch=time, last_success=time, last_error=None, failures=0)
+    else:
+        _change(connection, key, last_fetch=time, last_error=error[:_MAX_ERROR])
+
+
 def due(connection: sa.Connection, now: datetime, limit: int) -> list[Source]:
     """At most `limit` active sources whose time has come, those that wait longest first."""
     table = database.sources
@@ -191,12 +210,15 @@ def _check_address(kind: str, address: str) -> str:
     address = address.strip()
     if kind in PUSHED:
         return identities.check_id(address, "a source's id")
-    if kind not in FETCHED:
-        raise InvalidInput(f"a source's kind must be one of {', '.join((*FETCHED, *PUSHED))}, not {kind[:40]!r}")
+    if kind not in (*FETCHED, *HEARD):
+        kinds = ", ".join((*FETCHED, *HEARD, *PUSHED))
+        raise InvalidInput(f"a source's kind must be one of {kinds}, not {kind[:40]!r}")
     if not 0 < len(address) <= MAX_ADDRESS or not address.isprintable():
         raise InvalidInput(f"a source's address must have 1 to {MAX_ADDRESS} printable characters")
     if kind == "folder" and not Path(address).is_absolute():
         raise InvalidInput("the address of a folder must be its whole path, from the root")
+    if kind in HEARD and not _CHANNEL.fullmatch(address):
+        raise InvalidInput("the address of a channel must be https://t.me/ and its name, or tg: and its number")
     if kind == "feed" and not _is_web_address(address):
         raise InvalidInput(f"{address[:100]!r} is no web address: it must begin with http:// or https://")
     return address.partition("#")[0] if kind == "feed" else address

@@ -16,7 +16,7 @@ from palate.text.cleaning import clean, to_plain
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CHANNELS = {
-    77: ChannelName(77, "Хабр", "Habr"),
+    77: ChannelName(77, "Хабр", "habr"),
     88: ChannelName(88, "Other", "other_one"),
     99: ChannelName(99, "Closed", None),
 }

@@ -151,8 +151,13 @@ class Client:
         except TelegramRefused as error:
             if error.code != "USER_ALREADY_PARTICIPANT":
                 raise
+        found = await self.invited(hash)
+        return found or _found(())
+
+    async def invited(self, hash: str) -> Found | None:
+        """The channel that an invitation leads to when we are in it; None when we aren't."""
         answer = await self.ask(functions.messages.CheckChatInviteRequest(hash))
-        return _found([answer.chat] if isinstance(answer, types.ChatInviteAlready) else [])
+        return _found([answer.chat]) if isinstance(answer, types.ChatInviteAlready) else None
 
     async def mute(self, ref: ChannelRef) -> None:
         """Let a channel ring on none of the account's devices."""

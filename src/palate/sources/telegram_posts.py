@@ -22,11 +22,12 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 
 @dataclass(frozen=True)
 class ChannelName:
-    """A channel as Telegram names it. None: not public."""
+    """A channel as Telegram names it."""
 
     id: int
     title: str
     username: str | None
+    """In lower case; None for one that isn't public."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ def message_of(id: str, channel: int) -> int | None:
 def address(channel: int, username: str | None, message: int) -> str:
     """Where a message can be seen: by everybody when its channel is public, else by the channel's members.
 
-    >>> address(1234, "Durov", 5), address(1234, None, 5)
+    >>> address(1234, "durov", 5), address(1234, None, 5)
     ('https://t.me/durov/5', 'https://t.me/c/1234/5')
     """
-    return f"https://t.me/{username.lower()}/{message}" if username else f"https://t.me/c/{channel}/{message}"
+    return f"https://t.me/{username}/{message}" if username else f"https://t.me/c/{channel}/{message}"
 
 
 def names(chats: Iterable[Any]) -> dict[int, ChannelName]:
@@ -81,7 +82,8 @@ def names(chats: Iterable[Any]) -> dict[int, ChannelName]:
 def name_of(channel: Any) -> ChannelName:
     """The channel's name; of several usernames the first that works."""
     others = [one.username for one in channel.usernames or [] if one.active]
-    return ChannelName(channel.id, channel.title, (channel.username or next(iter(others), None)))
+    username = channel.username or next(iter(others), None)
+    return ChannelName(channel.id, channel.title, username and username.lower())
 
 
 def is_post(message: Any) -> bool:
