@@ -32,17 +32,33 @@ CONDITIONS = Conditions(measuring.wanted("ndcg@10,recall@20"))
 WEIGHTS = {"VIEW": 1.0, "LIKE": 2.0, "BOOKMARK": 2.0, "FOLLOW": 2.0, "COMMENT CREATED": 3.0}
 TRIED: dict[str, list[dict[str, Any]]] = {
     "popularity": [{}, *({"half_life_days": days} for days in (0.04, 0.08, 0.125, 0.2, 0.4, 1, 2, 4, 8))],
-    "itemknn": [{}, {"power": 0.0}, {"target_exponent": 0.2}, {"target_exponent": 0.2, "power": 0.0}],
-    "ease": [{"max_items": 4000}, {"max_items": 4000, "power": 0.0}, {"max_items": 4000, "power": 0.0, "l2": 300.0}],
+    "itemknn": [
+        {},
+        {"recent_items": 10.0},
+        {"power": 0.0},
+        {"target_exponent": 0.2},
+        {"target_exponent": 0.2, "power": 0.0},
+    ],
+    "ease": [
+        {"max_items": 4000},
+        {"max_items": 4000, "recent_items": 10.0},
+        {"max_items": 4000, "power": 0.0},
+        {"max_items": 4000, "power": 0.0, "l2": 300.0},
+    ],
+    "svd": [{}, {"recent_items": 10.0}, {"factors": 32}, {"factors": 32, "power": 0.0}],
     "ials": [
-        {"factors": 32, "unobserved_weight": weight, "power": power, "l2": l2}
-        for weight, power, l2 in (
-            (0.3, 1.0, 0.007),
-            (0.3, 1.0, 0.02),
-            (1.0, 0.3, 0.03),
-            (0.1, 0.3, 0.03),
-            (1.0, 0.1, 0.1),
-        )
+        {"factors": 32},
+        {"factors": 32, "recent_items": 10.0},
+        *(
+            {"factors": 32, "unobserved_weight": weight, "power": power, "l2": l2}
+            for weight, power, l2 in (
+                (0.3, 1.0, 0.007),
+                (0.3, 1.0, 0.02),
+                (1.0, 0.3, 0.03),
+                (0.1, 0.3, 0.03),
+                (1.0, 0.1, 0.1),
+            )
+        ),
     ],
     "fm": [
         {"loss": "bpr", "factors": factors, "epochs": 20, "l2_items": l2, "l2_users": l2}
