@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
-from text_models import Example, examples
+import text_models
+from text_models import Example
 
 from palate.text import category, tokens
 from palate.text.category import CLASSES, Weights
@@ -35,7 +36,8 @@ OTHERS = 300
 
 
 def main(folder: Path, language: str) -> None:
-    labelled = [one for one in examples(folder) if one.origin == "labelled" and one.language == language]
+    articles = text_models._contest(folder / "news/contest-articles.tar.xz")
+    labelled = [one for one in articles if one.origin == "labelled" and one.language == language]
     classes = np.array([CLASSES.index(one.allowed[0]) for one in labelled])
     quarter = np.array([hash_of(one) % 4 for one in labelled])
     shown, given, scored = (np.flatnonzero(np.isin(quarter, parts)) for parts in ((0, 1), (2,), (3,)))
