@@ -36,6 +36,8 @@ COMMANDS = [
     "recommend",
     "users",
     "keys",
+    "accounts",
+    "channels",
     "settings",
 ]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from palate import cli_evaluation, cli_labels, cli_tuning, cli_watch, supervisor
+from palate import cli_evaluation, cli_labels, cli_telegram, cli_tuning, cli_watch, supervisor
 from palate.errors import NotFound, PalateError
 from palate.supervisor import role
 
@@ -165,13 +165,28 @@ def ingest_command(
             _bring_sample_up_to_date(engine)
         if once:
             report = ingest.run_once(
-                engine, settings.ingest, settings.fetch, _now(), stories=settings.stories, data=data
+                engine,
+                settings.ingest,
+                settings.fetch,
+                _now(),
+                stories=settings.stories,
+                data=data,
+                telegram=settings.telegram,
             )
             typer.echo(report)
         else:
             stop = supervisor.stop_signal()
             with _listening(engine, data, settings, stop):
-                ingest.follow(engine, settings.ingest, settings.fetch, stop, _now, stories=settings.stories, data=data)
+                ingest.follow(
+                    engine,
+                    settings.ingest,
+                    settings.fetch,
+                    stop,
+                    _now,
+                    stories=settings.stories,
+                    data=data,
+                    telegram=settings.telegram,
+                )
 
 
 @app.command("train")
@@ -334,6 +349,7 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
 
 cli_evaluation.add_to(app)
 cli_tuning.add_to(app)
+cli_telegram.add_to(app)
 cli_watch.add_to(app)
 cli_labels.add_to(app, import_app, export_app)
 
@@ -468,14 +484,10 @@ def _serving_params(settings: Settings) -> Any:
 
 @contextmanager
 def _database(data: Path, url: str | None) -> Iterator[sa.Engine]:
-    from palate.database import connect, migrate
+    from palate.database import opened
 
-    engine = connect(url, data)
-    try:
-        migrate(engine)
+    with opened(url, data) as engine:
         yield engine
-    finally:
-        engine.dispose()
 
 
 def _common(data: Path, config: Path | None) -> list[str]:

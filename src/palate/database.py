@@ -486,6 +486,17 @@ def migrate(engine: sa.Engine) -> None:
             _run_steps(connection, found)
 
 
+@contextmanager
+def opened(url: str | None, data: Path) -> Iterator[sa.Engine]:
+    """The database at `url`, or (None) in the data folder, migrated; closed afterwards. Raises as both do."""
+    engine = connect(url, data)
+    try:
+        migrate(engine)
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def _run_steps(connection: sa.Connection, found: str | None) -> None:
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext

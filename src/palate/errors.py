@@ -19,7 +19,8 @@
     │   ├── TelegramRefused      Telegram says no; `code` is its own word for why
     │   ├── TelegramUnreachable  … says nothing
     │   ├── AnswerTooLarge       more bytes, before or after decompression, than the limit
-    │   └── NotAFeed             an answer, but not a feed
+    │   ├── NotAFeed             an answer, but not a feed
+    │   └── NoPreview            a channel of Telegram that has no public page
     ├── ArchiveError             a file of items or events that can't be read or written
     ├── CycleFailed              a training cycle ended without an answer
     ├── ProcessDied              a process that did a part of the work ended without an answer
@@ -131,6 +132,10 @@ class AnswerTooLarge(SourceError):
 
 class NotAFeed(SourceError):
     """An answer came, but it is no feed."""
+
+
+class NoPreview(SourceError):
+    """A channel of Telegram has no public page, or none that is allowed to be read."""
 
 
 class ArchiveError(PalateError):

@@ -18,12 +18,24 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, counters, identities, labels, own_categories, story_window, subscriptions, understandings
+from palate import (
+    catalog,
+    counters,
+    identities,
+    labels,
+    own_categories,
+    previews,
+    story_window,
+    subscriptions,
+    understandings,
+)
+from palate.accounts import TelegramParams
 from palate.catalog import Stored, StoredItem
 from palate.database import reading, writing
 from palate.domain import Fetched, Item, to_milliseconds
-from palate.errors import DatabaseError, FetchFailed, InvalidInput, InvalidItem, SourceError
+from palate.errors import DatabaseError, FetchFailed, InvalidInput, InvalidItem, NoPreview, SourceError
 from palate.own_categories import Kept, OwnModel
+from palate.previews import PREVIEW
 from palate.sources import robots
 from palate.sources.fetching import Fetcher, FetchParams
 from palate.story_window import StoryParams, StoryWindow
@@ -44,6 +56,9 @@ STORIES = StoryParams()
 """How stories are joined where nothing else is said."""
 STORIES_WINDOW = timedelta(days=STORIES.window_days)
 _PAUSE = 0.2  # seconds between two batches of items that wait to be understood
+
+TELEGRAM = TelegramParams()
+"""How Telegram is read where nothing else is said."""
 
 Reader = Callable[[Source, Fetcher], Fetched]
 
@@ -98,6 +113,7 @@ class _Tools:
     params: IngestParams
     fetcher: Fetcher
     readers: Mapping[str, Reader]
+    telegram: TelegramParams
     own: OwnModel | None = None
     """The model of classes that this installation learned."""
     robots: robots.RobotsCache = field(default_factory=robots.RobotsCache)
@@ -115,7 +131,13 @@ def _read_folder(source: Source, _fetcher: Fetcher) -> Fetched:
     return articles.fetch(Path(source.address), source.state)
 
 
-READERS: Mapping[str, Reader] = {"feed": _read_feed, "folder": _read_folder}
+def _read_preview(source: Source, fetcher: Fetcher) -> Fetched:
+    from palate.sources import telegram_preview
+
+    return telegram_preview.read(source.address, source.state, fetcher)
+
+
+READERS: Mapping[str, Reader] = {"feed": _read_feed, "folder": _read_folder, PREVIEW: _read_preview}
 """How a source of each kind is read."""
 
 
@@ -127,6 +149,7 @@ def run_once(
     readers: Mapping[str, Reader] = READERS,
     stories: StoryParams = STORIES,
     data: Path | None = None,
+    telegram: TelegramParams = TELEGRAM,
 ) -> Report:
     """Read every source that is due at `now`, understand what is new, and join it to its stories.
 
@@ -134,7 +157,7 @@ def run_once(
     is remembered with it.
     """
     own = own_categories.look(data, Kept()).model if data else None
-    tools = _Tools(engine, params, Fetcher(fetch_params, lambda: now), readers, own)
+    tools = _Tools(engine, params, Fetcher(fetch_params, lambda: now), readers, telegram, own)
     with reading(engine) as connection:
         waiting = subscriptions.due(connection, now, 1_000_000)[::-1]
     report, started = Report(), dict[Future[Fetched], Source]()
@@ -159,13 +182,14 @@ def follow(
     readers: Mapping[str, Reader] = READERS,
     stories: StoryParams = STORIES,
     data: Path | None = None,
+    telegram: TelegramParams = TELEGRAM,
 ) -> None:
     """Read sources when they are due, understand what is new whoever stored it, and join it to its stories, until `stop`.
 
     While the database can't be used it waits, ever longer up to a minute. `data`: the folder that may hold a model of classes of
     this installation's own; a new one is taken up with the next round, and tells the items of the stories' window anew.
     """
-    tools = _Tools(engine, params, Fetcher(fetch_params, clock), readers)
+    tools = _Tools(engine, params, Fetcher(fetch_params, clock), readers, telegram)
     started, trouble = dict[Future[Fetched], Source](), 0.0
     behind, window, kept = True, None, Kept()
     while not stop.is_set():
@@ -362,9 +386,11 @@ def _rest(started: Mapping[Future[Fetched], Source], stop: threading.Event, seco
 
 def _read(tools: _Tools, source: Source, now: datetime) -> Fetched:
     """What the source gives, cleaned and with full texts. Runs in the source's own thread and writes nothing."""
+    if source.kind == PREVIEW and not tools.telegram.preview:
+        raise NoPreview(previews.WHY_OFF)
     fetched = tools.readers[source.kind](source, tools.fetcher)
     items = [_of_source(clean(item, now), source) for item in fetched.items]
-    if tools.params.full_text and source.options.get("full_text", True) and items:
+    if tools.params.full_text and source.options.get("full_text", True) and items and source.kind != PREVIEW:
         items, unread = _with_full_texts(tools, source, items, now)
         fetched = replace(fetched, state=_with_unread(fetched.state, unread))
     return replace(fetched, items=tuple(items))
@@ -391,9 +417,9 @@ def _settle_finished(tools: _Tools, started: dict[Future[Fetched], Source], now:
 
 def _settle(tools: _Tools, source: Source, fetched: Fetched, now: datetime) -> Report:
     """Store what a reading gave, and then how it went: should we die in between, it is only read again."""
-    outcomes = Counter(
-        one.outcome for one in store_items(tools.engine, fetched.items, now, revive=False, own=tools.own)
-    )
+    keep_text = source.kind != PREVIEW or tools.telegram.keep_text
+    stored = store_items(tools.engine, fetched.items, now, revive=False, keep_text=keep_text, own=tools.own)
+    outcomes = Counter(one.outcome for one in stored)
     news = outcomes["new"] + outcomes["updated"] > 0
     interval = _next_interval(tools.params, source, news)
     state = fetched.state | {"interval": interval}
@@ -401,8 +427,13 @@ def _settle(tools: _Tools, source: Source, fetched: Fetched, now: datetime) -> R
     with writing(tools.engine) as connection:
         withdrawn = catalog.withdraw(connection, fetched.deleted, now)
         counters.put(connection, fetched.counters, now)
+        if source.kind == PREVIEW:
+            new = {one.id for one in stored if one.outcome == "new"}
+            previews.record_mentions(connection, source.key, [item for item in fetched.items if item.id in new], now)
         fetched = replace(fetched, items=(), state=state)
         subscriptions.record_success(connection, source.key, fetched, now, now + timedelta(seconds=wait_for))
+        if source.kind == PREVIEW:
+            previews.watch_drift(connection, now)
     report = Report(sources=1, outcomes=+Counter(outcomes | Counter({"withdrawn": withdrawn})))
     log.info("read %s: %s; next in %.0f min", source.id, dict(report.outcomes) or "no items", wait_for / 60)
     return report
@@ -440,7 +471,7 @@ def _asked_pause(source: Source, fetched: Fetched, interval: float) -> float:
     asked: float | None = fetched.state.get("every")
     if asked is None:
         return interval
-    return max(interval, asked) if source.kind == "feed" else asked
+    return asked if source.kind == "folder" else max(interval, asked)
 
 
 # Full texts

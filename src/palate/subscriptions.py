@@ -20,8 +20,9 @@ from palate import database, identities
 from palate.domain import Fetched, from_milliseconds, to_milliseconds
 from palate.errors import InvalidInput, NotFound
 
-FETCHED = ("feed", "folder")
-"""Kinds that are read when due: a feed by its address, a folder of article files by its absolute path."""
+FETCHED = ("feed", "folder", "telegram_preview")
+"""Kinds that are read when due: a feed by its address, a folder of article files by its absolute path, the public page
+of a channel of Telegram by https://t.me/NAME."""
 PUSHED = ("api", "archive", "sample")
 """Kinds that others put items into; their id is their address."""
 HEARD = ("telegram",)
@@ -106,6 +107,13 @@ def get(connection: sa.Connection, id: str) -> Source:
     found = _select(connection, database.sources.c.id == id, database.sources.c.status != "removed")
     if not found:
         raise NotFound(f"There is no source {id[:200]!r}: look at the list of sources for its id.")
+    return found[0]
+
+
+def of_key(connection: sa.Connection, key: int) -> Source:
+    """A source by its key, also a removed one."""
+    found = _select(connection, database.sources.c.key == key)
+    assert found, "sources are never deleted from the table"
     return found[0]
 
 
@@ -221,7 +229,16 @@ def _check_address(kind: str, address: str) -> str:
         raise InvalidInput("the address of a channel must be https://t.me/ and its name, or tg: and its number")
     if kind == "feed" and not _is_web_address(address):
         raise InvalidInput(f"{address[:100]!r} is no web address: it must begin with http:// or https://")
+    if kind == "telegram_preview":
+        return _channel_address(address)
     return address.partition("#")[0] if kind == "feed" else address
+
+
+def _channel_address(address: str) -> str:
+    found = re.fullmatch(r"https://t\.me/(?:s/)?([A-Za-z][A-Za-z0-9_]{2,63})/?", address)
+    if not found:
+        raise InvalidInput("the address of a channel's public page must be https://t.me/ and its name")
+    return f"https://t.me/{found[1].lower()}"
 
 
 def _is_web_address(address: str) -> bool:

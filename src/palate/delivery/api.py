@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 from starlette.types import ASGIApp
 
-from palate import catalog, database, events, feed, front_page, ingest, people
+from palate import accounts, alerts, catalog, database, events, feed, front_page, ingest, memberships, people, previews
 from palate.database import reading, writing
 from palate.delivery import metrics, openapi, security
 from palate.delivery.answering import answering
@@ -225,7 +226,22 @@ def _measure(serving: Serving, now: datetime) -> None:
     serving.metrics.pool.set(len(pool))
     with reading(serving.engine) as connection:
         failing = connection.scalar(sa.select(sa.func.count()).where(database.sources.c.failures > 0))
+        _measure_telegram(serving, connection)
     serving.metrics.source_errors.set(failing or 0)
+
+
+def _measure_telegram(serving: Serving, connection: sa.Connection) -> None:
+    names = {one.key: one.name for one in accounts.list_accounts(connection)}
+    joined = memberships.count_joined(connection)
+    serving.metrics.telegram.set(
+        memberships.count_outcomes(connection),
+        memberships.waited(connection),
+        {name: joined.get(key, 0) for key, name in names.items()},
+        previews.drift(connection),
+    )
+    serving.metrics.alerts.clear()
+    for kind, count in Counter(one.kind for one in alerts.list_alerts(connection)).items():
+        serving.metrics.alerts.labels(kind).set(count)
 
 
 def _several(serving: Serving, body: Any) -> Sequence[Any]:

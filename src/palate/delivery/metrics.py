@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCHES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
+
+
+class TelegramFigures(Collector):
+    """Figures of reading Telegram, which other processes keep in the database; none before the first `set`."""
+
+    def __init__(self) -> None:
+        self._figures: list[Metric] = []
+
+    def set(self, outcomes: Mapping[str, int], waited: float, joined: Mapping[str, int], drift: float | None) -> None:
+        """The figures from now on: attempts to join by outcome, seconds that Telegram asked for in them, channels by account,
+        and the share of posts on public pages in which nothing was found (None: no pages)."""
+        joins = CounterMetricFamily("palate_tg_joins", "Attempts to join a channel.", labels=["result"])
+        for result, number in sorted(outcomes.items()):
+            joins.add_metric([result], number)
+        inside = GaugeMetricFamily("palate_tg_channels_joined", "Channels that accounts are in.", labels=["account"])
+        for account, number in sorted(joined.items()):
+            inside.add_metric([account], number)
+        waits = CounterMetricFamily("palate_tg_flood_wait_seconds", "That Telegram asked to wait.", value=waited)
+        self._figures = [joins, inside, waits]
+        if drift is not None:
+            meaning = "Share of posts on Telegram's public pages in which nothing was found."
+            self._figures.append(GaugeMetricFamily("palate_preview_drift_ratio", meaning, value=drift))
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures, as they are."""
+        return self._figures
 
 
 class Metrics:
@@ -30,6 +60,9 @@ class Metrics:
             "palate_snapshot_age_seconds", "Age of the served snapshot, NaN before the first.", registry=registry
         )
         self.pool = Gauge("palate_pool_items", "Items that may be served now.", registry=registry)
+        self.alerts = Gauge("palate_alerts", "What somebody should look at.", ["kind"], registry=registry)
+        self.telegram = TelegramFigures()
+        registry.register(self.telegram)
         self.source_errors = Gauge("palate_sources_failing", "Sources whose last reading failed.", registry=registry)
 
     def render(self) -> bytes:

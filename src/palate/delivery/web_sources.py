@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from palate import database, ingest, people, subscriptions
+from palate import alerts, database, ingest, people, subscriptions
 from palate.database import reading, writing
 from palate.delivery.refusals import Refusal
 from palate.delivery.web_cards import age
@@ -37,6 +37,7 @@ def _list(visit: Visit, notice: str | None = None, found: list[FoundFeed] | None
         person = visit.person(connection)
         chosen = people.source_choices(connection, person) if person is not None else {}
         may_change = visit.may_change(connection)
+        told = alerts.list_alerts(connection) if may_change else []
     rows = [_row(source, counts.get(source.key, 0), chosen.get(source.key) == "hidden", visit.now) for source in listed]
     rows.sort(key=lambda row: (row.error is None, row.title.casefold()))
     return draw(
@@ -46,6 +47,7 @@ def _list(visit: Visit, notice: str | None = None, found: list[FoundFeed] | None
         sources=rows,
         failing=sum(row.error is not None for row in rows),
         may_change=may_change,
+        alerts=[(alert.text, age(alert.time, visit.now)) for alert in told],
         notice=notice,
         found=found,
         tried=tried,

@@ -24,6 +24,9 @@ from palate.sources.addresses import CheckedBackend, parse_address
 LONGEST_WAIT = 86_400.0
 """Seconds: a server that asks for more patience than a day is asked again after a day."""
 
+LEAST_PAUSES = {"t.me": 1.0}
+"""Seconds between requests to hosts that are asked gently whatever the settings say."""
+
 _PERMANENT = (301, 308)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GZIP = 16 + zlib.MAX_WBITS
@@ -166,7 +169,7 @@ class _Turns:
                 try:
                     yield
                 finally:
-                    host.free_at = time.monotonic() + self._pause
+                    host.free_at = time.monotonic() + max(self._pause, LEAST_PAUSES.get(name, 0.0))
         finally:
             with self._lock:
                 host.users -= 1
