@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import columns, database, identities, sealing
+from palate import columns, database, hot_columns, identities, sealing
 from palate.database import reading, writing
 from palate.domain import Event, EventColumns, from_milliseconds, to_milliseconds
 from palate.errors import DataFolderError, InvalidEvent, InvalidInput
@@ -284,7 +284,7 @@ def batches(
     last = 2**63 - 1 if up_to_seq is None else up_to_seq
     with reading(engine) as connection:
         parts = _parts(connection, after_seq, earliest)
-        hot = list(_hot_pages(connection, after_seq))
+        hot = list(hot_columns.pages(connection, after_seq))
         persons = columns.persons(identities.joined(connection))
     sealed = (batch for part in parts if part.first_seq <= last for batch in _sealed(engine, folder, part, after_seq))
     for batch in columns.in_order(chain(sealed, hot)):

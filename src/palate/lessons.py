@@ -20,7 +20,6 @@ from palate.models.fields import Field
 from palate.models.material import Material
 from palate.pairs import Pairs
 from palate.trial import Calibration, RankingTest
-from palate.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -194,9 +193,8 @@ def _learn_machine(examples: Examples, last: FactorizationMachine | None, params
 
 def _within(model: FactorizationMachine, examples: Examples) -> FactorizationMachine:
     """The model without people and items that are no longer in the window."""
-    users = np.intersect1d(model.users.keys, examples.users.keys, assume_unique=True)
-    items = np.intersect1d(model.items.keys, examples.items.keys, assume_unique=True)
-    return fm_update.with_rows(model, Vocabulary(users), Vocabulary(items))
+    users, items = model.users.within(examples.users), model.items.within(examples.items)
+    return model if users is model.users and items is model.items else fm_update.with_rows(model, users, items)
 
 
 @dataclass(frozen=True)

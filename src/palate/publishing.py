@@ -62,7 +62,7 @@ def publish(
     folder, people = data / "snapshots", examples.users.keys
     last = None if anew else _with_good_histories(folder, examples, header)
     if last is not None:
-        people = np.union1d(people, snapshots.people_of_histories(last.arrays))
+        people = examples.users.extended(snapshots.people_of_histories(last.arrays)).keys
     gone = _deleted(engine, people)
     if len(gone):  # those of the last snapshot may have them still
         last = None

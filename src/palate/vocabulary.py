@@ -30,14 +30,24 @@ class Vocabulary:
         wanted = np.asarray(keys, np.int64)
         if not len(self.keys):
             return np.full(wanted.shape, -1, np.int64)
+        if np.array_equal(wanted, self.keys):  # as often when millions are asked for; looking up each takes 50 times as long
+            return np.arange(len(self.keys))
         places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where(self.keys[places] == wanted, places, -1)
 
     def extended(self, keys: ArrayLike) -> Vocabulary:
         """With these keys as well; itself when it has them all. Keys that aren't the largest move rows: see `moved`."""
-        if not (self.rows(keys) < 0).any():
+        wanted = np.asarray(keys, np.int64).reshape(-1)
+        fresh = wanted[self.rows(wanted) < 0]
+        if not len(fresh):
             return self
-        return Vocabulary(np.union1d(self.keys, np.asarray(keys, np.int64)))
+        fresh = np.unique(fresh)  # of few; of all it would take longest
+        return Vocabulary(np.insert(self.keys, np.searchsorted(self.keys, fresh), fresh))
+
+    def within(self, other: Vocabulary) -> Vocabulary:
+        """Without the keys that the other hasn't; itself when it has them all."""
+        known = other.rows(self.keys) >= 0
+        return self if known.all() else Vocabulary(self.keys[known])
 
 
 def vocabulary(keys: ArrayLike) -> Vocabulary:

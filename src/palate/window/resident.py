@@ -96,12 +96,17 @@ def compacted(
     cut = 0 if earliest is None else -(-earliest // 1000)
     tail, rejoined = _with_persons(window, persons)
     users = people(replace(window, tail=tail))
-    users = np.setdiff1d(users, np.union1d(np.fromiter(forgotten, np.int64), persons.aliases), assume_unique=True)
+    users = _without(users, np.append(np.fromiter(forgotten, np.int64), persons.aliases))
     unlearned = window.unlearned
     if unlearned is not None and len(persons.aliases):
         unlearned = tuple(_of_persons(pairs, persons) for pairs in unlearned)
     content = joined(window.sorted, tail, users, rejoined, cut, threads)
     return replace(window, sorted=measured(content, window.params, threads), tail=(), unlearned=unlearned)
+
+
+def _without(users: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    rows = Vocabulary(users).rows(others)
+    return np.delete(users, rows[rows >= 0])
 
 
 def _with_persons(window: Window, persons: Persons) -> tuple[tuple[Run, ...], NDArray[np.int64]]:

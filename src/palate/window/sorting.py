@@ -67,7 +67,7 @@ def joined(
     """The events of these users from the second `cut` on; not measured yet. Those `rejoined` have theirs in the tail alone."""
     items = Vocabulary(distinct([old.items.keys, *(run.items for run in tail)]))
     rows = old.users.rows(users)
-    rows[np.isin(users, rejoined)] = -1
+    rows[np.searchsorted(users, rejoined[np.isin(rejoined, users)])] = -1
     most = len(old) + sum(map(len, tail))
     blocks = min(-(-most // BLOCK), len(users))
     bounds = np.linspace(0, len(users), blocks + 1).astype(np.int64)
