@@ -37,7 +37,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import cycle, database, events, lessons, publishing, sealing, snapshots
+from palate import cycle, database, events, examples, lessons, pairs, publishing, sealing, snapshots
 from palate.cycle import Cycle, Memory, Params, TrainParams, run_cycle
 from palate.database import connect, migrate, reading, writing
 from palate.domain import EventColumns, to_milliseconds
@@ -284,7 +284,8 @@ def staged(run: Callable[[], Cycle], peak: Peak) -> Cycle:
 STAGES: list[tuple[Any, str]] = [
     (cycle, "_last_models"),
     (resident, "appended"),
-    (resident, "compacted"),
+    (resident, "followed"),
+    (examples, "_look"),
     (cycle, "read"),
     (lessons, "held_out"),
     (factorization_machine, "fit_rows"),
@@ -372,9 +373,9 @@ def against_polars(known: World, threads: int) -> None:
     frame = pl.DataFrame({"user": columns.user, "item": columns.item, "liked": columns.type, "time": columns.time})
 
     def ours() -> Sparse:
-        return view(
-            compacted(appended(empty(PARAMS), pieces(columns, 50_000)), threads=threads), threads=threads
-        ).labels()
+        window = compacted(appended(empty(PARAMS), pieces(columns, 50_000)), threads=threads)
+        found = pairs.of_view(view(window, threads=threads))
+        return found.labels(found.labelled(found.kept))
 
     def theirs() -> Any:
         merged = frame.group_by("user", "item").agg(pl.col("liked").max(), pl.col("time").max())

@@ -10,7 +10,6 @@ from palate import database, hot_columns
 from palate.columns import from_rows
 from palate.database import reading, writing
 
-
 ROWS = [
     (3, 7, 12, "like", None, 1_773_014_400_000),
     (4, 2**40, 5, "retract:like", None, 0),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from palate import pairs
 from palate.columns import from_rows
-from palate.domain import EventColumns
+from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import DAY, InteractionParams, counted, merge
 from palate.models.popularity import PopularityParams
 from palate.pairs import Pairs
@@ -96,7 +96,13 @@ def test_histories_and_sums_by_item_are_those_of_few_pairs(
         np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name), err_msg=name)
     params = PopularityParams(window_days=window_days, half_life_days=1.5)
     says = [~np.isnan(given_.label) | (given_.weight != 0) for given_ in (small, large)]
-    sums = [given_.tally(which, items, NOW, params) for given_, which in zip((small, large), says, strict=True)]
+    until = to_milliseconds(NOW)
+    clocks = [given_.clock(which, until, params) for given_, which in zip((small, large), says, strict=True)]
+    for name in ("moments", "passed", "typical", "until"):
+        np.testing.assert_array_equal(getattr(clocks[0], name), getattr(clocks[1], name))
+    sums = [
+        given_.tally(which, items, until, params, clocks[0]) for given_, which in zip((small, large), says, strict=True)
+    ]
     for name in ("evidence", "positive", "count", "labels", "sums", "squares", "taken", "differ"):
         np.testing.assert_allclose(getattr(sums[0], name), getattr(sums[1], name), rtol=1e-6, err_msg=name)
 

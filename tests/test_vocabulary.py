@@ -37,3 +37,16 @@ def test_extended_by_nothing_new_is_the_same_object() -> None:
 
 def test_an_empty_vocabulary_knows_nothing() -> None:
     assert vocabulary([]).rows([1, 2]).tolist() == [-1, -1]
+
+
+def test_within_leaves_out_what_the_other_hasnt() -> None:
+    own = vocabulary([2, 3, 5, 9])
+    assert own.within(vocabulary([1, 3, 9])).keys.tolist() == [3, 9]
+    assert own.within(vocabulary([1, 2, 3, 5, 9])) is own
+
+
+def test_keys_that_come_between_others_are_put_between_them() -> None:
+    own = vocabulary([2, 5, 9])
+    assert own.extended([7, 1, 7, 5]).keys.tolist() == [1, 2, 5, 7, 9]
+    assert own.extended([9, 2]) is own
+    assert own.rows([2, 5, 9]).tolist() == [0, 1, 2]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate import matrix
+from palate import matrix, pairs
 from palate.columns import from_rows, persons
 from palate.domain import EventColumns, Interactions
 from palate.errors import InvalidInput
@@ -18,7 +18,7 @@ from palate.interactions import DAY, EventType, InteractionParams, merge
 from palate.machine_code import compiled
 from palate.window import kernels, runs, sorting
 from palate.window.resident import Window, appended, compacted, empty, learned
-from palate.window.view import view
+from palate.window.view import View, view
 
 VOTES = InteractionParams(rule="votes")
 VIEWS = InteractionParams(rule="views")
@@ -40,6 +40,17 @@ def log(*given: tuple[Any, ...], first: int = 1) -> EventColumns:
 
 def window_of(params: InteractionParams, *batches: EventColumns) -> Window:
     return compacted(appended(empty(params), batches))
+
+
+def interactions(found: View) -> Interactions:
+    every = pairs.of_view(found)
+    return every.rows(np.ones(len(every), bool))
+
+
+def labels(found: View, which: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> matrix.Sparse:
+    every = pairs.of_view(found)
+    labelled = every.labelled(every.kept)
+    return every.labels(labelled if which is None else labelled & which)
 
 
 def rows(made: Interactions) -> list[tuple[int, int, float | None, float, int]]:
@@ -113,14 +124,13 @@ def test_a_window_says_what_its_readable_twin_says(
         found = view(window, leave_out, threads)
     kept = [row for row in all_rows if row[5] >= cut * DAY // 2 and row[1] not in forgotten]
     expected = merge(from_rows(kept), params, leave_out)
-    assert rows(found.interactions()) == rows(expected)
+    assert rows(interactions(found)) == rows(expected)
     assert window.sorted.items.keys.tolist() == sorted({row[2] for row in kept})
     assert found.users.keys.tolist() == sorted(set(expected.user.tolist()))
-    for cells, values in ((found.labels(), expected.label), (found.weights(), expected.weight)):
-        same = matrix.of_interactions(expected, values, found.users, found.items)
-        np.testing.assert_array_equal(cells.offsets, same.offsets)
-        np.testing.assert_array_equal(cells.columns, same.columns)
-        np.testing.assert_allclose(cells.values, same.values, rtol=1e-6)
+    same = matrix.of_interactions(expected, expected.label, found.users, found.items)
+    np.testing.assert_array_equal(labels(found).offsets, same.offsets)
+    np.testing.assert_array_equal(labels(found).columns, same.columns)
+    np.testing.assert_allclose(labels(found).values, same.values, rtol=1e-6)
 
 
 def _numbered(given_: list[tuple[Any, ...]], first: int) -> list[Row]:
@@ -141,15 +151,15 @@ def test_records_are_sorted_as_numpy_sorts_them(given_: list[tuple[int, int]], b
 def test_a_view_stays_as_it_is_while_events_come_and_go() -> None:
     window = window_of(VIEWS, log((1, 5, "like"), (2, 5, "viewed"), (2, 6, "hide")))
     found = view(window)
-    before = rows(found.interactions())
+    before = rows(interactions(found))
     later = compacted(appended(window, [log((1, 5, "hide"), (3, 4, "like"), first=10)]), earliest=2000, forgotten=[2])
-    assert rows(found.interactions()) == before
-    assert rows(view(later).interactions()) == [(1, 5, 0.0, -1.0, 10_000), (3, 4, 1.0, 2.0, 11_000)]
+    assert rows(interactions(found)) == before
+    assert rows(interactions(view(later))) == [(1, 5, 0.0, -1.0, 10_000), (3, 4, 1.0, 2.0, 11_000)]
 
 
 def test_times_count_in_seconds_and_of_one_second_the_order_of_the_log() -> None:
     milliseconds = from_rows([(1, 1, 5, "like", None, 7_900), (2, 1, 5, "dislike", None, 7_100)])
-    assert rows(view(window_of(VOTES, milliseconds)).interactions()) == [(1, 5, 0.0, -1.0, 7_000)]
+    assert rows(interactions(view(window_of(VOTES, milliseconds)))) == [(1, 5, 0.0, -1.0, 7_000)]
 
 
 def test_events_leave_by_whole_seconds() -> None:
@@ -160,30 +170,30 @@ def test_events_leave_by_whole_seconds() -> None:
 
 def test_values_are_cut_to_what_half_precision_holds() -> None:
     window = window_of(VOTES, log((1, 5, "watch", 0.3), (1, 6, "watch", 1e6), (1, 7, "watch", -1e6)))
-    np.testing.assert_allclose(view(window).weights().values, [0.3, 65_504, 0], rtol=5e-4)
-
-
-def test_labels_share_the_arrays_of_the_window_when_every_pair_has_one() -> None:
-    window = window_of(VIEWS, log((1, 5, "like"), (1, 7, "viewed"), (2, 5, "viewed"), (2, 5, "viewed")))
-    labels = view(window).labels()
-    assert dense(labels, [1, 2], [5, 7]) == {(1, 5): 1.0, (1, 7): 0.0, (2, 5): 0.0}
-    assert labels.columns is window.sorted.columns
-    assert labels.offsets is window.sorted.pairs
+    np.testing.assert_allclose(view(window).weights(), [0.3, 65_504, 0], rtol=5e-4)
 
 
 def test_only_the_pairs_that_were_asked_for_are_given() -> None:
     found = view(window_of(VIEWS, log((1, 5, "like"), (1, 6, "shown"), (1, 7, "viewed"), (2, 5, "viewed"))))
-    assert found.times().tolist() == [1, 2, 3, 4]
-    early = found.labels(found.times() < 3)
-    assert dense(early, [1, 2], [5, 6, 7]) == {(1, 5): 1.0}
-    assert early.offsets.tolist() == [0, 1, 1]
-    assert dense(found.weights(found.times() > 1), [1, 2], [5, 6, 7]) == {(1, 6): 0.0, (1, 7): 1.0, (2, 5): 1.0}
+    times = found.labels_and_times()[1]
+    assert times.tolist() == [1, 2, 3, 4]
+    assert dense(labels(found), [1, 2], [5, 6, 7]) == {(1, 5): 1.0, (1, 7): 0.0, (2, 5): 0.0}
+    assert dense(labels(found, times < 3), [1, 2], [5, 6, 7]) == {(1, 5): 1.0}
+
+
+def test_some_pairs_of_a_window_are_a_window_of_those_pairs() -> None:
+    twice = log((1, 5, "like"), (1, 6, "shown"), (1, 6, "like"), (3, 5, "viewed"), (3, 6, "hide"), (1, 5, "viewed"))
+    found = view(window_of(VIEWS, twice))
+    some = found.only(np.array([False, True, True, False]))
+    assert rows(interactions(some)) == [(1, 6, 1.0, 2.0, 3_000), (3, 5, 0.0, 1.0, 4_000)]
+    assert some.users is found.users
+    assert some.items is found.items
 
 
 def test_who_is_left_out_has_no_row() -> None:
     found = view(window_of(VIEWS, log((1, 5, "like"), (2, 6, "like"), (3, 5, "viewed"))), leave_out=[2, 99])
     assert found.users.keys.tolist() == [1, 3]
-    assert dense(found.labels(), [1, 3], [5, 6]) == {(1, 5): 1.0, (3, 5): 0.0}
+    assert dense(labels(found), [1, 3], [5, 6]) == {(1, 5): 1.0, (3, 5): 0.0}
 
 
 def test_what_came_since_the_last_lesson_is_told() -> None:
@@ -192,7 +202,7 @@ def test_what_came_since_the_last_lesson_is_told() -> None:
     window = compacted(appended(learned(window), [log((3, 5, "like"), (2, 6, "like"), first=10)]))
     found = view(window)
     assert found.touched().tolist() == [False, False, True, True]
-    assert dense(found.labels(found.touched()), [1, 2, 3], [5, 6]) == {(2, 6): 1.0, (3, 5): 1.0}
+    assert dense(labels(found, found.touched()), [1, 2, 3], [5, 6]) == {(2, 6): 1.0, (3, 5): 1.0}
     assert not view(learned(window)).touched().any()
     assert window.seq == 11
 
@@ -205,7 +215,7 @@ def test_the_events_of_an_alias_go_to_the_person(compact_first: bool) -> None:
     window = compacted(window) if compact_first else window
     window = appended(window, [log((2, 5, "hide"), (9, 5, "viewed"), first=20)])
     window = compacted(window, persons=persons({7: 2, 9: 8, 77: 4}))
-    assert rows(view(window).interactions()) == [
+    assert rows(interactions(view(window))) == [
         (2, 5, 0.0, -1.0, 20_000),
         (2, 6, 0.0, 1.0, 3_000),
         (4, 6, 0.0, 1.0, 4_000),
@@ -232,7 +242,7 @@ def test_a_joined_log_in_the_order_of_time_means_what_it_would_have_meant_from_t
         window = compacted(window) if compacts else window
     resolved = log(*((joined.get(row[0], row[0]), *row[1:]) for row in ordered))
     found = view(compacted(window, persons=persons(joined)))
-    assert rows(found.interactions()) == rows(merge(resolved, VIEWS))
+    assert rows(interactions(found)) == rows(merge(resolved, VIEWS))
 
 
 @pytest.mark.parametrize("keys", [[3, 2**31, 2**32 - 1], [0, 1, 2]])
@@ -240,7 +250,7 @@ def test_keys_may_lie_anywhere_in_32_bits(keys: list[int]) -> None:
     events = log(*((user, item, "like") for user in keys for item in reversed(keys)))
     found = view(window_of(VOTES, events, log((keys[0], keys[2], "dislike"), first=50)))
     assert found.users.keys.tolist() == found.items.keys.tolist() == keys
-    assert found.labels().values.tolist() == [1, 1, 0, 1, 1, 1, 1, 1, 1]
+    assert labels(found).values.tolist() == [1, 1, 0, 1, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("event", [(2**32, 5, "like"), (1, 2**32, "like"), (-1, 5, "like")])
@@ -254,7 +264,7 @@ def test_more_types_than_the_window_tells_apart_are_refused() -> None:
     with pytest.raises(InvalidInput, match="71 types"):
         empty(InteractionParams(types=own))
     window = window_of(InteractionParams(types={f"type-{n}": EventType() for n in range(60)}), log((1, 5, "type-3")))
-    assert rows(view(window).interactions()) == [(1, 5, None, 0.0, 1000)]
+    assert rows(interactions(view(window))) == [(1, 5, None, 0.0, 1000)]
 
 
 def test_an_account_with_too_much_on_one_day_is_left_out_until_that_day_is_gone() -> None:
@@ -272,8 +282,8 @@ def test_an_empty_window_says_nothing() -> None:
         compacted(window_of(VIEWS, log((1, 5, "like"))), forgotten=[1]),
     ):
         found = view(window)
-        assert (len(found.users), len(found.items), len(found.labels()), len(found.weights())) == (0, 0, 0, 0)
-        assert len(found.interactions()) == len(found.touched()) == len(window) == 0
+        assert (len(found.users), len(found.items), len(labels(found)), len(found.weights())) == (0, 0, 0, 0)
+        assert len(interactions(found)) == len(found.touched()) == len(window) == 0
 
 
 def test_an_event_and_its_pair_take_15_bytes_with_the_label() -> None:
@@ -282,8 +292,7 @@ def test_an_event_and_its_pair_take_15_bytes_with_the_label() -> None:
     type, value, time = (np.resize(getattr(events, name), 20_000) for name in ("type", "value", "time"))
     many = EventColumns(np.arange(1, 20_001), users, items, type, value, time, events.types)
     window = window_of(VIEWS, many)
-    labels = view(window).labels()
-    assert window.sorted.nbytes + labels.values.nbytes - 20_000 * 15 == 20 * 33 + 16 + 1_000 * 8
+    assert window.sorted.nbytes + view(window).labels_and_times()[0].nbytes - 20_000 * 15 == 20 * 33 + 16 + 1_000 * 8
 
 
 def test_a_pair_may_have_very_many_events() -> None:
@@ -293,9 +302,9 @@ def test_a_pair_may_have_very_many_events() -> None:
         np.repeat(getattr(one, name), n) for name in ("user", "item", "type", "value", "time")
     )
     many = EventColumns(np.arange(1, 2 * n + 1), user, item, type, value, time, one.types)
-    assert rows(view(window_of(VIEWS, many)).interactions()) == []
+    assert rows(interactions(view(window_of(VIEWS, many)))) == []
     free = InteractionParams(rule="views", max_events_per_day=None)
-    assert rows(view(window_of(free, many)).interactions()) == [(1, 5, 1.0, 3.0, 2_000)]
+    assert rows(interactions(view(window_of(free, many)))) == [(1, 5, 1.0, 3.0, 2_000)]
 
 
 def test_importing_the_window_loads_no_numba() -> None:

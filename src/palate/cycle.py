@@ -125,7 +125,7 @@ def run_cycle(
     publishable = _published(taught, params)
     version = None
     if refusal is None:
-        version = publish(engine, data, examples, publishable, learned, params, now, anew=last is None)
+        version = publish(engine, data, examples, publishable, learned, params, now, anew=last is None, memory=memory)
         remember(memory, learned, version)
     test = next((lesson.test for lesson in taught if isinstance(lesson.test, LossTest)), LossTest())
     cycle = Cycle(
@@ -142,7 +142,7 @@ def run_cycle(
     )
     _record(engine, cycle, taught)
     if _tidy(engine, data, params, now):
-        memory.window = None
+        memory.forget_window()
     return cycle
 
 
@@ -183,7 +183,7 @@ def _published(taught: Sequence[Lesson], params: Params) -> list[Lesson]:
 
 def _refusal(examples: Examples, taught: Sequence[Lesson], params: Params) -> str | None:
     """Why nothing is published; None when something is. Without the model that serving wants the old snapshot is better."""
-    if params.served == "popularity" and (examples.labelled | examples.weighted).any():
+    if params.served == "popularity" and (examples.labelled.any() or examples.weighted.any()):
         return None
     if not taught:
         return "there is nothing to learn from yet"

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import columns, contents, database, events, identities, interactions, matrix, pairs
+from palate import columns, contents, database, events, identities, interactions, matrix, pairs, running_tally
 from palate.database import reading
 from palate.domain import EventColumns, Interactions, to_milliseconds
 from palate.events import EventParams
@@ -34,10 +34,12 @@ from palate.models.registry import Name
 from palate.models.svd import SvdParams
 from palate.pairs import Pairs
 from palate.pool import POOL_LIMIT
+from palate.running_tally import Change, RunningTally
 from palate.vocabulary import Vocabulary, vocabulary
 from palate.window import resident
 from palate.window.resident import Window
-from palate.window.view import view
+from palate.window.sorting import NOTHING_SAID, Joined, Said
+from palate.window.view import View, view
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,12 +144,35 @@ class Memory:
 
     window: Window | None = None
     """None while there are few events."""
+    looked: Looked | None = None
+    """What the window said."""
+    tally: RunningTally | None = None
+    """What its pairs say of each item; None where that wasn't counted."""
     learned: int = 0
     """The last event that is no news to the window: that of the snapshot which was served then."""
     earliest: int = 0
     """What happened before this millisecond has left the window."""
     version: str | None = None
     """Of the snapshot that this process published last."""
+
+    def forget_window(self) -> None:
+        """So that the next cycle reads the log again."""
+        self.window = self.looked = self.tally = None
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What was seen in a window."""
+
+    view: View
+    said: Said
+    share: float
+    """Of the people who are learned from."""
+
+    @property
+    def taught(self) -> Mask:
+        """(people,): who is learned from."""
+        return self.view.kept & _in_share(self.view.window.sorted.users.keys, self.share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +185,8 @@ class Examples:
     now: datetime
     pairs: Pairs
     """Every pair in the window, also those that aren't learned from: what people have seen."""
-    taught: Mask
-    """Which of the pairs may be learned from, as far as they say anything."""
+    learned_from: Mask
+    """(people,): whose pairs may be learned from, as far as they say anything."""
     new: Mask
     """Which of the pairs have an event that the last models haven't learned."""
     users: Vocabulary
@@ -173,16 +198,31 @@ class Examples:
     """Of each of the items."""
     content: ContentParams = field(default_factory=ContentParams)
 
+    looked: Looked | None = None
+    """Where the pairs come from when they are many."""
+
+    @cached_property
+    def taught(self) -> Mask:
+        """Which of the pairs may be learned from, as far as they say anything."""
+        return self.pairs.of_people(self.learned_from)
+
     @cached_property
     def labelled(self) -> Mask:
         """The examples of models of labels."""
-        return self.taught & ~np.isnan(self.pairs.label)
+        return self.pairs.labelled(self.learned_from)
 
     @cached_property
     def weighted(self) -> Mask:
         """The examples of models of weights."""
         mask: Mask = self.taught & (self.pairs.weight != 0)
         return mask
+
+    def later(self, moment: int) -> Change:
+        """The pairs later than this millisecond, or more; and which of them are, may be learned from and say something."""
+        if self.looked is None:
+            return Change(self.pairs, (self.labelled | self.weighted) & (self.pairs.time > moment))
+        late = pairs.of_view(self.looked.view.only(self.pairs.time > moment // self.pairs.unit))
+        return saying(late, self.learned_from)
 
     def labels(self, chosen: Mask) -> Sparse:
         """(users, items): the labels of the chosen pairs."""
@@ -230,11 +270,12 @@ def read(
         left_out = set(identities.persons(connection, robots.values()).values())
         few = params.train.resident_events is None or events.count(connection, since) < params.train.resident_events
     if few:
-        memory.window = None
+        memory.forget_window()
         seen = _merged(_Log(engine, data / "events", since, seq, learned), params.interactions, left_out)
     else:
-        _follow(_Log(engine, data / "events", since, seq, learned), params.interactions, memory)
-        seen = _looked_at(memory, learned, left_out)
+        joined = _follow(_Log(engine, data / "events", since, seq, learned), params.interactions, memory)
+        looked = _look(memory, joined, left_out, params.train.share_of_users)
+        seen = _Seen(pairs.of_view(looked.view, looked.said), _news(looked.view, learned), looked.view.rating_range)
     items = seen.pairs.items.extended(servable)
     with reading(engine) as connection:
         of_items = contents.read(connection, items.keys)
@@ -243,13 +284,14 @@ def read(
         rating_range=seen.rating_range,
         now=now,
         pairs=seen.pairs,
-        taught=seen.pairs.of_people(_in_share(seen.pairs.people.keys, params.train.share_of_users)),
+        learned_from=seen.pairs.kept & _in_share(seen.pairs.people.keys, params.train.share_of_users),
         new=seen.new,
         users=seen.pairs.users,
         items=items,
         item_sources=sources,
         contents=of_items,
         content=params.content,
+        looked=None if few else memory.looked,
     )
 
 
@@ -285,11 +327,11 @@ def _merged(log: _Log, params: InteractionParams, left_out: set[int]) -> _Seen:
     return _Seen(pairs.of_interactions(merged), _touched(merged, happened, log.learned), bounds)
 
 
-def _follow(log: _Log, params: InteractionParams, memory: Memory) -> None:
-    """Bring the window to the present state of the log, its news being what came after `learned`."""
+def _follow(log: _Log, params: InteractionParams, memory: Memory) -> Joined:
+    """Bring the window to the present state of the log, its news being what came after `learned`; and say what changed."""
     earliest = 0 if log.since is None else to_milliseconds(log.since)
     if memory.window is not None and not _goes_on(memory, memory.window, log, params, earliest):
-        memory.window = None  # before the next is read: there is room for one
+        memory.forget_window()  # before the next is read: there is room for one
     if memory.window is None:
         memory.window, memory.learned = _begun(log, params), log.learned
     after = memory.window.seq
@@ -298,10 +340,12 @@ def _follow(log: _Log, params: InteractionParams, memory: Memory) -> None:
     with reading(log.engine) as connection:
         persons = columns.persons(identities.joined(connection))
         gone = identities.missing(connection, resident.people(memory.window))
-    window = resident.compacted(
-        memory.window, earliest=earliest, persons=persons, forgotten=gone.tolist(), threads=_threads()
+    said = memory.looked.said if memory.looked else NOTHING_SAID
+    window, joined = resident.followed(
+        memory.window, said, earliest=earliest, persons=persons, forgotten=gone.tolist(), threads=_threads()
     )
     memory.window, memory.earliest = replace(window, seq=max(window.seq, log.seq)), earliest
+    return joined
 
 
 def _goes_on(memory: Memory, window: Window, log: _Log, params: InteractionParams, earliest: int) -> bool:
@@ -319,11 +363,44 @@ def _begun(log: _Log, params: InteractionParams) -> Window:
     return resident.learned(resident.appended(window, known))
 
 
-def _looked_at(memory: Memory, learned: int, left_out: set[int]) -> _Seen:
+def _look(memory: Memory, joined: Joined, left_out: set[int], share: float) -> Looked:
+    """What the window says now; of pairs that haven't changed as before. The sums by item follow."""
     assert memory.window is not None, "It has been read."
-    found = view(memory.window, left_out, _threads())
-    seen = pairs.of_view(found)
-    return _Seen(seen, found.touched() if learned else np.ones(len(seen), bool), found.rating_range)
+    before, found = memory.looked, view(memory.window, left_out, _threads())
+    memory.looked = None
+    known = before is not None and len(joined.said.label) == len(
+        joined.came
+    )  # nothing is said of a window without pairs
+    if not known or before is None or (before.view.rating_range, before.share) != (found.rating_range, share):
+        memory.looked, memory.tally = Looked(found, pairs.said_of(found), share), None
+        return memory.looked
+    _mark_who_joins_or_leaves(before.view, found, joined)
+    came = pairs.of_view(found.only(joined.came))
+    places = np.flatnonzero(joined.came)
+    joined.said.label[places], joined.said.time[places] = came.label, came.time
+    memory.looked = Looked(found, joined.said, share)
+    if memory.tally is not None:
+        lost = saying(pairs.of_view(before.view.only(joined.lost)), before.taught)
+        memory.tally = running_tally.changed(memory.tally, lost, saying(came, memory.looked.taught))
+    return memory.looked
+
+
+def _mark_who_joins_or_leaves(before: View, found: View, joined: Joined) -> None:
+    """Whoever is left out now, or is no more, has other pairs than before."""
+    rows = np.flatnonzero(joined.rows >= 0)
+    for row in rows[before.kept[joined.rows[rows]] != found.kept[rows]]:
+        for view_, marks, own in ((before, joined.lost, joined.rows[row]), (found, joined.came, row)):
+            offsets = view_.window.sorted.pairs
+            marks[offsets[own] : offsets[own + 1]] = True
+
+
+def saying(given: Pairs, people: Mask) -> Change:
+    """Which pairs of these people say something."""
+    return Change(given, given.of_people(people) & (~np.isnan(given.label) | (given.weight != 0)))
+
+
+def _news(found: View, learned: int) -> Mask:
+    return found.touched() if learned else np.ones(len(found.window.sorted.columns), bool)
 
 
 def remember(memory: Memory, learned: int, version: str) -> None:

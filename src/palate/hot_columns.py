@@ -65,11 +65,11 @@ def whole_numbers(text: str, count: int) -> NDArray[np.int64]:
 
 
 def _read(text: NDArray[np.uint8], found: NDArray[np.int64]) -> None:
-    place, number, sign = 0, 0, 1
+    place, number, sign = 0, np.int64(0), 1
     for byte in text:
         if byte == COMMA:
             found[place] = sign * number
-            place, number, sign = place + 1, 0, 1
+            place, number, sign = place + 1, np.int64(0), 1
         elif byte == MINUS:
             sign = -1
         else:
@@ -88,4 +88,6 @@ def _in_order(page: EventColumns) -> EventColumns:
     if (page.seq[1:] > page.seq[:-1]).all():
         return page
     order = np.argsort(page.seq)
-    return replace(page, **{field.name: getattr(page, field.name)[order] for field in fields(page) if field.name != "types"})
+    return replace(
+        page, **{field.name: getattr(page, field.name)[order] for field in fields(page) if field.name != "types"}
+    )

@@ -181,11 +181,13 @@ def _learn_machine(examples: Examples, last: FactorizationMachine | None, params
     held = held_out(examples.pairs, labelled, new, params.train)
     last = None if last is None else _within(last, examples)
     fields = of_fields.known(params.factorization_machine.fields, examples.items, examples.contents, NO_TIMES)
-    steps = _Steps(examples, fields, params, np.random.default_rng([params.train.seed, examples.seq]))
+    random, others = np.random.default_rng([params.train.seed, examples.seq]), held if last is None else new
+    old = _drawn(examples.pairs, labelled, others, params.train, random)
+    steps = _Steps(examples, fields, params, old, random)
     model, losses = steps.fit(labelled & ~held) if last is None else steps.partial_fit(last, new & ~held)
     test = LossTest()
     if held.any():
-        test = _test_machine(model, examples.pairs, held, labelled & ~held)
+        test = _test_machine(model, examples.pairs, held, labelled)
         model, more = steps.partial_fit(model, held)
         losses = np.concatenate((losses, more))
     return Lesson("fm", model, int(new.sum()), last is not None, test, losses)
@@ -205,6 +207,8 @@ class _Steps:
     fields: tuple[Field, ...]
     """Those of items."""
     params: Params
+    old: Mask
+    """A sample of old examples, to be learned with the new ones."""
     random: np.random.Generator
 
     def fit(self, taken: Mask) -> tuple[FactorizationMachine, Losses]:
@@ -242,8 +246,7 @@ class _Steps:
 
     def partial_fit(self, model: FactorizationMachine, new: Mask) -> tuple[FactorizationMachine, Losses]:
         """The model with the new examples among a sample of old ones, and with all people and items of the examples."""
-        of = self.examples
-        mixture = self._mixture(new)
+        of, mixture = self.examples, new | self.old if new.any() else new
         return fm.partial_fit_rows(
             fm_content.grown(model, of.users, of.items, of.contents),
             of.labels(mixture),
@@ -256,14 +259,6 @@ class _Steps:
             own=True,
         )
 
-    def _mixture(self, new: Mask) -> Mask:
-        """The new examples and a sample of the old; nothing when none is new."""
-        count, train, old = int(new.sum()), self.params.train, self.examples.labelled & ~new
-        if not count:
-            return new
-        wanted = max(min(train.old_per_new * count, train.max_old), train.min_mixture - count)
-        return new | self.examples.pairs.drawn(old, min(wanted, int(old.sum())), self.random)
-
     def _of_cells(self, chosen: Mask) -> tuple[Field, ...]:
         """The fields, those of events by the cells that the chosen pairs make."""
         names, pairs = self.params.factorization_machine.fields, self.examples.pairs
@@ -274,6 +269,13 @@ class _Steps:
 
     def _seed(self) -> int:
         return int(self.random.integers(2**31))
+
+
+def _drawn(pairs: Pairs, labelled: Mask, new: Mask, params: TrainParams, random: np.random.Generator) -> Mask:
+    """A sample of the examples that aren't new; it serves all steps of a cycle."""
+    count, old = int(new.sum()), labelled & ~new
+    wanted = max(min(params.old_per_new * count, params.max_old), params.min_mixture - count) if count else 0
+    return pairs.drawn(old, min(wanted, int(old.sum())), random)
 
 
 def held_out(pairs: Pairs, all_: Mask, new: Mask, params: TrainParams) -> Mask:
@@ -293,8 +295,8 @@ def held_out(pairs: Pairs, all_: Mask, new: Mask, params: TrainParams) -> Mask:
     return later | pairs.newest(new & ~later, count - enough)
 
 
-def _test_machine(model: FactorizationMachine, pairs: Pairs, held: Mask, taken: Mask) -> LossTest:
-    """Loss of the model and of the prior (the mean label of what was learned) on the held-out examples.
+def _test_machine(model: FactorizationMachine, pairs: Pairs, held: Mask, labelled: Mask) -> LossTest:
+    """Loss of the model and of the prior (the mean label of what else is labelled) on the held-out examples.
 
     Examples of one person err together, so people are what the standard error counts (Liang and Zeger, "Longitudinal Data
     Analysis Using Generalized Linear Models", 1986).
@@ -303,7 +305,7 @@ def _test_machine(model: FactorizationMachine, pairs: Pairs, held: Mask, taken: 
     measure = metrics.log_losses if model.loss == "logistic" else metrics.squared_errors
     times = pairs.time[held].astype(np.int64) * pairs.unit
     losses = measure(labels, fm.score(model, users, items, {"hour": of_fields.hours(times)}))
-    prior_losses = measure(labels, np.full(len(labels), np.mean(pairs.label, dtype=np.float64, where=taken)))
+    prior_losses = measure(labels, np.full(len(labels), pairs.mean_label(labelled & ~held)))
     difference = losses - prior_losses
     by_person = np.bincount(np.unique(users, return_inverse=True)[1], difference - difference.mean())
     error = float(np.sqrt((by_person**2).sum())) / len(labels)

@@ -153,3 +153,10 @@ def spread(matrix: Sparse, rows: NDArray[np.int64], columns: NDArray[np.int64], 
     counts[rows] = matrix.counts
     offsets = np.concatenate(([0], np.cumsum(counts)))
     return Sparse(offsets, columns.astype(np.int32)[matrix.columns], matrix.values, width)
+
+
+def moved_rows(values: NDArray[Any], rows: NDArray[np.int64], height: int) -> NDArray[Any]:
+    """An array of `height` rows: row n goes to `rows[n]`, those to −1 nowhere, and the others are zero."""
+    found = np.zeros((height, *values.shape[1:]), values.dtype)
+    found[rows[rows >= 0]] = values[rows >= 0]
+    return found

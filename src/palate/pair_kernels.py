@@ -5,6 +5,8 @@ Every one takes the users `first` to `last` − 1, the pairs of user u being `of
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +19,30 @@ DAY = 86_400
 NONE = np.uint64(2**64 - 1)
 """Above what stands for any pair's time and place."""
 
-STEP = 256
-"""Seconds in which a fading evidence is looked up: a power for each pair would take the longest of all."""
+STEP = 240
+"""Seconds in which a fading evidence is looked up: a power for each pair would take the longest of all. See `popularity.STEP`."""
+
+
+class Fading(NamedTuple):
+    """What is left of an example by its second: the product of what is left of the step of `STEP` seconds that it falls into and
+    of what passes within that step; never more than 1.
+    """
+
+    first: int
+    """Number of the step that the first place of `coarse` is for, and all before it."""
+    coarse: NDArray[np.float64]
+    """(steps,): what is left at the start of each; the last is for all after it."""
+    pace: NDArray[np.int32]
+    """(steps,): the row of `fine` for each."""
+    fine: NDArray[np.float64]
+    """(paces, STEP): what a second more leaves of the past."""
+
+
+def labelled(first: int, last: int, offsets: Offsets, labels: NDArray[np.float32], people: Mask, found: Mask) -> None:
+    """Mark the pairs of these people that have a label, and no others."""
+    for u in range(first, last):
+        for p in range(offsets[u], offsets[u + 1]):
+            found[p] = people[u] and labels[p] == labels[p]
 
 
 def count(first: int, last: int, offsets: Offsets, which: Mask, counts: NDArray[np.int64]) -> None:
@@ -28,6 +52,24 @@ def count(first: int, last: int, offsets: Offsets, which: Mask, counts: NDArray[
         for p in range(offsets[u], offsets[u + 1]):
             found += which[p]
         counts[u] = found
+
+
+def total(
+    first: int,
+    last: int,
+    offsets: Offsets,
+    labels: NDArray[np.float32],
+    which: Mask,
+    sums: NDArray[np.float64],
+) -> None:
+    """The sum of these pairs' labels and their number."""
+    found, number = 0.0, 0
+    for p in range(offsets[first], offsets[last]):
+        if which[p]:
+            found += labels[p]
+            number += 1
+    sums[0] += found
+    sums[1] += number
 
 
 def draw(
@@ -78,28 +120,29 @@ def late(
         for p in range(start, offsets[u + 1]):
             size += all_[p]
             if asked[p]:
-                lowest = min(lowest, (np.uint64(times[p]) << np.uint64(32)) | np.uint64(p - start))
+                lowest = min(lowest, _moment(times, p, start))
         if lowest == NONE or size < 2:
             continue
-        half, earlier = (size + 1) // 2, 0
+        half, earlier = (size + 1) // 2, np.int64(0)
         for p in range(start, offsets[u + 1]):
-            if all_[p] and ((np.uint64(times[p]) << np.uint64(32)) | np.uint64(p - start)) < lowest:
-                earlier += 1
-        if earlier >= half:  # as nearly always: what is new is what is asked about
+            earlier += all_[p] and _moment(times, p, start) < lowest
+        middle = lowest
+        if earlier < half:  # hardly ever: what is new is what is asked about
+            if len(keys) < size:
+                keys = np.empty(2 * size, np.uint64)
+            n = 0
             for p in range(start, offsets[u + 1]):
-                found[p] = asked[p]
-            continue
-        if len(keys) < size:
-            keys = np.empty(2 * size, np.uint64)
-        n = 0
-        for p in range(offsets[u], offsets[u + 1]):
-            if all_[p]:
-                keys[n] = (np.uint64(times[p]) << np.uint64(32)) | np.uint64(p - offsets[u])
-                n += 1
-        middle = np.partition(keys[:size], half)[half]
-        for p in range(offsets[u], offsets[u + 1]):
-            if asked[p]:
-                found[p] = ((np.uint64(times[p]) << np.uint64(32)) | np.uint64(p - offsets[u])) >= middle
+                if all_[p]:
+                    keys[n] = _moment(times, p, start)
+                    n += 1
+            middle = np.partition(keys[:size], half)[half]
+        for p in range(start, offsets[u + 1]):
+            found[p] = asked[p] and _moment(times, p, start) >= middle
+
+
+def _moment(times: NDArray[np.uint32], p: int, start: int) -> np.uint64:
+    """What orders the pairs of a user that begin at `start`: by time, then by place."""
+    return (np.uint64(times[p]) << np.uint64(32)) | np.uint64(p - start)
 
 
 def newest(
@@ -128,7 +171,7 @@ def newest(
             keys = np.empty(2 * size, np.uint64)
         own, ordered = keys[:size], True
         for n in range(size):
-            own[n] = (np.uint64(times[offsets[u] + n]) << np.uint64(32)) | np.uint64(n)
+            own[n] = _moment(times, offsets[u] + n, offsets[u])
             ordered &= n == 0 or own[n - 1] < own[n]
         if not ordered:
             own.sort()
@@ -166,31 +209,26 @@ def by_item(
     labels: NDArray[np.float32],
     weights: NDArray[np.float32],
     which: Mask,
+    after: int,
+    to: int,
     earliest: int,
-    now: float,
-    rows: NDArray[np.int32],
-    coarse: NDArray[np.float64],
-    fine: NDArray[np.float64],
+    fading: Fading,
     sums: NDArray[np.float64],
 ) -> None:
-    """Add up what pairs of `which` say of each item.
+    """Add up what pairs of `which` later than the second `after` and not later than `to` say of each item; decayed sums and
+    labels are of those from `earliest` on.
 
-    How much is left of a second's evidence is the product of two numbers: of the day `d` in the rows `rows[d]` of `coarse` (n,
-    DAY / STEP + 1), by the `STEP` seconds, and of `fine` (n, STEP), by the second in these. From the second `now` on all is. The
-    first columns of `sums` are those of `popularity.Tally`: labels decayed, their sum decayed, weights decayed, labels, their
-    sum, that of their squares, and weights above 0; there are eight, so that an item is a line of the processor's cache.
+    The columns of `sums` are those of `popularity.Tally`: labels decayed, their sum decayed, weights decayed, labels, their
+    sum, that of their squares, and weights above 0; and the labels above ½, so that an item is a line of the processor's cache.
     """
+    step_one, coarse, pace, fine = fading
     for p in range(offsets[first], offsets[last]):
-        if which[p]:
+        if which[p] and after < times[p] <= to:
             label, weight, row = np.float64(labels[p]), np.float64(weights[p]), columns[p]
             if weight > 0:
                 sums[row, 6] += weight
             if times[p] >= earliest:
-                day = rows[times[p] // DAY]
-                second = times[p] % DAY
-                fade = 1.0
-                if times[p] < now:
-                    fade = coarse[day, second // STEP] * fine[day, second % STEP]
+                fade = _left(step_one, coarse, pace, fine, np.int64(times[p]))
                 sums[row, 2] += fade * weight
                 if label == label:
                     sums[row, 0] += fade
@@ -198,3 +236,16 @@ def by_item(
                     sums[row, 3] += 1
                     sums[row, 4] += label
                     sums[row, 5] += label * label
+                    sums[row, 7] += label > 0.5
+
+
+def _left(
+    first: int,
+    coarse: NDArray[np.float64],
+    pace: NDArray[np.int32],
+    fine: NDArray[np.float64],
+    time: np.int64,
+) -> np.float64:
+    """How much is left of what happened in this second; see `Fading`."""
+    step = min(max(int(time) // STEP - first, 0), len(coarse) - 1)
+    return np.float64(min(coarse[step] * fine[pace[step], int(time % STEP)], 1.0))

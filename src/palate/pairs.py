@@ -8,22 +8,25 @@ memory: for those each function has a loop beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from palate import matrix
 from palate import pair_kernels as kernels
-from palate.domain import Interactions, to_milliseconds
+from palate.domain import Interactions, from_milliseconds
 from palate.machine_code import compiled
 from palate.matrix import Sparse
 from palate.models import popularity
-from palate.models.popularity import PopularityParams, Tally
+from palate.models.popularity import Clock, PopularityParams, Tally
+from palate.pair_kernels import Fading
 from palate.vocabulary import Vocabulary, vocabulary
+from palate.window.sorting import Said
 from palate.window.threads import by_users, in_threads, offsets_of
 from palate.window.view import View
 
@@ -100,6 +103,14 @@ class Pairs:
         """The pairs of these people (a mask of `people`)."""
         mask: Mask = np.repeat(which, np.diff(self.offsets))
         return mask
+
+    def labelled(self, people: Mask) -> Mask:
+        """The pairs of these people (a mask of `people`) that have a label."""
+        if self.threads is None:
+            return self.of_people(people) & ~np.isnan(self.label)
+        found = np.empty(len(self), bool)
+        self._run(lambda first, last: (kernels.labelled, first, last, self.offsets, self.label, people, found))
+        return found
 
     def places(self, users: Keys) -> Keys:
         """Where the pairs of these people (keys, each known) are."""
@@ -178,16 +189,25 @@ class Pairs:
 
     def newest(self, which: Mask, wanted: int) -> Mask:
         """So many of these pairs, the newest; of equal times those of later people."""
-        times = self.time[which]
-        if wanted >= len(times):
+        places = np.flatnonzero(which)
+        if wanted >= len(places):
             return which
-        if not wanted:
-            return np.zeros(len(self), bool)
-        cut = np.partition(times, len(times) - wanted)[len(times) - wanted]
-        found: Mask = which & (self.time > cut)
-        ties = np.flatnonzero(which & (self.time == cut))
-        found[ties[len(ties) - (wanted - int(found.sum())) :]] = True
+        found, times = np.zeros(len(self), bool), self.time[places]
+        if wanted:
+            cut = np.partition(times, len(times) - wanted)[len(times) - wanted]
+            later, ties = places[times > cut], places[times == cut]
+            found[later] = True
+            found[ties[len(ties) - (wanted - len(later)) :]] = True
         return found
+
+    def mean_label(self, which: Mask) -> float:
+        """Of these pairs, which have one; NaN of none."""
+        if self.threads is None:
+            return float(np.mean(self.label[which], dtype=np.float64)) if which.any() else math.nan
+        total, count = self._summed(
+            (2,), np.float64, lambda *part: (kernels.total, *part, self.offsets, self.label, which)
+        )
+        return float(total / count) if count else math.nan
 
     def history(self, users: Vocabulary, items: Vocabulary, limit: int) -> History:
         """The newest `limit` pairs of each of these users; users and items are those of the pairs, and others."""
@@ -225,31 +245,35 @@ class Pairs:
         in_threads(fill, range(-(-len(self.people) // PIECE)), self.threads or 1)
         return columns, labels, weights
 
-    def tally(self, which: Mask, items: Vocabulary, now: datetime, params: PopularityParams) -> Tally:
-        """What these pairs say of each of these items, which are those of the pairs, and others: see `popularity.tally`."""
+    def clock(self, which: Mask, until: int, params: PopularityParams) -> Clock:
+        """The clock of what these pairs say up to the millisecond `until`, within the window of popularity."""
+        earliest = _earliest(until, params)
         if self.threads is None:
-            return popularity.tally(self.rows(which), items, now, params)
-        assert params.half_life_days is not None, "The parameters are settled."
-        oldest = 0 if params.window_days is None else to_milliseconds(now) - params.window_days * popularity.DAY
-        earliest = max(0, -int(-oldest // self.unit))
-        said = self.time, self.label, self.weight, which, earliest
+            times = self.rows(which).time
+            return popularity.clock_of(times[times >= earliest], until)
+        said = self.time, self.label, self.weight, which, -(-earliest // self.unit)
         by_day = self._summed((DAYS,), np.int64, lambda *part: (kernels.by_day, *part, self.offsets, *said))
         days = np.flatnonzero(by_day)
-        fading = _fading(popularity.clock(days, by_day[days]), now, params.half_life_days)
-        rest = self.offsets, self.columns, *said, to_milliseconds(now) / self.unit, *fading
-        sums = np.zeros((len(items), 8))
-        own = items.rows(self.items.keys)
-        sums[own] = self._summed((len(self.items), 8), np.float64, lambda *part: (kernels.by_item, *part, *rest))
-        evidence, positive, count, labels, values, squares, taken, _ = sums.T
-        squared, differ = (
-            float(squares.sum()),
-            self._differ(which if earliest == 0 else which & (self.time >= earliest)),
-        )
-        return Tally(evidence, positive, count, labels, values, squared, taken, differ)
+        return popularity.clock(days, by_day[days], until)
 
-    def _differ(self, which: Mask) -> bool:
-        """Whether some of these labels are above ½ and some are not."""
-        return bool((which & (self.label > 0.5)).any() and (which & (self.label <= 0.5)).any())
+    def tally(self, which: Mask, items: Vocabulary, until: int, params: PopularityParams, passing: Clock) -> Tally:
+        """What these pairs, all of which say something, say of each of these items, which are those of the pairs, and others, up
+        to the millisecond `until`: see `popularity.tally`.
+        """
+        if self.threads is None:
+            return popularity.tally(self.rows(which), items, from_milliseconds(until), params, passing)
+        fading = faded(passing, until, params.half_life_days)
+        sums = self.sums(which, fading, earliest=_earliest(until, params))
+        return popularity.summed_up(matrix.moved_rows(sums, items.rows(self.items.keys), len(items)))
+
+    def sums(
+        self, which: Mask, fading: Fading, *, after: int = -1, to: int = 2**63 - 1, earliest: int = 0
+    ) -> NDArray[np.float64]:
+        """(items, 8): see `kernels.by_item`, whose seconds are milliseconds here."""
+        said = self.columns, self.time, self.label, self.weight, which
+        seconds = after // self.unit, to // self.unit, -(-earliest // self.unit)
+        call = lambda *part: (kernels.by_item, *part, self.offsets, *said, *seconds, fading)  # noqa: E731
+        return self._summed((len(self.items), 8), np.float64, call)
 
     def _summed(self, shape: tuple[int, ...], dtype: Any, call: Callable[[int, int], tuple[Any, ...]]) -> NDArray[Any]:
         """The sum of what a kernel adds up over parts of the users in arrays of this shape, the last of its arguments."""
@@ -276,16 +300,23 @@ def _by_lines(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return found
 
 
-def _fading(
-    clock: popularity.Clock, now: datetime, half_life_days: float
-) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """What is left of evidence by now, by its time, as `kernels.by_item` looks it up."""
-    rows = np.zeros(DAYS, np.int32)
-    rows[clock.days] = np.arange(len(clock.days))
-    ages = (clock.at(np.array([to_milliseconds(now)])) - clock.passed[:-1]) / half_life_days
-    passing = (clock.lengths[:-1] / half_life_days / kernels.DAY)[:, np.newaxis]
-    steps, seconds = np.arange(0, kernels.DAY + 1, kernels.STEP), np.arange(kernels.STEP)
-    return rows, np.exp2(passing * steps - ages[:, np.newaxis]), np.exp2(passing * seconds)
+def _earliest(until: int, params: PopularityParams) -> int:
+    """The first millisecond of what popularity counts."""
+    return 0 if params.window_days is None else max(0, math.ceil(until - params.window_days * popularity.DAY))
+
+
+def faded(passing: Clock, until: int, half_life_days: float | None) -> Fading:
+    """What is left of evidence by the millisecond `until`, as `kernels.by_item` looks it up."""
+    assert half_life_days is not None, "The parameters are settled."
+    knots = passing.moments / popularity.STEP
+    first = int(knots[0])
+    starts = np.arange(first, int(knots[-1]) + 1)
+    coarse = np.exp2((passing.at(starts * popularity.STEP) - passing.at(until)) / half_life_days)
+    pace = np.searchsorted(knots, starts, side="right")
+    pace[-1] = 0
+    passes = np.diff(passing.passed) / np.maximum(np.diff(knots), 1) / kernels.STEP
+    fine = np.exp2(np.append(0, passes)[:, np.newaxis] * np.arange(kernels.STEP) / half_life_days)
+    return Fading(first - 1, np.append(coarse[:1], coarse), np.append(0, pace).astype(np.int32), fine)
 
 
 def of_interactions(interactions: Interactions) -> Pairs:
@@ -305,24 +336,29 @@ def of_interactions(interactions: Interactions) -> Pairs:
     )
 
 
-def of_view(view: View) -> Pairs:
-    """The pairs of a window, whose arrays are used as they are."""
+def of_view(view: View, said: Said | None = None) -> Pairs:
+    """The pairs of a window, whose arrays are used as they are, as also is what is `said` of each; None: that is found out."""
     content = view.window.sorted
-    label, time = view.labels_and_times()
-    if not view.kept.all():
-        label[np.repeat(~view.kept, np.diff(content.pairs))] = np.nan
     return Pairs(
         people=content.users,
         kept=view.kept,
         items=content.items,
         offsets=content.pairs,
         columns=content.columns,
-        label=label,
-        time=time,
+        label=(said := said or said_of(view)).label,
+        time=said.time,
         unit=1000,
-        weigh=view.weights_of_pairs,
+        weigh=view.weights,
         threads=view.threads,
     )
+
+
+def said_of(view: View) -> Said:
+    """Label and time of each pair; people who are left out say nothing."""
+    label, time = view.labels_and_times()
+    if not view.kept.all():
+        label[np.repeat(~view.kept, np.diff(view.window.sorted.pairs))] = np.nan
+    return Said(label, time)
 
 
 def _half(weights: Floats) -> NDArray[np.float16]:

@@ -16,14 +16,15 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import identities, snapshots
+from palate import identities, running_tally, snapshots
 from palate.database import reading
-from palate.domain import from_milliseconds, to_milliseconds
-from palate.examples import Examples, Params
+from palate.domain import to_milliseconds
+from palate.examples import Examples, Memory, Params
 from palate.lessons import Lesson
 from palate.models import content_scores, popularity, registry, stored
 from palate.models.implicit_als import ImplicitALS
-from palate.models.popularity import Popularity, PopularityParams
+from palate.models.popularity import Clock, Popularity, PopularityParams
+from palate.running_tally import RunningTally
 from palate.snapshots import Snapshot
 from palate.trial import RankingTest
 
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from palate.pairs import Pairs
 
 FEWEST = 3_000_000
-"""Pairs from which on histories are shared."""
+"""Pairs from which on histories are shared: fewer are written soon, and serving has less to read when they are whole."""
 
 SHARE = 0.1
-"""Of the pairs' number: as many events may have come since they were made."""
+"""Of the pairs' number: as many events may have come since they were made. Serving reads those from the unsealed log, which isn't
+sealed before they are in a history."""
 
 
 def publish(
@@ -50,14 +52,16 @@ def publish(
     now: datetime,
     *,
     anew: bool = True,
+    memory: Memory | None = None,
 ) -> str:
     """Publish these models, and popularity, in `data/snapshots`; return the version.
 
     `learned` is the last event that they have learned of people; histories go as far as the examples, or, unless they are to be
-    made `anew`, not quite.
+    made `anew`, not quite. In `memory` the sums by item are left for the next cycle.
     """
-    fading = params.popularity if anew else _as_before(data / "snapshots", params.popularity)
-    models = {lesson.name: lesson.model for lesson in lessons} | {"popularity": _popularity(examples, fading, now)}
+    before = None if anew else _last_popularity(data / "snapshots")
+    counted = _popularity(examples, params.popularity, before, now, memory or Memory())
+    models = {lesson.name: lesson.model for lesson in lessons} | {"popularity": counted}
     header = {"learned": learned} | _header(examples, models, lessons, params, now)
     folder, people = data / "snapshots", examples.users.keys
     last = None if anew else _with_good_histories(folder, examples, header)
@@ -95,24 +99,61 @@ def _same(last: Snapshot) -> dict[str, str]:
     return {name: name for name in names} | {"history_users": users, "history_item_keys": items}
 
 
-def _as_before(folder: Path, params: PopularityParams) -> PopularityParams:
-    """With the half-life of the last snapshot where the settings name none: a full cycle chooses it."""
-    if params.half_life_days is not None:
-        return params
+def _last_popularity(folder: Path) -> Popularity | None:
     last = snapshots.load_newest_good(folder, verify=False)
-    known = last.header["models"]["popularity"].get("half_life_days") if last else None
-    return msgspec.structs.replace(params, half_life_days=known)
+    return stored.load(last, "popularity") if last else None
 
 
-def _popularity(examples: Examples, params: PopularityParams, now: datetime) -> Popularity:
-    """Trends fade against the newest event: a log that ended years ago is judged as of its end, not as all faded."""
+def _popularity(
+    examples: Examples, params: PopularityParams, before: Popularity | None, now: datetime, memory: Memory
+) -> Popularity:
+    """Trends fade against the newest event: a log that ended years ago is judged as of its end, not as all faded.
+
+    The clock of the last snapshot goes on, with its half-life where the settings name none; a full cycle chooses both.
+    """
+    tally, memory.tally = memory.tally, None
+    if before is None or before.clock is None:
+        return _anew(examples, params, to_milliseconds(now), memory)
+    settled = msgspec.structs.replace(params, half_life_days=params.half_life_days or before.half_life_days)
+    late = examples.later(before.clock.until)
+    clock, until = running_tally.progress(before.clock, *late, to_milliseconds(now))
+    if tally is None or not _is_of(tally, before.clock, settled):
+        return _counted(examples, settled, clock, until, memory)
+    memory.tally = tally = running_tally.proceeded(tally, *late, clock)
+    found = running_tally.as_of(tally, until, *late, examples.items)
+    return popularity.fit_tally(examples.items, found, examples.item_sources, settled, clock)
+
+
+def _is_of(tally: RunningTally, clock: Clock, params: PopularityParams) -> bool:
+    """Whether the sums are by this clock and these settings."""
+    return (
+        params.window_days is None
+        and tally.half_life_days == params.half_life_days
+        and np.array_equal(tally.clock.moments, clock.moments)
+        and np.array_equal(tally.clock.passed, clock.passed)
+    )
+
+
+def _anew(examples: Examples, params: PopularityParams, now: int, memory: Memory) -> Popularity:
+    """With a half-life and a clock of these pairs."""
     chosen, pairs = examples.labelled | examples.weighted, examples.pairs
-    newest = int(pairs.time.max(where=chosen, initial=0)) * pairs.unit if chosen.any() else to_milliseconds(now)
-    until = from_milliseconds(min(to_milliseconds(now), newest))
+    newest = int(pairs.time.max(where=chosen, initial=0)) * pairs.unit if chosen.any() else now
     if params.half_life_days is None:
         params = popularity.settled(pairs.rows(chosen & _recent(pairs)), params)
-    found = pairs.tally(chosen, examples.items, until, params)
-    return popularity.fit_tally(examples.items, found, examples.item_sources, params)
+    until = min(now, newest)
+    return _counted(examples, params, pairs.clock(chosen, until, params), until, memory)
+
+
+def _counted(examples: Examples, params: PopularityParams, clock: Clock, until: int, memory: Memory) -> Popularity:
+    """From all pairs; the sums of very many are kept."""
+    chosen, pairs = examples.labelled | examples.weighted, examples.pairs
+    if examples.looked is None or params.window_days is not None:
+        found = pairs.tally(chosen, examples.items, until, params, clock)
+    else:
+        assert params.half_life_days is not None, "The parameters are settled."
+        memory.tally = running_tally.counted(pairs, chosen, clock, params.half_life_days)
+        found = running_tally.as_of(memory.tally, until, pairs, chosen, examples.items)
+    return popularity.fit_tally(examples.items, found, examples.item_sources, params, clock)
 
 
 def _recent(pairs: Pairs) -> Mask:

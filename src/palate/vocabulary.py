@@ -30,7 +30,9 @@ class Vocabulary:
         wanted = np.asarray(keys, np.int64)
         if not len(self.keys):
             return np.full(wanted.shape, -1, np.int64)
-        if np.array_equal(wanted, self.keys):  # as often when millions are asked for; looking up each takes 50 times as long
+        if np.array_equal(
+            wanted, self.keys
+        ):  # as often when millions are asked for; looking up each takes 50 times as long
             return np.arange(len(self.keys))
         places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where(self.keys[places] == wanted, places, -1)

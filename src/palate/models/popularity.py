@@ -25,6 +25,8 @@ Floats = NDArray[np.float32]
 Sums = NDArray[np.float64]
 
 DAY = 24 * 3600 * 1000
+STEP = 240 * 1000
+"""Milliseconds in which a clock is set: within a step time passes evenly."""
 WEAKEST, STRONGEST = 1.0, 1000.0
 
 HALF_LIVES = (365.0, 120.0, 30.0, 10.0, 3.0, 1.0, 0.4, 0.15)
@@ -58,6 +60,28 @@ class PopularityParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 @dataclass(frozen=True, eq=False)
+class Clock:
+    """A time that passes with what is going on: a day with fewer examples than is typical is shorter in proportion.
+
+    By the calendar a single new vote on an import of years ago would leave nothing of it. So the new may push out the old only
+    as fast as it comes in. A typical day is the one that a typical example is of: Σn² / Σn of the numbers n by day.
+    """
+
+    moments: NDArray[np.float64]
+    """(K,) milliseconds since 1970, ascending."""
+    passed: NDArray[np.float64]
+    """(K,) days by then: between two moments they pass evenly, before the first and after the last not at all."""
+    typical: float
+    """Examples of a typical day."""
+    until: int
+    """The millisecond up to which the examples are those that it was made of."""
+
+    def at(self, moments: ArrayLike) -> NDArray[np.float64]:
+        """The time at these milliseconds since 1970."""
+        return np.asarray(np.interp(np.asarray(moments, np.float64), self.moments, self.passed))
+
+
+@dataclass(frozen=True, eq=False)
 class Groups:
     """Which of G groups each of I items is of."""
 
@@ -86,6 +110,8 @@ class Popularity:
     """Whether `score_all` orders by `count`, not `mean`."""
     groups: Groups | None = None
     half_life_days: float = USUAL
+    clock: Clock | None = None
+    """By which examples fade; None where that isn't known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +152,12 @@ def fit_items(material: Material, params: PopularityParams) -> Popularity:
     return fit_tally(material.items, found, material.item_sources, params)
 
 
-def fit_tally(items: Vocabulary, found: Tally, sources: ItemSources, params: PopularityParams) -> Popularity:
-    """`fit_items` from the sums by item."""
+def fit_tally(
+    items: Vocabulary, found: Tally, sources: ItemSources, params: PopularityParams, known: Clock | None = None
+) -> Popularity:
+    """`fit_items` from the sums by item, and the clock by which they were made."""
     groups = _groups(items, found, sources, params) if params.group else None
-    return replace(_fit(items, found, params), groups=groups)
+    return replace(_fit(items, found, params), groups=groups, clock=known)
 
 
 def settled(interactions: Interactions, params: PopularityParams) -> PopularityParams:
@@ -160,12 +188,16 @@ def _foretold(model: Popularity, counts: NDArray[np.int64]) -> float:
     return float((counts[order] / np.log2(2 + np.arange(len(order)))).sum())
 
 
-def tally(interactions: Interactions, items: Vocabulary, now: datetime, params: PopularityParams) -> Tally:
-    """The sums of all items, of which the interactions name no others; by `settled` parameters."""
+def tally(
+    interactions: Interactions, items: Vocabulary, now: datetime, params: PopularityParams, known: Clock | None = None
+) -> Tally:
+    """The sums of all items, of which the interactions name no others; by `settled` parameters and a clock, or their own."""
     assert params.half_life_days is not None, "The parameters are settled."
     positive = np.where(np.isfinite(interactions.weight), interactions.weight, 0) > 0
     told = splits.rows(interactions, _tells(interactions, now, params.window_days))
-    rows, fading = items.rows(told.item), np.exp2(-ages(told.time, now) / params.half_life_days)
+    passing, until = known or clock_of(told.time, to_milliseconds(now)), to_milliseconds(now)
+    rows = items.rows(told.item)
+    fading = np.exp2(np.minimum(passing.at(told.time) - passing.at(until), 0) / params.half_life_days)
     labelled = ~np.isnan(told.label)
     labels, of_labels = told.label[labelled].astype(np.float64), rows[labelled]
     weights = np.where(np.isfinite(told.weight), told.weight, 0).astype(np.float64)
@@ -183,6 +215,13 @@ def tally(interactions: Interactions, items: Vocabulary, now: datetime, params: 
         taken=by_item(items.rows(interactions.item[positive]), interactions.weight[positive]),
         differ=bool((labels > 0.5).any() and (labels <= 0.5).any()),
     )
+
+
+def summed_up(sums: Sums) -> Tally:
+    """From (I, 8): the decayed and other sums in the order of `Tally`, and the number of labels above ½."""
+    evidence, positive, count, labels, values, squares, taken, above = sums.T
+    differ = bool(0 < above.sum() < labels.sum())
+    return Tally(evidence, positive, count, labels, values, float(squares.sum()), taken, differ)
 
 
 def _fit(items: Vocabulary, found: Tally, params: PopularityParams) -> Popularity:
@@ -248,38 +287,49 @@ def score(popularity: Popularity, items: ArrayLike) -> Floats:
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class Clock:
-    """A time that passes with what is going on: a day with fewer examples than is typical is shorter in proportion.
+def clock(days: NDArray[np.int64], counts: NDArray[np.int64], until: int) -> Clock:
+    """From the number of examples of each day that has any, by the day since 1970; up to a moment soon after `until`."""
+    typical = float((counts.astype(np.float64) ** 2).sum() / max(counts.sum(), 1)) or 1.0
+    ends = np.cumsum(np.minimum(counts / typical, 1))
+    end = _step_after(until)
+    if not len(days):
+        return Clock(np.array([float(end)]), np.zeros(1), typical, until)
+    moments, first = np.unique(np.concatenate((days, days + 1)).astype(np.float64) * DAY, return_index=True)
+    passed = np.concatenate(([0], ends[:-1], ends))[first]
+    before = moments < end
+    return Clock(
+        np.append(moments[before], end),
+        np.append(passed[before], np.interp(end, moments, passed)),
+        typical,
+        until,
+    )
 
-    By the calendar a single new vote on an import of years ago would leave nothing of it. So the new may push out the old only
-    as fast as it comes in. A typical day is the one that a typical example is of: Σn² / Σn of the numbers n by day.
+
+def going_on(old: Clock, until: int, count: int) -> Clock:
+    """The clock up to a moment soon after `until`, when it met `count` more examples since its own `until`; what it said of the
+    time before stays true. Itself when it says already how that moment is reached.
     """
-
-    days: NDArray[np.int64]
-    """Since 1970, ascending; those with an example."""
-    passed: NDArray[np.float64]
-    """(days + 1,): the time at the start of each, and at the end."""
-    lengths: NDArray[np.float64]
-    """(days + 1,): of each, and 0."""
-
-    def at(self, moments: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The time at these milliseconds since 1970."""
-        day = np.searchsorted(self.days, moments // DAY)
-        inside = np.append(self.days, -1)[day] == moments // DAY
-        return np.asarray(self.passed[day] + np.where(inside, self.lengths[day] * (moments % DAY) / DAY, 0), np.float64)
+    end = _step_after(until)
+    if end <= old.moments[-1]:
+        return old
+    pace = min(count / old.typical / (until - old.until), 1 / DAY)
+    passed = old.passed[-1] + pace * (end - old.moments[-1])
+    return Clock(np.append(old.moments, end), np.append(old.passed, passed), old.typical, until)
 
 
-def clock(days: NDArray[np.int64], counts: NDArray[np.int64]) -> Clock:
-    """From the number of examples of each day that has any."""
-    lengths = np.minimum(counts * counts.sum() / np.maximum((counts.astype(np.float64) ** 2).sum(), 1), 1)
-    return Clock(days, np.append(0, np.cumsum(lengths)), np.append(lengths, 0))
+def _step_after(moment: int) -> int:
+    return -(-moment // STEP) * STEP
+
+
+def clock_of(times: NDArray[np.int64], until: int) -> Clock:
+    """The clock of examples at these milliseconds."""
+    return clock(*np.unique(times // DAY, return_counts=True), until)
 
 
 def ages(times: NDArray[np.int64], now: datetime) -> NDArray[np.float64]:
     """How many days each example is old, by the clock of all of them."""
-    passing = clock(*np.unique(times // DAY, return_counts=True))
-    return np.maximum(passing.at(np.array([to_milliseconds(now)])) - passing.at(times), 0)
+    passing = clock_of(times, to_milliseconds(now))
+    return np.maximum(passing.at(to_milliseconds(now)) - passing.at(times), 0)
 
 
 def _strength(found: Tally) -> float:
@@ -309,6 +359,8 @@ def to_arrays(model: Popularity) -> dict[str, NDArray[Any]]:
         "popularity_evidence": model.evidence,
         "popularity_count": model.count,
     }
+    if model.clock is not None:
+        arrays["popularity_clock"] = np.stack((model.clock.moments, model.clock.passed))
     if model.groups is None:
         return arrays
     return arrays | {"popularity_group": model.groups.of_items, "popularity_group_share": model.groups.share}
@@ -318,12 +370,17 @@ def header(model: Popularity) -> dict[str, Any]:
     """The numbers beside the arrays."""
     numbers: dict[str, Any] = {"mean": model.prior_mean, "strength": model.strength, "by_count": model.by_count}
     numbers["half_life_days"] = model.half_life_days
+    if model.clock is not None:
+        numbers |= {"typical_day": model.clock.typical, "until": model.clock.until}
     return numbers if model.groups is None else numbers | {"group_strength": model.groups.strength}
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], items: Vocabulary) -> Popularity:
     """The model that a snapshot holds, on its arrays. Snapshots from before there were counts have the rate alone."""
-    groups = None
+    groups = passing = None
+    if "popularity_clock" in arrays:
+        moments, passed = arrays["popularity_clock"]
+        passing = Clock(moments, passed, float(header["typical_day"]), int(header["until"]))
     if "group_strength" in header:
         groups = Groups(arrays["popularity_group"], arrays["popularity_group_share"], float(header["group_strength"]))
     return Popularity(
@@ -336,4 +393,5 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], i
         bool(header.get("by_count", False)),
         groups,
         float(header.get("half_life_days", USUAL)),
+        passing,
     )

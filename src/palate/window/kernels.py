@@ -17,6 +17,9 @@ FIRST = 128
 DIGIT = 14
 """Most bits by which one pass sorts: so many places to write to fit into the second cache."""
 
+MOST = np.uint64(2**64 - 1)
+"""Above any pair's key."""
+
 DAY = 86_400
 DAYS = 2**32 // DAY + 1
 
@@ -128,81 +131,243 @@ def take(
     return count
 
 
+class Content(NamedTuple):
+    """The arrays of `sorting.Sorted` that `join` reads, and what is known of its pairs (or empty: nothing is)."""
+
+    pairs: NDArray[np.int64]
+    events: NDArray[np.int64]
+    columns: NDArray[np.int32]
+    times: NDArray[np.uint32]
+    codes: NDArray[np.uint8]
+    values: NDArray[np.uint16]
+    labels: Numbers
+    decided: NDArray[np.uint32]
+    lost: NDArray[np.bool_]
+    """(P,), written: the pairs that change or leave."""
+
+
+class Room(NamedTuple):
+    """Where `join` writes to: pairs (four arrays) and events (three)."""
+
+    columns: NDArray[np.int32]
+    labels: Numbers
+    """What was known of the pair; likewise `decided`. Nothing is written where nothing is known."""
+    decided: NDArray[np.uint32]
+    came: NDArray[np.bool_]
+    """Whether the pair is new or has changed."""
+    times: NDArray[np.uint32]
+    codes: NDArray[np.uint8]
+    values: NDArray[np.uint16]
+
+
 def join(
-    old_rows: NDArray[np.int64],
-    old_pairs: NDArray[np.int64],
-    old_events: NDArray[np.int64],
-    old_columns: NDArray[np.int32],
-    old_times: NDArray[np.uint32],
-    old_codes: NDArray[np.uint8],
-    old_values: NDArray[np.uint16],
+    rows: NDArray[np.int64],
+    old: Content,
     moved: NDArray[np.int32],
     records: Records,
     earliest: int,
-    columns: NDArray[np.int32],
-    times: NDArray[np.uint32],
-    codes: NDArray[np.uint8],
-    values: NDArray[np.uint16],
+    room: Room,
     pair_counts: NDArray[np.int64],
     event_counts: NDArray[np.int64],
 ) -> None:
     """Write the events from `earliest` on of some users, in the order (user, item, log).
 
-    `old_rows` are their rows in the old arrays, −1 for who is new; `moved` is the new column of each old one, in the same order.
-    `records` are sorted by the user's place in `old_rows` and the new column. Of one pair the old events come first.
+    `rows` are their rows in the old arrays, −1 for who is new; `moved` is the new column of each old one, in the same order.
+    `records` are sorted by the user's place in `rows` and the new column. Of one pair the old events come first.
     """
-    nothing = np.int64(2) ** 62
+    # what is taken out of a tuple in a loop is counted each time, by all threads in the same place
+    old_columns, old_times, old_codes, old_values = old.columns, old.times, old.codes, old.values
+    old_pairs, old_events, old_labels, old_decided, lost = old.pairs, old.events, old.labels, old.decided, old.lost
+    columns, labels, decided, came, times, codes, values = room
     n, p, e = 0, 0, 0
-    for u in range(len(old_rows)):
-        first_pair, first_event, old = p, e, old_rows[u]
-        pair = old_pairs[old] if old >= 0 else 0
-        place, end = (old_events[old], old_events[old + 1]) if old >= 0 else (0, 0)
-        last = n
-        while last < len(records) and np.int64(records[last, 0] >> np.uint64(32)) == u:
-            last += 1
-        gone = 0
-        for event in range(place, end if last == n else place):
-            gone += old_times[event] < earliest
-        if last == n and gone == 0:  # as they are
-            for offset in range(end - place):
-                times[e + offset], values[e + offset] = old_times[place + offset], old_values[place + offset]
-                codes[e + offset] = old_codes[place + offset]
-            more = old_pairs[old + 1] - pair if old >= 0 else 0
-            for offset in range(more):
-                columns[p + offset] = moved[old_columns[pair + offset]]
-            p, e = p + more, e + end - place
-            pair_counts[u], event_counts[u] = more, end - place
-            continue
-        item, start = np.int64(-1), 0  # `start` is FIRST until the pair has an event
-        while place < end or n < last:
-            coming = np.int64(records[n, 0] & np.uint64(0xFFFFFFFF)) if n < last else nothing
-            while place < end:
-                code = old_codes[place]
-                if code >= FIRST:
-                    following = np.int64(moved[old_columns[pair]])
-                    if following > coming:
-                        break
-                    item, start = following, FIRST
-                    columns[p] = item
-                    pair += 1
-                times[e], codes[e], values[e] = old_times[place], (code & (FIRST - 1)) | start, old_values[place]
-                if old_times[place] >= earliest:
-                    p += start == FIRST
-                    e += 1
-                    start = 0
-                place += 1
-            if n < last and item != coming:
-                item, start = coming, FIRST
-                columns[p] = item
-            while n < last and np.int64(records[n, 0] & np.uint64(0xFFFFFFFF)) == item:
-                rest = records[n, 1]
-                times[e], values[e] = rest >> np.uint64(32), (rest >> np.uint64(16)) & np.uint64(0xFFFF)
-                codes[e] = (rest & np.uint64(FIRST - 1)) | np.uint64(start)
-                p += start == FIRST
-                e += 1
-                n += 1
-                start = 0
+    for u in range(len(rows)):
+        first_pair, first_event, row = p, e, rows[u]
+        key, above = np.uint64(u) << np.uint64(32), np.uint64(u + 1) << np.uint64(32)
+        pair, last = (old_pairs[row], old_pairs[row + 1]) if row >= 0 else (0, 0)
+        place, end = (old_events[row], old_events[row + 1]) if row >= 0 else (0, 0)
+        while True:
+            coming = records[n, 0] if n < len(records) else MOST
+            if pair < last:
+                stop, first, begin = _first_from(coming, key, moved, old_columns, pair, last), pair, place
+                pair, place = _unchanged(old_times, old_codes, earliest, pair, stop, place, end)
+                _move(old_columns, first, pair, moved, columns, p)
+                if len(old_labels):
+                    _copy(old_labels, first, pair, labels, p)
+                    _copy(old_decided, first, pair, decided, p)
+                _copy(old_times, begin, place, times, e)
+                _copy(old_codes, begin, place, codes, e)
+                _copy(old_values, begin, place, values, e)
+                p, e = p + pair - first, e + place - begin
+            what = key | np.uint64(moved[old_columns[pair]]) if pair < last else above
+            before = e
+            if what <= coming and pair == last:
+                break
+            if what <= coming:
+                lost[pair] = True
+                place, e = _kept(old_times, old_codes, old_values, place, end, earliest, times, codes, values, e)
+                pair += 1
+            if e > before:
+                columns[p], came[p], p = moved[old_columns[pair - 1]], True, p + 1
+            if coming <= what and coming < above:
+                if e == before:
+                    columns[p], came[p], p = coming & np.uint64(0xFFFFFFFF), True, p + 1
+                n, e = _come(records, n, e == before, times, codes, values, e)
         pair_counts[u], event_counts[u] = p - first_pair, e - first_event
+
+
+def _first_from(
+    coming: np.uint64,
+    key: np.uint64,
+    moved: NDArray[np.int32],
+    columns: NDArray[np.int32],
+    pair: int,
+    last: int,
+) -> int:
+    """The first pair of a user that isn't before the record that comes next."""
+    below, above = pair, last
+    while below < above:
+        middle = (below + above) // 2
+        if key | np.uint64(moved[columns[middle]]) < coming:
+            below = middle + 1
+        else:
+            above = middle
+    return below
+
+
+def _unchanged(
+    times: NDArray[np.uint32],
+    codes: NDArray[np.uint8],
+    earliest: int,
+    pair: int,
+    stop: int,
+    place: int,
+    end: int,
+) -> tuple[int, int]:
+    """The first pair up to `stop` of which an event is before `earliest`, and its first event."""
+    while pair < stop:
+        following = place + 1
+        stays = times[place] >= earliest
+        while following < end and codes[following] < FIRST:
+            stays &= times[following] >= earliest
+            following += 1
+        if not stays:
+            break
+        pair, place = pair + 1, following
+    return pair, place
+
+
+def _copy(old: NDArray[Any], first: int, last: int, new: NDArray[Any], place: int) -> None:
+    """One array after the other: as many streams at once would throw one another out of the processor's first cache."""
+    source, target = old[first:last], new[place : place + last - first]
+    for n in range(len(source)):
+        target[n] = source[n]
+
+
+def _move(
+    old: NDArray[np.int32], first: int, last: int, moved: NDArray[np.int32], new: NDArray[np.int32], place: int
+) -> None:
+    source, target = old[first:last], new[place : place + last - first]
+    for n in range(len(source)):
+        target[n] = moved[np.uint32(source[n])]
+
+
+def _kept(
+    old_times: NDArray[np.uint32],
+    old_codes: NDArray[np.uint8],
+    old_values: NDArray[np.uint16],
+    place: int,
+    end: int,
+    earliest: int,
+    times: NDArray[np.uint32],
+    codes: NDArray[np.uint8],
+    values: NDArray[np.uint16],
+    e: int,
+) -> tuple[int, int]:
+    """Write those events of the pair that begins at `place` that are from `earliest` on; return where the next pair begins, and
+    how many are written then."""
+    start, first = FIRST, place
+    while place == first or (place < end and old_codes[place] < FIRST):
+        if old_times[place] >= earliest:
+            times[e], values[e] = old_times[place], old_values[place]
+            codes[e] = (old_codes[place] & (FIRST - 1)) | start
+            e, start = e + 1, 0
+        place += 1
+    return place, e
+
+
+def _come(
+    records: Records,
+    n: int,
+    begins: bool,
+    times: NDArray[np.uint32],
+    codes: NDArray[np.uint8],
+    values: NDArray[np.uint16],
+    e: int,
+) -> tuple[int, int]:
+    """Write the records of the pair of record n, which `begins` with them; return how many are read and written then."""
+    pair, start = records[n, 0], FIRST if begins else 0
+    while n < len(records) and records[n, 0] == pair:
+        rest = records[n, 1]
+        times[e], values[e] = rest >> np.uint64(32), (rest >> np.uint64(16)) & np.uint64(0xFFFF)
+        codes[e] = (rest & np.uint64(FIRST - 1)) | np.uint64(start)
+        n, e, start = n + 1, e + 1, 0
+    return n, e
+
+
+def count_picked(
+    first: int,
+    last: int,
+    pairs: NDArray[np.int64],
+    events: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    which: NDArray[np.bool_],
+    pair_counts: NDArray[np.int64],
+    event_counts: NDArray[np.int64],
+) -> None:
+    """How many pairs of `which` each user has, and how many events these have."""
+    for u in range(first, last):
+        found = 0
+        for pair in range(pairs[u], pairs[u + 1]):
+            found += which[pair]
+        pair_counts[u] = event_counts[u] = found
+        if found and events[u + 1] - events[u] > pairs[u + 1] - pairs[u]:  # else each pair has one event
+            pair, counted = pairs[u] - 1, 0
+            for event in range(events[u], events[u + 1]):
+                pair += codes[event] >= FIRST
+                counted += which[pair]
+            event_counts[u] = counted
+
+
+def pick(
+    first: int,
+    last: int,
+    pairs: NDArray[np.int64],
+    events: NDArray[np.int64],
+    old: tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]],
+    which: NDArray[np.bool_],
+    pair_starts: NDArray[np.int64],
+    event_starts: NDArray[np.int64],
+    new: tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]],
+) -> None:
+    """Copy the columns, times, codes and values of the pairs of `which`, those of user u from `pair_starts[u]` and
+    `event_starts[u]` on."""
+    old_columns, old_times, old_codes, old_values = old
+    columns, times, codes, values = new
+    for u in range(first, last):
+        p, e, place, end = pair_starts[u], event_starts[u], events[u], events[u + 1]
+        if pair_starts[u + 1] == p:
+            continue
+        for pair in range(pairs[u], pairs[u + 1]):
+            following = place + 1
+            while following < end and old_codes[following] < FIRST:
+                following += 1
+            if which[pair]:
+                columns[p] = old_columns[pair]
+                p += 1
+                for event in range(place, following):
+                    times[e], codes[e], values[e] = old_times[event], old_codes[event], old_values[event]
+                    e += 1
+            place = following
 
 
 def meet(first: int, last: int, columns: NDArray[np.int32], present: NDArray[np.bool_]) -> None:
@@ -262,60 +427,76 @@ def label(
     votes: bool,
     lowest: float,
     highest: float,
-    which: NDArray[np.bool_],
     labels: Numbers,
     decided: NDArray[np.uint32],
 ) -> None:
     """The label (P,) of each pair of the users `first` to `last` − 1 by the rule `votes` or else `views`, NaN for none, and the
-    time (P,) of the event that decided it or else of the newest; either may be empty when it isn't wanted. Pairs that aren't
-    among `which` (P,), unless that is empty, have no label.
+    time (P,) of the event that decided it or else of the newest.
 
-    Ratings become labels between `lowest` and `highest`; NaN: there are none. A pair's events are read from the newest in the
-    log to the oldest, so that what was retracted is known when it comes; of equal times the first one met is the newest.
+    Ratings become labels between `lowest` and `highest`; NaN: there are none.
     """
-    nan, zero, one = np.float32(np.nan), np.float32(0), np.float32(1)
-    base, span = np.float32(lowest), np.float32(highest - lowest)
+    by_value, alone_label = rules.by_value, rules.alone_label
     for u in range(first, last):
         start = events[u]
         for p in range(pairs[u], pairs[u + 1]):
             end = start + 1
             while end < events[u + 1] and codes[end] < FIRST:
                 end += 1
-            if len(which) and not which[p]:
-                labels[p] = nan
-                start = end
-                continue
-            vote, sign, undone = nan, 0, np.uint64(0)
-            newest, voted, acted, seen = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(-1)
-            code, time = codes[start] & (FIRST - 1), np.int64(times[start])
-            alone = end == start + 1 and not rules.by_value[code]  # as nearly all are
-            for e in range(start - 1 if alone else end - 1, start - 1, -1):
-                code, time = codes[e] & (FIRST - 1), np.int64(times[e])
-                newest = max(newest, time)
-                undone |= rules.undoes[code]
-                if rules.bit[code] == 0 or rules.bit[code] & undone:
-                    continue
-                value, rating = halves[values[e]], nan
-                if lowest == lowest and value == value:  # neither is NaN
-                    rating = min(max((value - base) / span, zero), one) if span > 0 else one
-                says = rating if rules.label_is_value[code] else rules.label[code]
-                if says == says and time > voted:
-                    vote, voted = says, time
-                way = rules.sign[code]
-                if rules.sign_is_value[code] and rating == rating:
-                    way = 1 if rating >= np.float32(0.5) else -1
-                if way != 0 and time > acted:
-                    acted, sign = time, way
-                if rules.viewed[code]:
-                    seen = max(seen, time)
-            by = voted if votes else acted if acted >= 0 else seen
-            if not votes:
-                vote = nan if by < 0 else one if sign > 0 else zero
-            if len(labels):
-                labels[p] = rules.alone_label[code] if alone else vote
-            if len(decided):
-                decided[p] = time if alone else by if by >= 0 else newest
+            code = codes[start] & (FIRST - 1)
+            if end == start + 1 and not by_value[code]:  # as nearly all are
+                labels[p], decided[p] = alone_label[code], times[start]
+            else:
+                labels[p], decided[p] = _said(start, end, times, codes, values, halves, rules, votes, lowest, highest)
             start = end
+
+
+def _said(
+    start: int,
+    end: int,
+    times: NDArray[np.uint32],
+    codes: NDArray[np.uint8],
+    values: NDArray[np.uint16],
+    halves: Numbers,
+    rules: Rules,
+    votes: bool,
+    lowest: float,
+    highest: float,
+) -> tuple[np.float32, np.int64]:
+    """Label and time of the pair with the events `start` to `end` − 1. They are read from the newest in the log to the oldest, so
+    that what was retracted is known when it comes; of equal times the first one met is the newest.
+    """
+    nan, zero, one = np.float32(np.nan), np.float32(0), np.float32(1)
+    vote, sign, undone = nan, 0, np.uint64(0)
+    newest, voted, acted, seen = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(-1)
+    for e in range(end - 1, start - 1, -1):
+        code, time = codes[e] & (FIRST - 1), np.int64(times[e])
+        newest = max(newest, time)
+        undone |= rules.undoes[code]
+        if rules.bit[code] == 0 or rules.bit[code] & undone:
+            continue
+        rating = _rating(halves[values[e]], lowest, highest)
+        says = rating if rules.label_is_value[code] else rules.label[code]
+        if says == says and time > voted:
+            vote, voted = says, time
+        way = rules.sign[code]
+        if rules.sign_is_value[code] and rating == rating:
+            way = 1 if rating >= np.float32(0.5) else -1
+        if way != 0 and time > acted:
+            acted, sign = time, way
+        if rules.viewed[code]:
+            seen = max(seen, time)
+    by = voted if votes else acted if acted >= 0 else seen
+    if not votes:
+        vote = nan if by < 0 else one if sign > 0 else zero
+    return vote, by if by >= 0 else newest
+
+
+def _rating(value: np.float32, lowest: float, highest: float) -> np.float32:
+    """Between 0 and 1; NaN without a value or bounds."""
+    base, span = np.float32(lowest), np.float32(highest - lowest)
+    if lowest != lowest or value != value:
+        return np.float32(np.nan)
+    return min(max((value - base) / span, np.float32(0)), np.float32(1)) if span > 0 else np.float32(1)
 
 
 def weigh(
@@ -330,7 +511,7 @@ def weigh(
     rules: Rules,
     weights: Numbers,
 ) -> None:
-    """The weight (P,) of each pair of the users `first` to `last` − 1; events are read as in `label`."""
+    """The weight (P,) of each pair of the users `first` to `last` − 1; events are read as for a label."""
     zero, best = np.float32(0), np.zeros(FIRST, np.float32)
     for u in range(first, last):
         start = events[u]
@@ -363,39 +544,6 @@ def weigh(
                 best[code] = 0
             weights[p] = total
             start = end
-
-
-def count(
-    first: int, last: int, pairs: NDArray[np.int64], labels: Numbers, which: NDArray[np.bool_], counts: Any
-) -> None:
-    """How many labels that are numbers, and of `which` unless that is empty, each of the users has."""
-    for u in range(first, last):
-        found = 0
-        for p in range(pairs[u], pairs[u + 1]):
-            found += labels[p] == labels[p] and (len(which) == 0 or which[p])
-        counts[u] = found
-
-
-def choose(
-    first: int,
-    last: int,
-    pairs: NDArray[np.int64],
-    all_columns: NDArray[np.int32],
-    labels: Numbers,
-    which: NDArray[np.bool_],
-    offsets: NDArray[np.int64],
-    columns: NDArray[np.int32],
-    values: Numbers,
-) -> None:
-    """Write what `count` counted, the cells of user u from `offsets[u]` on; no cells of users whose offsets leave no room."""
-    for u in range(first, last):
-        place = offsets[u]
-        if offsets[u + 1] == place:
-            continue
-        for p in range(pairs[u], pairs[u + 1]):
-            if labels[p] == labels[p] and (len(which) == 0 or which[p]):
-                columns[place], values[place] = all_columns[p], labels[p]
-                place += 1
 
 
 def find(

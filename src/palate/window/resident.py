@@ -18,10 +18,11 @@ from palate.columns import NOBODY, Persons
 from palate.domain import EventColumns
 from palate.interactions import InteractionParams
 from palate.vocabulary import Vocabulary
+from palate.window import sorting
 from palate.window.kernels import FIRST, Records
 from palate.window.meaning import codes_of
 from palate.window.runs import MOST_KEYS, Run, distinct, make_run, packed, with_runs
-from palate.window.sorting import Sorted, joined, measured, unfilled, unmeasured
+from palate.window.sorting import NOTHING_SAID, Joined, Said, Sorted, joined, measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +45,7 @@ class Window:
 def empty(params: InteractionParams) -> Window:
     """A window without events. Raises InvalidInput when the settings give a meaning to too many types."""
     codes_of(params)
-    nobody, start = Vocabulary(np.empty(0, np.int64)), np.zeros(1, np.int64)
-    arrays = (*unfilled(0, 0), *unmeasured(0))
-    nothing = Sorted(nobody, nobody, start, start, *arrays)
-    return Window(params, nothing, (), None, 0)
+    return Window(params, sorting.nothing(), (), None, 0)
 
 
 def appended(window: Window, batches: Iterable[EventColumns]) -> Window:
@@ -93,6 +91,19 @@ def compacted(
     theirs in the order of time. `forgotten` are keys of people who leave. It takes 16 bytes for each appended event and 11
     for every event, beside what `window` itself holds.
     """
+    return followed(window, NOTHING_SAID, earliest=earliest, persons=persons, forgotten=forgotten, threads=threads)[0]
+
+
+def followed(
+    window: Window,
+    said: Said,
+    *,
+    earliest: int | None = None,
+    persons: Persons = NOBODY,
+    forgotten: Collection[int] = frozenset(),
+    threads: int = 1,
+) -> tuple[Window, Joined]:
+    """`compacted`, and which pairs have changed; `said` is what was known of the old ones, or empty: 8 bytes each once more."""
     cut = 0 if earliest is None else -(-earliest // 1000)
     tail, rejoined = _with_persons(window, persons)
     users = people(replace(window, tail=tail))
@@ -100,8 +111,9 @@ def compacted(
     unlearned = window.unlearned
     if unlearned is not None and len(persons.aliases):
         unlearned = tuple(_of_persons(pairs, persons) for pairs in unlearned)
-    content = joined(window.sorted, tail, users, rejoined, cut, threads)
-    return replace(window, sorted=measured(content, window.params, threads), tail=(), unlearned=unlearned)
+    found = joined(window.sorted, said, tail, users, rejoined, cut, threads)
+    content = measured(found.content, window.params, threads)
+    return replace(window, sorted=content, tail=(), unlearned=unlearned), replace(found, content=content)
 
 
 def _without(users: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:

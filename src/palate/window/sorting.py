@@ -56,54 +56,131 @@ class Sorted:
         return sum(array.nbytes for array in (self.users.keys, self.items.keys, *arrays))
 
 
+def nothing() -> Sorted:
+    """No events."""
+    nobody, start, room = Vocabulary(np.empty(0, np.int64)), np.zeros(1, np.int64), _room(0, 0, known=False)
+    return _sorted(nobody, nobody, start, start, room)
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What is known of P pairs: see `kernels.label`."""
+
+    label: NDArray[np.float32]
+    time: NDArray[np.uint32]
+
+
+NOTHING_SAID = Said(np.empty(0, np.float32), np.empty(0, np.uint32))
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """What came of a window's content when events came and left."""
+
+    content: Sorted
+    rows: NDArray[np.int64]
+    """Of each of its users in the old content, −1 for who is new or was joined."""
+    lost: NDArray[np.bool_]
+    """Which pairs of the old content have changed or left."""
+    came: NDArray[np.bool_]
+    """Which pairs of the new one weren't there, or were others."""
+    said: Said
+    """What was known of the others; empty when nothing was."""
+
+
 def joined(
     old: Sorted,
+    said: Said,
     tail: tuple[Run, ...],
     users: NDArray[np.int64],
     rejoined: NDArray[np.int64],
     cut: int,
     threads: int,
-) -> Sorted:
-    """The events of these users from the second `cut` on; not measured yet. Those `rejoined` have theirs in the tail alone."""
+) -> Joined:
+    """The events of these users from the second `cut` on; not measured yet. Those `rejoined` have theirs in the tail alone.
+    `said` is what is known of the old pairs, or empty.
+    """
     items = Vocabulary(distinct([old.items.keys, *(run.items for run in tail)]))
     rows = old.users.rows(users)
     rows[np.searchsorted(users, rejoined[np.isin(rejoined, users)])] = -1
     most = len(old) + sum(map(len, tail))
     blocks = min(-(-most // BLOCK), len(users))
     bounds = np.linspace(0, len(users), blocks + 1).astype(np.int64)
-    room_events, room_pairs = _rooms(old, tail, users, rows, bounds)
-    columns, times, codes, values = unfilled(room_events[-1], room_pairs[-1])
+    rooms = _rooms(old, tail, users, rows, bounds)
+    room = _room(int(rooms[0][-1]), int(rooms[1][-1]), known=len(said.label) > 0)
     pair_counts, event_counts = np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)
     moved, table = items.rows(old.items.keys).astype(np.int32), _table(items)
+    before = _content(old, said, _without_rows(old, rows))
 
     def fill(block: int) -> None:
         part = slice(bounds[block], bounds[block + 1])
-        pairs, events = (slice(room[block], room[block + 1]) for room in (room_pairs, room_events))
         records = _taken(tail, users[part], items, table, cut)
-        before = old.pairs, old.events, old.columns, old.times, old.codes, old.values, moved
-        after = columns[pairs], times[events], codes[events], values[events], pair_counts[part], event_counts[part]
-        compiled(kernels.join, rows[part], *before, records, cut, *after)
+        own = _part(room, *(slice(ends[block], ends[block + 1]) for ends in rooms))
+        compiled(kernels.join, rows[part], before, moved, records, cut, own, pair_counts[part], event_counts[part])
 
     in_threads(fill, range(blocks), threads)
-    starts = (
-        np.concatenate(([0], np.cumsum(event_counts)))[bounds],
-        np.concatenate(([0], np.cumsum(pair_counts)))[bounds],
-    )
-    for array in (times, codes, values):
-        _close(array, room_events, starts[0])
-    _close(columns, room_pairs, starts[1])
+    for arrays, ends, counts in zip((room[PAIRS], room[EVENTS]), rooms, (pair_counts, event_counts), strict=True):
+        for array in arrays:
+            if len(array):
+                _close(array, ends, offsets_of(counts)[bounds])
     kept = event_counts > 0
-    items = _with_rows_of(items, columns, threads) if len(times) < most else items
-    arrays = (
-        offsets_of(pair_counts[kept]),
-        offsets_of(event_counts[kept]),
-        columns,
-        times,
-        codes,
-        values,
-        *unmeasured(int(kept.sum())),
+    items = _with_rows_of(items, room.columns, threads) if len(room.times) < most else items
+    starts = offsets_of(pair_counts[kept]), offsets_of(event_counts[kept])
+    content = _sorted(Vocabulary(users[kept]), items, *starts, room)
+    return Joined(content, rows[kept], before.lost, room.came, Said(room.labels, room.decided))
+
+
+PAIRS, EVENTS = slice(4), slice(4, None)
+"""Of `kernels.Room`."""
+
+
+def _content(content: Sorted, said: Said, lost: NDArray[np.bool_]) -> kernels.Content:
+    of_events = content.times, content.codes, content.values
+    return kernels.Content(content.pairs, content.events, content.columns, *of_events, said.label, said.time, lost)
+
+
+def _sorted(
+    users: Vocabulary, items: Vocabulary, pairs: NDArray[np.int64], events: NDArray[np.int64], room: kernels.Room
+) -> Sorted:
+    """What was written; nobody measured yet."""
+    hyperactive, low, high = unmeasured(len(users))
+    return Sorted(
+        users, items, pairs, events, room.columns, room.times, room.codes, room.values, hyperactive, low, high
     )
-    return Sorted(Vocabulary(users[kept]), items, *arrays)
+
+
+def _without_rows(old: Sorted, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The pairs of all but these rows of users (those below 0 are none)."""
+    lost, left = np.zeros(len(old.columns), bool), np.ones(len(old.users), bool)
+    left[rows[rows >= 0]] = False
+    for row in np.flatnonzero(left):
+        lost[old.pairs[row] : old.pairs[row + 1]] = True
+    return lost
+
+
+def _room(pairs: int, events: int, known: bool) -> kernels.Room:
+    """What nobody writes to takes no memory."""
+    said = pairs if known else 0
+    of_pairs = np.empty(pairs, np.int32), np.empty(said, np.float32), np.empty(said, np.uint32), np.zeros(pairs, bool)
+    return kernels.Room(*of_pairs, np.empty(events, np.uint32), np.empty(events, np.uint8), np.empty(events, np.uint16))
+
+
+def _part(room: kernels.Room, pairs: slice, events: slice) -> kernels.Room:
+    return kernels.Room(*(array[pairs] for array in room[PAIRS]), *(array[events] for array in room[EVENTS]))
+
+
+def picked(content: Sorted, which: NDArray[np.bool_], threads: int) -> Sorted:
+    """The pairs of `which` (P,) with their events; all users and items stay."""
+    pair_counts, event_counts = (np.zeros(len(content.users), np.int64) for _ in range(2))
+    some = content.pairs, content.events, content.codes, which, pair_counts, event_counts
+    by_users(content.events, threads, lambda first, last: (kernels.count_picked, first, last, *some))
+    pairs, events = offsets_of(pair_counts), offsets_of(event_counts)
+    room = _room(int(pairs[-1]), int(events[-1]), known=False)
+    old = content.columns, content.times, content.codes, content.values
+    new = room.columns, room.times, room.codes, room.values
+    rest = content.pairs, content.events, old, which, pairs, events, new
+    by_users(content.events, threads, lambda first, last: (kernels.pick, first, last, *rest))
+    return _sorted(content.users, content.items, pairs, events, room)
 
 
 def _rooms(
@@ -113,7 +190,7 @@ def _rooms(
     rows: NDArray[np.int64],
     bounds: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each block of users may write its events and its pairs: after the most that those before it may have."""
+    """Where each block of users may write its pairs and its events: after the most that those before it may have."""
     counts = [
         np.where(rows >= 0, np.diff(starts)[rows], 0) if len(old) else 0 * rows for starts in (old.events, old.pairs)
     ]
@@ -123,7 +200,7 @@ def _rooms(
         more += np.append(run.starts[places], len(run))
     more -= more[0]
     events, pairs = (offsets_of(count)[bounds] + more for count in counts)
-    return events, pairs
+    return pairs, events
 
 
 def _taken(
@@ -174,6 +251,7 @@ def _with_rows_of(items: Vocabulary, columns: NDArray[np.int32], threads: int) -
 
 
 def measured(content: Sorted, params: InteractionParams, threads: int) -> Sorted:
+    """With what its events tell of each user."""
     limit = params.max_events_per_day or len(content)
     rules = rules_of(params)
     rated = rules.label_is_value | rules.sign_is_value
@@ -183,18 +261,6 @@ def measured(content: Sorted, params: InteractionParams, threads: int) -> Sorted
     by_users(content.events, threads, lambda first, last: (kernels.measure, first, last, *arrays, *rest))
     hyperactive, low, high = found
     return replace(content, hyperactive=hyperactive, low=low, high=high)
-
-
-def unfilled(
-    events: int, pairs: int
-) -> tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]]:
-    """Room for columns, times, codes and values; what nobody writes to takes no memory."""
-    return (
-        np.empty(pairs, np.int32),
-        np.empty(events, np.uint32),
-        np.empty(events, np.uint8),
-        np.empty(events, np.uint16),
-    )
 
 
 def unmeasured(users: int) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
