@@ -112,6 +112,11 @@ def test_what_readers_did_is_followed_and_counts_once_when_it_is_sealed(world: W
     with world.engine.connect() as connection:
         last = events.last_seq(connection)
     events.seal(world.engine, world.data / "events", NOW + timedelta(days=3), last)
-    assert counts(2) == [1, 1, 0, 0]  # how much was taken in isn't counted of sealed days
+    assert counts(2) == [1, 1, 0, 1.5]
     world.act("cid", "shown", "vote-1")
-    assert counts(3) == [2, 1, 0, 0]
+    world.act("cid", "watch", "vote-1", value=0.25)
+    assert counts(3) == [2, 1, 0, 1.75]
+    with world.engine.connect() as connection:
+        ann = connection.scalars(sa.text("SELECT key FROM users WHERE id = 'ann'")).one()
+    events.forget(world.engine, world.data / "events", [ann])
+    assert counts(4)[3] == 1.25  # her half is gone from the sealed days, too

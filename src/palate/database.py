@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0008"
+REVISION = "0009"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -272,6 +272,7 @@ item_counts = Table(  # events in sealed files, those since expired included
     Column("item", BigInteger, primary_key=True),
     Column("type", Text, primary_key=True),
     Column("count", BigInteger, nullable=False),
+    Column("taken", Float(53), nullable=False, server_default="0"),  # sum of their values, each within 0 and 1
     sqlite_with_rowid=False,
 )
 

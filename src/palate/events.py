@@ -378,7 +378,7 @@ def _next_seq(connection: sa.Connection, after: int) -> int | None:
     return found
 
 
-_SEQ, _TYPE, _ITEM_KEY = (list(sealing.COLUMNS).index(name) for name in ("seq", "type", "item_key"))
+_SEQ, _TYPE, _ITEM_KEY, _VALUE = (list(sealing.COLUMNS).index(name) for name in ("seq", "type", "item_key", "value"))
 
 
 def _hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:
@@ -467,10 +467,10 @@ def _seal_part(engine: sa.Engine, folder: Path, span: _Span) -> str | None:
     """Write one file, then record it and delete its rows in one transaction. None when all was of deleted people."""
     day = from_milliseconds(span.start).date().isoformat()
     path = sealing.new_path(day, span.first_seq)
-    counts = ItemCounts()
-    rows = sealing.write(folder, path, _counted(_pages(engine, span), counts))
+    counts, taken = ItemCounts(), ItemCounts()
+    rows = sealing.write(folder, path, _counted(_pages(engine, span), counts, taken))
     with writing(engine) as connection:
-        _add_counts(connection, counts)
+        _add_counts(connection, counts, taken)
         if rows:
             row = {"path": path, "day": day, "first_seq": span.first_seq, "last_seq": span.last_seq, "rows": rows}
             connection.execute(sa.insert(database.sealed).values(row))
@@ -488,23 +488,29 @@ def _pages(engine: sa.Engine, span: _Span) -> Iterator[list[Row]]:
 
 
 ItemCounts = Counter[tuple[int, str]]
-"""Number of events by the item's key and the type."""
+"""Number of events by the item's key and the type, or the sum of their values, each within 0 and 1."""
 
 
-def _counted(pages: Iterable[list[Row]], counts: ItemCounts) -> Iterator[list[Row]]:
+def _counted(pages: Iterable[list[Row]], counts: ItemCounts, taken: ItemCounts) -> Iterator[list[Row]]:
     for page in pages:
         counts.update((row[_ITEM_KEY], row[_TYPE]) for row in page)
+        for row in page:
+            if row[_VALUE] is not None:
+                taken[row[_ITEM_KEY], row[_TYPE]] += sealing.within(row[_VALUE])
         yield page
 
 
-def _add_counts(connection: sa.Connection, counts: ItemCounts) -> None:
+def _add_counts(connection: sa.Connection, counts: ItemCounts, taken: ItemCounts) -> None:
     """Add to the counts of sealed events, or take away by counts below 0."""
     if not counts:
         return
     insert = identities.insert_new(connection, database.item_counts)
-    total = database.item_counts.c.count + insert.excluded.count
-    insert = insert.on_conflict_do_update(index_elements=["item", "type"], set_={"count": total})
-    rows = [{"item": item, "type": type, "count": count} for (item, type), count in sorted(counts.items())]
+    totals = {name: database.item_counts.c[name] + insert.excluded[name] for name in ("count", "taken")}
+    insert = insert.on_conflict_do_update(index_elements=["item", "type"], set_=totals)
+    rows = [
+        {"item": item, "type": type, "count": count, "taken": float(taken[item, type])}
+        for (item, type), count in sorted(counts.items())
+    ]
     connection.execute(insert, rows)
 
 
@@ -563,7 +569,9 @@ def _forget_sealed(engine: sa.Engine, folder: Path, part: sa.Row[Any], user_keys
     with writing(engine) as connection:
         for ids in identities.chunks(new.ids):
             connection.execute(sa.delete(known).where(known.c.id.in_(ids)))
-        _add_counts(connection, ItemCounts({pair: -count for pair, count in new.counts.items()}))
+        _add_counts(
+            connection, *(ItemCounts({pair: -one for pair, one in sums.items()}) for sums in (new.counts, new.taken))
+        )
         this = table.c.path == part.path
         if new.path is None:
             connection.execute(sa.delete(table).where(this))

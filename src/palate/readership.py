@@ -67,12 +67,13 @@ class Readership:
 
 
 def _of_sealed_days(connection: sa.Connection, keys: Sequence[int]) -> NDArray[np.float64]:
-    """(n, 4); how much was taken in isn't known of sealed days."""
+    """(n, 4)"""
     table, counts = database.item_counts, np.zeros((len(keys), 4))
     rows = {key: row for row, key in enumerate(keys)}
-    query = sa.select(table.c.item, table.c.type, table.c.count).where(table.c.type.in_(tuple(_COUNTED)))
+    query = sa.select(table.c.item, table.c.type, table.c.count, table.c.taken)
+    query = query.where(table.c.type.in_((*_COUNTED, _WATCH)))
     for chunk in identities.chunks(sorted(rows)):
-        for item, type, count in connection.execute(query.where(table.c.item.in_(chunk))):
-            column, sign = _COUNTED[type]
-            counts[rows[item], column] += sign * count
+        for item, type, count, taken in connection.execute(query.where(table.c.item.in_(chunk))):
+            column, sign = _COUNTED.get(type, (_WATCHED, 0))
+            counts[rows[item], column] += taken if type == _WATCH else sign * count
     return counts

@@ -68,6 +68,8 @@ class Rewritten:
     """Client ids of the removed events."""
     counts: Counter[tuple[int, str]]
     """Removed events by item key and type."""
+    taken: Counter[tuple[int, str]]
+    """Sums of their values, each within 0 and 1."""
 
 
 @contextmanager
@@ -168,20 +170,28 @@ def rewrite(folder: Path, path: str, user_keys: Collection[int]) -> Rewritten:
     import pyarrow as pa
 
     wanted = np.array(sorted(user_keys), np.int64)
-    kept, ids, counts = [], [], Counter[tuple[int, str]]()
+    kept, ids, counts, taken = [], [], Counter[tuple[int, str]](), Counter[tuple[int, str]]()
     for batch in _batches(folder / path, list(COLUMNS)):
         gone = np.isin(batch.column("user_key").to_numpy(), wanted)
         kept.append(pa.Table.from_batches([batch.filter(pa.array(~gone))]))
         dropped = batch.filter(pa.array(gone)).to_pydict()
         ids += [id for id in dropped["id"] if id is not None]
-        counts.update(zip(dropped["item_key"], dropped["type"], strict=True))
+        pairs = list(zip(dropped["item_key"], dropped["type"], strict=True))
+        counts.update(pairs)
+        for pair, value in zip(pairs, dropped["value"], strict=True):
+            taken[pair] += within(value)
     rows = sum(len(table) for table in kept)
     name = None
     if rows:
         first = next(table.column("seq")[0].as_py() for table in kept if len(table))
         name = new_path(path.split("/")[0].removeprefix("day="), first)
         write_tables(folder, name, (table for table in kept if len(table)))
-    return Rewritten(name, rows, counts.total(), ids, counts)
+    return Rewritten(name, rows, counts.total(), ids, counts, taken)
+
+
+def within(value: float | None) -> Any:
+    """What an event's value counts for how much was taken in: a fraction, 0 where there is none."""
+    return min(max(value or 0.0, 0.0), 1.0)
 
 
 def remove(folder: Path, path: str) -> None:
