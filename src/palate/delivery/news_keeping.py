@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from html import escape
+from html import escape, unescape
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +24,6 @@ from palate.domain import Item, to_milliseconds
 from palate.errors import DatabaseError, NotDurable, Overloaded, ProcessDied
 from palate.news import TEXT_LIMIT, Document
 from palate.sources.article_page import host
-from palate.text.cleaning import to_plain
 from palate.text.embedding import PACKED, leads, packed
 
 log = logging.getLogger(__name__)
@@ -106,7 +105,7 @@ def _read_anew(connection: sa.Connection, old: Mapping[str, Kept]) -> dict[str, 
     items, texts = database.items, dict[str, str]()
     for chunk in identities.chunks(sorted(old)):
         for row in connection.execute(sa.select(items.c.id, items.c.text).where(items.c.id.in_(chunk))):
-            texts[row.id] = to_plain(row.text or "")[:TEXT_LIMIT]
+            texts[row.id] = unescape(row.text or "")[:TEXT_LIMIT]
     made = packed(leads((one.document.title, texts.get(name, "")) for name, one in old.items()))
     return {name: one._replace(vector=vector) for (name, one), vector in zip(old.items(), made, strict=True)}
 
