@@ -193,6 +193,11 @@ def copy_palate(library: Path) -> None:
         shutil.copy(path, target)
         if path.name == "__init__.py":
             _copy_data(path.parent, target.parent)
+    for package in SOURCES:  # found by name while they run, so that no import leads there
+        folder = Path(*package.split("."))
+        shutil.copytree(
+            source / folder, library / folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+        )
     (library / "__init__tgnews.py").write_text(START)
 
 
