@@ -86,7 +86,10 @@ def accounts_list(data: Data = DATA, config: Config = None, as_json: Json = Fals
             }
             for one in accounts.list_accounts(connection)
         ]
-    shown = [[row["name"], row["state"], f"{row['channels']} channels", row["error"] or row["joins"]] for row in rows]
+    shown = [
+        [str(row["name"]), str(row["state"]), f"{row['channels']} channels", str(row["error"] or row["joins"])]
+        for row in rows
+    ]
     _answer(as_json, rows, _table(shown) or "No accounts yet: `palate accounts add NAME`.")
 
 
@@ -159,8 +162,10 @@ def _add(connection: sa.Connection, listed: Listed, category: str | None, previe
 
     handle, category = listed.handle, listed.category or category
     if not preview:
-        names = {"username": handle.username, "invite": handle.invite}
-        added = channels.add(connection, _now(), **names, title=listed.title, category=category)
+        username, invite = handle.username, handle.invite
+        added = channels.add(
+            connection, _now(), username=username, invite=invite, title=listed.title, category=category
+        )
         return {"channel": added.address, "state": added.state}
     if handle.username is None:
         raise InvalidInput("a private channel has no public page: an account has to join it")
