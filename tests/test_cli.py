@@ -29,6 +29,7 @@ COMMANDS = [
     "ingest",
     "train",
     "api",
+    "bot",
     "import",
     "export",
     "evaluate",
@@ -125,6 +126,14 @@ def test_a_bad_row_is_left_out_named_and_told_by_the_status(tmp_path: Path) -> N
     assert result.returncode == 1
     assert "2 events taken in" in result.stdout
     assert "line 3" in result.stderr
+
+
+def test_the_bot_asks_for_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = palate("bot", "--data", str(tmp_path))
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1)
+    assert "@BotFather" in told.stderr
+    monkeypatch.setenv("PALATE_BOT__TOKEN", "no token")
+    assert "bot.token" in palate("bot", "--data", str(tmp_path)).stderr
 
 
 def test_keys_are_shown_once(tmp_path: Path) -> None:

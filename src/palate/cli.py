@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @app.command()
 def serve(data: Data = DATA, config: Config = None, host: Host = None, port: Port = None) -> None:
-    """Everything: the web page and the API, the loop that reads sources, and the loop that learns."""
+    """Everything: the web page and the API, the loop that reads sources, the loop that learns, and the bot if there is one."""
     _log("serve")
     settings = _settings(config)
     host, port = host or settings.server.host, settings.server.port if port is None else port
@@ -91,6 +91,8 @@ def serve(data: Data = DATA, config: Config = None, host: Host = None, port: Por
             "ingest": ["ingest", *common],
             "train": ["train", *common],
         }
+        if settings.bot.token is not None:
+            children["bot"] = ["bot", *common]
         _supervise(children, host, port, f"Palate, with its data in {data}")
 
 
@@ -211,6 +213,22 @@ def train_command(
         _answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:
             raise PalateError(f"No new snapshot: {cycle.reason}.")
+
+
+@app.command("bot")
+def bot_command(data: Data = DATA, config: Config = None) -> None:
+    """Serve people on Telegram through a bot of yours, for as long as it runs. Takes the setting bot.token."""
+    _log("bot")
+    settings = _settings(config)
+    if settings.bot.token is None:
+        raise PalateError("The bot needs the token that @BotFather gave you: set PALATE_BOT__TOKEN.")
+    try:
+        from palate.delivery import bot
+    except ImportError as error:
+        raise PalateError("The bot needs its library: pip install 'palate[telegram]'.") from error
+    with role(data, "bot"):
+        stop = supervisor.stop_signal()
+        bot.run(data, settings.database_url, _serving_params(settings), settings.bot, stop)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0009"
+REVISION = "0010"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -291,6 +291,68 @@ cycles = Table(  # what the training loop did
     Column("prior_loss", Float),  # of the prior, on the same events
     Column("losses", LargeBinary, nullable=False),  # float32, one a mini-batch
     Column("warm", SmallInteger, nullable=False),  # 1 when it went on from the last model
+    sqlite_autoincrement=True,
+)
+
+bot_chats = Table(  # who talks with the bot, and what they chose there
+    "bot_chats",
+    metadata,
+    Column("chat", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),  # active, blocked
+    Column("language", Text, nullable=False),  # of the bot's own texts
+    Column("delete_disliked", SmallInteger, nullable=False),
+    Column("time_zone", Text),  # None: not said yet
+    Column("deliveries", Json, nullable=False),  # minutes of the person's day at which posts are sent unasked
+    Column("posts", SmallInteger, nullable=False),  # of one delivery
+    Column("digest", SmallInteger),  # minute of the person's day; None: no digest
+    Column("quiet_from", SmallInteger),  # minutes of the person's day between which nothing is sent unasked
+    Column("quiet_to", SmallInteger),
+    Column("delivered", BigInteger, nullable=False),  # up to when what was due has been sent
+    Column("created", BigInteger, nullable=False),
+)
+
+bot_outbox = Table(  # what the bot has to send, and for some days what it has sent
+    "bot_outbox",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("cause", Text, nullable=False, unique=True),  # of one cause nothing is sent twice
+    Column("chat", BigInteger, nullable=False),
+    Column("urgency", SmallInteger, nullable=False),
+    Column("calls", Json, nullable=False),  # of the Bot API: each is made when the one before it was refused
+    Column("state", Text, nullable=False),  # waiting, sent, failed, dropped
+    Column("tries", Integer, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Index("bot_outbox_state", "state", "changed"),
+    Index("bot_outbox_chat", "chat"),
+    sqlite_autoincrement=True,
+)
+
+bot_counts = Table(  # what became of what the bot sent, since the installation began
+    "bot_counts",
+    metadata,
+    Column("result", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+bot_staged = Table(  # posts that lie in the staging channel, from which the bot may copy, or that ought to
+    "bot_staged",
+    metadata,
+    Column("item", Text, primary_key=True),  # its id
+    Column("state", Text, nullable=False),  # wanted, staged, refused
+    Column("messages", Json, nullable=False),  # their ids in the staging channel
+    Column("time", BigInteger, nullable=False),
+)
+
+bot_mailings = Table(  # messages of the owner to everybody
+    "bot_mailings",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("author", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("state", Text, nullable=False),  # draft, confirmed, cancelled
+    Column("created", BigInteger, nullable=False),
+    Column("sent_to", BigInteger, nullable=False),  # chats up to this one have it in the outbox
     sqlite_autoincrement=True,
 )
 

@@ -22,6 +22,7 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 
 from palate.accounts import TelegramParams
+from palate.delivery.bot_params import BotParams
 from palate.delivery.context import ServerParams
 from palate.errors import SettingsError
 from palate.events import EventParams
@@ -70,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How carefully channels are joined."""
     hub: HubParams = HubParams()
     """How channels are listened to."""
+    bot: BotParams = BotParams()
+    """The bot that delivers on Telegram."""
     stories: StoryParams = StoryParams()
     """What makes stories of items, and their order."""
     labels: LabelParams = LabelParams()

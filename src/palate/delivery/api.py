@@ -13,7 +13,20 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 from starlette.types import ASGIApp
 
-from palate import accounts, alerts, catalog, database, events, feed, front_page, ingest, memberships, people, previews
+from palate import (
+    accounts,
+    alerts,
+    catalog,
+    database,
+    events,
+    feed,
+    front_page,
+    ingest,
+    memberships,
+    outbox,
+    people,
+    previews,
+)
 from palate.database import reading, writing
 from palate.delivery import metrics, openapi, security
 from palate.delivery.answering import answering
@@ -227,6 +240,8 @@ def _measure(serving: Serving, now: datetime) -> None:
     with reading(serving.engine) as connection:
         failing = connection.scalar(sa.select(sa.func.count()).where(database.sources.c.failures > 0))
         _measure_telegram(serving, connection)
+        serving.metrics.bot_queue.set(outbox.depth(connection))
+        serving.metrics.count_bot_sends(outbox.counts(connection))
     serving.metrics.source_errors.set(failing or 0)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from palate import events, people, snapshots
+from palate import chats, events, outbox, people, snapshots
 from palate.database import reading, writing
 
 
@@ -23,5 +23,8 @@ def delete_person(engine: sa.Engine, data: Path, user: str) -> bool:
     snapshots.forget_user(data / "snapshots", person.keys)
     with writing(engine) as connection:
         people.delete(connection, user)
+        talked = chats.of_users(person.ids)
+        chats.forget(connection, talked)
+        outbox.forget(connection, talked)
     events.forget(engine, data / "events", person.keys)  # what came in meanwhile
     return True

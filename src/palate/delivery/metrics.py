@@ -64,6 +64,15 @@ class Metrics:
         self.telegram = TelegramFigures()
         registry.register(self.telegram)
         self.source_errors = Gauge("palate_sources_failing", "Sources whose last reading failed.", registry=registry)
+        self.bot_queue = Gauge("palate_bot_queue_depth", "Messages that wait to be sent.", registry=registry)
+        self.bot_sends = Counter("palate_bot_sends", "What became of what the bot sent.", ["result"], registry=registry)
+        self._bot_sends: dict[str, int] = {}
+
+    def count_bot_sends(self, counts: Mapping[str, int]) -> None:
+        """Take the bot's own figures, by result, of which it keeps sums since the installation began."""
+        for result, count in counts.items():
+            self.bot_sends.labels(result).inc(max(0, count - self._bot_sends.get(result, 0)))
+            self._bot_sends[result] = count
 
     def render(self) -> bytes:
         """All figures in the text format that Prometheus reads."""

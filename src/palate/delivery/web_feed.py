@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 
@@ -13,13 +12,14 @@ import numpy as np
 import sqlalchemy as sa
 from starlette.responses import RedirectResponse, Response
 
-from palate import catalog, database, events, feed, identities, people, subscriptions
+from palate import catalog, events, feed, identities, people, subscriptions
 from palate.database import reading, writing
 from palate.delivery.refusals import Refusal, undecodable
+from palate.delivery.surfaces import shown_since
 from palate.delivery.web_cards import VOTES, Card, CardPage, also, card, ranked_card, with_votes
 from palate.delivery.web_page import Visit, draw, message, record, see_other
 from palate.delivery.web_stories import choices, filter_of
-from palate.domain import MAX_ID_LENGTH, Event, Feed, FeedRequest, RankedItem, to_milliseconds
+from palate.domain import MAX_ID_LENGTH, Event, Feed, FeedRequest, RankedItem
 from palate.errors import InvalidCursor, NotFound
 
 PAGE = 20
@@ -66,7 +66,8 @@ def _next_cards(visit: Visit) -> tuple[list[Card], CardPage]:
     with reading(visit.serving.engine) as connection:
         person = visit.person(connection)
         ration = people.choices(connection, person).daily_ration if person is not None else None
-        left = None if ration is None else ration - _shown_today(connection, person, visit.now)
+        midnight = visit.now.replace(hour=0, minute=0, second=0, microsecond=0)
+        left = None if ration is None else ration - shown_since(connection, person, midnight)
     if left is not None and left <= 0:
         return [], CardPage(ration=ration, ration_done=True)
     served = _serve(visit, PAGE if left is None else min(PAGE, left))
@@ -120,17 +121,6 @@ def _card_page(visit: Visit, served: Feed, ration: int | None, is_last: bool) ->
         ration=ration,
         ration_done=is_last,
     )
-
-
-def _shown_today(connection: sa.Connection, person: int | None, now: datetime) -> int:
-    """Items that were shown to the person since midnight UTC."""
-    if person is None:
-        return 0
-    midnight = to_milliseconds(now.replace(hour=0, minute=0, second=0, microsecond=0))
-    table = database.events
-    mine = table.c.user.in_(identities.aliases(connection, person)) & (table.c.type == "shown")
-    query = sa.select(sa.func.count(sa.distinct(table.c.item))).where(mine & (table.c.time >= midnight))
-    return int(connection.scalar(query) or 0)
 
 
 def _saved_keys(visit: Visit, person: int | None) -> list[int]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import sqlalchemy as sa
 from starlette.responses import Response
 
-from palate import database, events, people
+from palate import database, people
 from palate.database import reading, writing
 from palate.delivery.forgetting import delete_person
 from palate.delivery.refusals import Refusal
+from palate.delivery.surfaces import everything_known, pool_topics, spellings
 from palate.delivery.web_page import ANONYMOUS, Visit, draw, forget_visitor, message, remember, see_other
-from palate.delivery.web_start import pool_topics, spellings
-from palate.domain import Event
 from palate.people import Choices, Person
 
 LANGUAGES = {
@@ -89,21 +86,7 @@ def _number(visit: Visit, name: str) -> int | None:
 
 def export(visit: Visit) -> Response:
     """Everything that is known of the person, as one JSON file."""
-    with reading(visit.serving.engine) as connection:
-        person = people.get(connection, visit.user)
-    own = list(_own_events(visit, person)) if person else []
-    told = {
-        "ids": person.ids if person else [],
-        "labels": person.labels if person else {},
-        "choices": person.choices if person else Choices(),
-        "events": own,
-    }
-    return Response(msgspec.json.format(msgspec.json.encode(told), indent=1), media_type="application/json")
-
-
-def _own_events(visit: Visit, person: Person) -> Iterator[Event]:
-    for batch in events.stream(visit.serving.engine, visit.serving.data / "events"):
-        yield from (event for event in batch if event.user in person.ids)
+    return Response(everything_known(visit.serving, visit.user), media_type="application/json")
 
 
 def ask_forget(visit: Visit) -> Response:

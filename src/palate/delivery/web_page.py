@@ -24,9 +24,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Message
 
-from palate import events, identities, people
+from palate import identities, people
 from palate.database import reading
-from palate.delivery import security
+from palate.delivery import security, surfaces
 from palate.delivery.context import Serving, in_thread, utc_now
 from palate.delivery.refusals import Refusal, refusal
 from palate.domain import MAX_ID_LENGTH, Event
@@ -37,9 +37,6 @@ ANONYMOUS = "anonymous-"
 """How the ids of people without a login begin."""
 
 FORM_FIELDS = 1000
-
-WRITE_PATIENCE = 30.0
-"""Seconds that a thread waits for a commit."""
 
 TITLES = {
     400: "That can't be done",
@@ -256,9 +253,7 @@ def needs_owner(visit: Visit) -> None:
 
 def record(visit: Visit, happened: Sequence[Event]) -> None:
     """Add events to the log; they are durable on return. Raises InvalidEvent, NotDurable, Overloaded."""
-    checked = [events.check(event, index, visit.now) for index, event in enumerate(happened)]
-    accepted = visit.serving.commits.submit(checked, visit.now).result(WRITE_PATIENCE)
-    visit.serving.metrics.events.inc(accepted)
+    surfaces.record(visit.serving, happened, visit.now)
 
 
 def inline_json(value: Any) -> Markup:

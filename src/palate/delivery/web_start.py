@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
-import numpy as np
 from starlette.responses import Response
 
 from palate import people, subscriptions
 from palate.database import reading, writing
+from palate.delivery.surfaces import pool_topics, spellings
 from palate.delivery.web_page import PAGES, Visit, draw, needs_owner, see_other
-from palate.pool import Pool
-
-TOPICS = 24
-"""Labels that are offered as topics."""
-MOST_TOPICS = 200
-"""What a person's choices hold."""
 
 
 class StarterFeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,23 +77,3 @@ def starter_feeds() -> tuple[StarterFeed, ...]:
 
 def _shelf_topics() -> list[str]:
     return list(dict.fromkeys(topic for feed in starter_feeds() for topic in feed.topics))
-
-
-def pool_topics(pool: Pool, chosen: Iterable[str]) -> list[str]:
-    """What can be offered as topics: those chosen, then labels of the items that can be served, the commonest first.
-
-    Of spellings that differ in case alone only the first is offered.
-    """
-    counts = np.bincount(pool.labels, minlength=len(pool.label_names))
-    common = [pool.label_names.values[number] for number in np.argsort(-counts, kind="stable") if counts[number]]
-    offered: dict[str, str] = {}
-    for label in (*chosen, *common):
-        offered.setdefault(label.casefold(), label)
-    return list(offered.values())[:TOPICS]
-
-
-def spellings(pool: Pool, topics: Iterable[str]) -> tuple[str, ...]:
-    """The topics with every way in which the pool's labels write them, since labels are compared as they are."""
-    wanted = {topic.casefold() for topic in topics}
-    found = [label for label in pool.label_names.values if label.casefold() in wanted]
-    return tuple(dict.fromkeys((*topics, *found)))[:MOST_TOPICS]

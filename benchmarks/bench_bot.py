@@ -1,0 +1,107 @@
+"""How long a person waits between a tap and the next post, with 1,000 people who vote 25 times a second in all.
+
+The bot runs as in production, with the real aiogram, over HTTP, on the sample's items and a model trained on its simulated readers.
+The stand-in for Telegram runs in a process of its own with the people in it; it counts every breach of a limit.
+
+    python benchmarks/bench_bot.py [--people 1000] [--rate 25]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import tempfile
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from palate import demo, train
+from palate.database import connect, migrate
+from palate.delivery import bot
+from palate.delivery.bot_params import BotParams
+from palate.delivery.bot_sending import Clock
+from palate.delivery.context import ServingParams, open_serving
+from palate.loopback.bot_api import serving
+from palate.loopback.bot_api_chats import TOKEN, Chats
+from palate.settings import Settings
+
+
+def telegram(pipe: Connection, people: int, rate: float) -> None:
+    """The process of the stand-in and its people."""
+    asyncio.run(play(pipe, people, rate))
+
+
+async def play(pipe: Connection, people: int, rate: float) -> None:
+    chats = Chats()
+    async with serving(chats) as address:
+        pipe.send(address)
+        for person in range(1, people + 1):
+            chats.say(person, "/next")
+            await asyncio.sleep(1 / rate)
+        await chats.until(lambda: all(len(chats.chat(person).of_bot()) == 1 for person in range(1, people + 1)), 300)
+        await asyncio.sleep(2)
+        sent, started = chats.rates.sent, time.perf_counter()
+        waits = await asyncio.gather(*(vote(chats, person, (person - 1) / rate) for person in range(1, people + 1)))
+        seconds = time.perf_counter() - started
+        pipe.send((waits, chats.rates.sent - sent, seconds, chats.rates.breaches))
+
+
+async def vote(chats: Chats, person: int, after: float) -> float:
+    """One tap, some time after the beginning; how long the next post took."""
+    await asyncio.sleep(after)
+    [post] = chats.chat(person).of_bot()
+    started = time.perf_counter()
+    chats.tap(person, post["message_id"], "👍" if person % 2 else "👎")
+    await chats.until(lambda: len(chats.chat(person).of_bot()) == 2, 300)
+    return time.perf_counter() - started
+
+
+def prepare(data: Path) -> None:
+    """The sample, its readers, and a model of them."""
+    engine, now, settings = connect(None, data), datetime.now(UTC), Settings()
+    migrate(engine)
+    demo.prepare(engine, now)
+    train.run_cycle(engine, data, train.params_of(settings, "fm"), now)
+    engine.dispose()
+
+
+async def work(data: Path, address: str) -> None:
+    with open_serving(data, None, ServingParams()) as opened:
+        await bot.work(opened, BotParams(token=TOKEN, api=address), Clock())
+
+
+def run_bot(data: Path, address: str) -> None:
+    with suppress(KeyboardInterrupt):
+        asyncio.run(work(data, address))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--people", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=25.0)
+    asked = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        prepare(data)
+        server = context.Process(target=telegram, args=(theirs, asked.people, asked.rate), daemon=True)
+        server.start()
+        worker = context.Process(target=run_bot, args=(data, ours.recv()), daemon=True)
+        worker.start()
+        waits, sent, seconds, breaches = ours.recv()
+        worker.terminate()
+        worker.join()
+    median, p90, p99 = (float(np.percentile(waits, share)) for share in (50, 90, 99))
+    print(f"{len(waits)} people voted; each got the next post; {sent / seconds:.1f} sends a second")
+    print(f"tap to next post: median {median:.3f} s, p90 {p90:.3f} s, p99 {p99:.3f} s")
+    print(f"breaches of Telegram's limits: {len(breaches)} {breaches[:3]}")
+
+
+if __name__ == "__main__":
+    main()

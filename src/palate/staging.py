@@ -1,0 +1,73 @@
+"""Posts in the staging channel: a private channel into which a listening account forwards what the bot is likely to send.
+
+The bot wants posts (`want`), the account forwards them (`wanted`), and the bot hears of each as it arrives (`arrived`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from palate import database, identities
+from palate.domain import to_milliseconds
+
+PREFIX = "tg:"
+"""How the ids of Telegram's posts begin: `tg:<channel>:<message>`, of an album its first message."""
+MOST_PARTS = 10
+"""Messages of an album."""
+
+_TABLE = database.bot_staged
+
+
+def want(connection: sa.Connection, item: str, now: datetime) -> None:
+    """Ask for a post, by its item's id, to be put into the channel. Nothing changes for one that is there or was refused."""
+    _insert(connection, item, "wanted", [], now, replace=False)
+
+
+def wanted(connection: sa.Connection, limit: int) -> list[str]:
+    """Ids of items that are wanted, the longest wanted first."""
+    query = sa.select(_TABLE.c.item).where(_TABLE.c.state == "wanted").order_by(_TABLE.c.time).limit(limit)
+    return list(connection.scalars(query))
+
+
+def refuse(connection: sa.Connection, item: str, now: datetime) -> None:
+    """A post can't be forwarded (its channel forbids it): it isn't wanted any more."""
+    _insert(connection, item, "refused", [], now, replace=True)
+
+
+def arrived(
+    connection: sa.Connection, channel: int, post: int, message: int, now: datetime, *, is_part: bool = False
+) -> None:
+    """The post of a channel, or with `is_part` one message of an album, lies in the staging channel as `message`."""
+    item = _item(connection, channel, post, MOST_PARTS if is_part else 1)
+    _insert(connection, item, "staged", sorted({*messages(connection, item), message}), now, replace=True)
+
+
+def messages(connection: sa.Connection, item: str) -> list[int]:
+    """Ids of an item's messages in the channel; none when it isn't there."""
+    return list(connection.scalar(sa.select(_TABLE.c.messages).where(_TABLE.c.item == item)) or [])
+
+
+def prune(connection: sa.Connection, before: datetime) -> int:
+    """Forget what was wanted or came before; returns how many."""
+    return connection.execute(sa.delete(_TABLE).where(_TABLE.c.time < to_milliseconds(before))).rowcount
+
+
+def _item(connection: sa.Connection, channel: int, post: int, most: int) -> str:
+    """Id of the item that the message is of: of those wanted or staged that which begins here or just before."""
+    ids = [f"{PREFIX}{channel}:{post - before}" for before in range(most)]
+    known = set(connection.scalars(sa.select(_TABLE.c.item).where(_TABLE.c.item.in_(ids))))
+    return next((id for id in ids if id in known), ids[0])
+
+
+def _insert(
+    connection: sa.Connection, item: str, state: str, messages: list[int], now: datetime, *, replace: bool
+) -> None:
+    values: dict[str, Any] = {"state": state, "messages": messages, "time": to_milliseconds(now)}
+    insert = identities.insert_new(connection, _TABLE).values(item=item, **values)
+    if replace:
+        connection.execute(insert.on_conflict_do_update(index_elements=["item"], set_=values))
+    else:
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["item"]))
