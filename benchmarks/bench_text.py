@@ -31,9 +31,7 @@ from palate.text.category import CLASSES, LANGUAGES, NOT_NEWS
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import text_models
 
-FOLDS = 5
 DRAWS = 2000
-HELD = ("gold", "early", "errors", "news")
 FAR = {
     "business": "economy",
     "entertainment": "entertainment",
@@ -53,7 +51,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["languages", "categories", "far", "speed"])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the five parts are held out")
+    parser.add_argument("--folds", type=int, default=text_models.FOLDS, help="how many of the five parts are held out")
     asked = parser.parse_args()
     folder = Path(os.environ["PALATE_DATA"])
     if "languages" in asked.parts:
@@ -70,30 +68,39 @@ def categories(folder: Path, cache: Path | None, repeats: int, folds: int) -> No
     everything = list(text_models.examples(folder))
     vectors = text_models.sentence_vectors(everything, cache)
     group = text_models.groups(everything)
-    said = {"ours": np.zeros((repeats, len(everything), 8)), "baseline": np.zeros((repeats, len(everything), 8))}
-    held = np.array([one.origin in HELD for one in everything])
+    said = {name: np.zeros((repeats, len(everything), 8)) for name in ("raw", "ours", "baseline")}
     measured = np.ones(len(everything), bool)
     for repeat in range(repeats):
-        part = np.random.default_rng(repeat).permutation(group.max() + 1)[group] % FOLDS
+        part = text_models.parts(group, repeat)
         measured &= part < folds
         for fold in range(folds):
             print(f"repeat {repeat + 1}, part {fold + 1}", file=sys.stderr, flush=True)
-            out = held & (part == fold)
-            shown = ~np.isin(group, group[out])
-            _one_fold(everything, vectors, shown, out, {name: made[repeat] for name, made in said.items()})
+            out, shown = text_models.split(everything, group, part == fold)
+            _one_fold(everything, vectors, shown, out, said["raw"][repeat], said["baseline"][repeat])
+        _calibrate(everything, part, said["raw"][repeat], said["ours"][repeat])
     for code in LANGUAGES:
         _category_tables(everything, group, said, code, measured)
 
 
-def _one_fold(everything, vectors, shown, out, said) -> None:
+def _one_fold(everything, vectors, shown, out, raw, baseline) -> None:
     known = text_models.of_teacher(everything, vectors, shown)
     for code in LANGUAGES:
         of_language = np.array([one.language == code for one in everything])
         rows, asked = np.flatnonzero(of_language & shown), np.flatnonzero(of_language & out)
         model = text_models.learned(everything, known, rows)
         documents = [(everything[row].title, everything[row].text) for row in asked]
-        said["ours"][asked] = category.probabilities(tokens.features(documents), model)
-        said["baseline"][asked] = _baseline([everything[row] for row in rows], [everything[row] for row in asked])
+        raw[asked] = category.probabilities(tokens.features(documents), model)
+        baseline[asked] = _baseline([everything[row] for row in rows], [everything[row] for row in asked])
+
+
+def _calibrate(everything, part, raw, ours) -> None:
+    """Each part by what the models of the other parts say of these."""
+    for code in LANGUAGES:
+        of_language = np.array([one.language == code for one in everything])
+        for fold in np.unique(part[raw.any(axis=1)]):
+            others, own = np.flatnonzero(of_language & (part != fold)), of_language & (part == fold) & raw.any(axis=1)
+            scaled = np.maximum(raw[own], 1e-9) ** text_models.calibration_of(everything, raw, others)
+            ours[own] = scaled / scaled.sum(axis=1, keepdims=True)
 
 
 def _baseline(shown, asked):
@@ -102,7 +109,7 @@ def _baseline(shown, asked):
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         return np.full((len(asked), 8), np.nan)
-    shown = [one for one in shown if len(one.allowed) == 1]
+    shown = [one for one in shown if len(one.allowed) == 1 and text_models.IMPORTANCE[one.origin] > 0]
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=50_000)
     table = words.fit_transform([f"{one.title} {one.text[:3000]}" for one in shown])
     importance = [text_models.IMPORTANCE[one.origin] for one in shown]
@@ -138,7 +145,8 @@ def _category_tables(everything, group, said, code, measured) -> None:
             print(f"| gain, paired | {_interval(gain, group[rows])} |")
         likely = said["ours"][:, rows]
         print(f"| macro F1 | {np.mean([_macro_f1(truth, one) for one in ours]):.3f} |")
-        print(f"| expected calibration error | {_calibration(likely, truth):.3f} |")
+        before = _calibration(said["raw"][:, rows], truth)
+        print(f"| expected calibration error | {_calibration(likely, truth):.3f}, before {before:.3f} |")
         for place, label in enumerate(CLASSES):
             of_class = truth == place
             recall = (ours[:, of_class] == place).mean()

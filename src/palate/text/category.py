@@ -46,9 +46,10 @@ def classify(
 
 def probabilities(features: tokens.Features, weights: Weights) -> NDArray[np.float32]:
     """(n, 8) of what the model says of each document's features."""
-    logits = np.tile(weights.bias, (len(features.offsets) - 1, 1))
-    for row, (start, end) in enumerate(zip(features.offsets[:-1], features.offsets[1:], strict=True)):
-        logits[row] += weights.step * (features.values[start:end] @ weights.table[features.numbers[start:end]])
+    weighted = np.take(weights.table, features.numbers, axis=0).astype(np.float32)
+    weighted *= features.values[:, None]
+    sums = np.add.reduceat(weighted, features.offsets[:-1], axis=0)
+    logits = weights.step * sums + weights.bias
     logits -= logits.max(axis=1, keepdims=True, initial=-np.inf)
     likely = np.exp(logits)
     return np.asarray(likely / likely.sum(axis=1, keepdims=True), np.float32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from palate.text import category, tokens
 from palate.text.category import CLASSES, Weights
-from palate.text.learning import minimise
+from palate.text.learning import minimise, transposed
 
 Floats = NDArray[np.float64]
 
@@ -70,11 +70,11 @@ def learn(
     counts = np.where(np.arange(len(documents)) < len(labelled), 1.0, params.hold)
     used, columns = np.unique(found.numbers, return_inverse=True)
     known = tokens.Features(found.offsets, columns.astype(np.int64), found.values)
-    turned = _turned(known, len(used))
+    by_feature = transposed(known, len(used))
     start = np.log(np.maximum(told, 1e-12))
 
     def loss(flat: Floats) -> tuple[float, Floats]:
-        return _loss(flat.reshape(-1, len(CLASSES)), known, turned, start, targets, counts, params.l2)
+        return _loss(flat.reshape(-1, len(CLASSES)), known, by_feature, start, targets, counts, params.l2)
 
     change = minimise(loss, np.zeros((len(used) + 1) * len(CLASSES)), params.rounds)
     table = change.reshape(-1, len(CLASSES)).astype(np.float32)
@@ -88,18 +88,10 @@ def corrected(shipped: Weights, correction: Correction) -> Weights:
     return shipped._replace(bias=shipped.bias + correction.bias, table=table)
 
 
-def _turned(features: tokens.Features, count: int) -> tokens.Features:
-    """The same with the roles of documents and features exchanged."""
-    order = np.argsort(features.numbers, kind="stable")
-    documents = np.repeat(np.arange(len(features.offsets) - 1), np.diff(features.offsets))
-    offsets = np.searchsorted(features.numbers[order], np.arange(count + 1))
-    return tokens.Features(offsets, documents[order], features.values[order])
-
-
 def _loss(
     change: Floats,
     known: tokens.Features,
-    turned: tokens.Features,
+    by_feature: tokens.Features,
     start: Floats,
     targets: Floats,
     counts: Floats,
@@ -113,5 +105,7 @@ def _loss(
     log_likely = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     error = (np.exp(log_likely) - targets) * counts[:, None]
     lost = -(counts * (targets * log_likely).sum(axis=1)).sum() + 0.5 * l2 * (change**2).sum()
-    slope = np.vstack((learning_kernels.product(*turned, error.astype(np.float32)), error.sum(axis=0))) + l2 * change
+    slope = (
+        np.vstack((learning_kernels.product(*by_feature, error.astype(np.float32)), error.sum(axis=0))) + l2 * change
+    )
     return float(lost), slope.ravel()

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.text import letters
+
 VERSION = 2
 """Of what `embed` computes: vectors of different versions don't compare."""
 
@@ -123,54 +125,43 @@ def words(texts: Sequence[tuple[str, str]], reading: Reading = WHOLE) -> Words:
     """The words as they are counted: without case and endings, of scripts without spaces each pair of letters."""
     titles = _found([title[:TITLE_LIMIT] for title, _ in texts])
     bodies = _found([text[: reading.text_limit] for _, text in texts])
-    keys = np.concatenate((titles, bodies))
-    times = np.repeat(np.array([reading.title_times, 1], np.float64), (len(titles), len(bodies)))
-    unique, places = np.unique(keys, return_inverse=True)
-    counts = np.log1p(np.bincount(places, times, len(unique))).astype(np.float32)
+    keys = np.concatenate((2 * titles + 1, 2 * bodies))
+    keys.sort()
+    places, last = keys >> 1, np.flatnonzero(np.diff(keys >> 1, append=-1))
+    unique = places[last]
+    times = np.cumsum(1 + (keys & 1) * (reading.title_times - 1))[last]
+    counts = np.log1p(np.diff(times, prepend=0).astype(np.float64)).astype(np.float32)
     offsets = np.searchsorted(unique, np.arange(len(texts) + 1) * BUCKETS)
     return Words(offsets, unique % BUCKETS, counts)
 
 
 def _found(texts: Sequence[str]) -> NDArray[np.int64]:
     """For each word in order the number of its text × BUCKETS + its bucket."""
-    raw = [text.encode("utf-16-le", "surrogatepass") for text in texts]
-    gap = b"\0\0" * STEM  # so that the letters of a text's last word end before the next text's
-    letters = np.take(_folded(), np.frombuffer(gap.join([*raw, b""]), np.uint16))
-    starts, lengths = _spans(letters)
-    hashes = np.zeros(len(starts), np.uint32)
-    for place, factor in enumerate(_FACTORS):
-        hashes += letters[starts + place] * factor * (lengths > place)
-    ends = np.cumsum([len(one) // 2 + STEM for one in raw], dtype=np.int64)
-    numbers: NDArray[np.int64] = np.searchsorted(ends, starts, side="right") * BUCKETS + _mixed(hashes)
+    units, ends = letters.joined(texts)
+    folded = np.take(letters.folded(), units)
+    starts, lengths = _spans(folded)
+    buckets = letters.mixed(letters.sums(folded, starts, lengths, _FACTORS)) % np.uint32(BUCKETS)
+    numbers: NDArray[np.int64] = np.searchsorted(ends, starts, side="right") * BUCKETS + buckets
     return numbers
 
 
-def _spans(letters: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _spans(folded: NDArray[np.uint16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where the words start, and how many letters each has: two or more, or a pair in a script without spaces."""
-    inside = letters > 0
-    if not letters.max(initial=0) >= _UNSPACED[0][0]:
-        return _runs(inside)
-    unspaced = _is_unspaced()[letters]
-    starts, lengths = _runs(inside & ~unspaced)
+    inside = folded > 0
+    if not folded.max(initial=0) >= _UNSPACED[0][0]:
+        return _long_runs(inside)
+    unspaced = _is_unspaced()[folded]
+    starts, lengths = _long_runs(inside & ~unspaced)
     pairs = np.flatnonzero(unspaced[:-1] & unspaced[1:])
     lonely = np.flatnonzero(unspaced & ~np.roll(unspaced, 1) & ~np.roll(unspaced, -1))
     starts = np.concatenate((starts, pairs, lonely))
     return starts, np.concatenate((lengths, np.full(len(pairs), 2), np.full(len(lonely), 1)))
 
 
-def _runs(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
-    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+def _long_runs(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    starts, lengths = letters.runs(inside)
     long = lengths > 1
     return starts[long], lengths[long]
-
-
-def _mixed(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Buckets of the sums over letters, mixed by multiplications and shifts so that each letter moves each bit."""
-    for shift, factor in ((15, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        hashes = (hashes ^ (hashes >> np.uint32(shift))) * np.uint32(factor)
-    mixed: NDArray[np.uint32] = (hashes ^ (hashes >> np.uint32(16))) % np.uint32(BUCKETS)
-    return mixed
 
 
 def _projected(found: Words, weights: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -194,17 +185,6 @@ def _keywords(found: Words, weights: NDArray[np.float32]) -> NDArray[np.uint16]:
             keywords[row] = own[0]
             keywords[row, -len(own) :] = own
     return keywords
-
-
-@cache
-def _folded() -> NDArray[np.uint16]:
-    """Of each UTF-16 unit the letter or digit as it is compared; 0 for what is no part of a word."""
-    letters = np.zeros(2**16, np.uint16)
-    for code in range(2**16):
-        if chr(code).isalnum():
-            letters[code] = ord(chr(code).casefold()[0]) & 0xFFFF
-    letters[[0x401, 0x451]] = 0x435  # ё is often written е
-    return letters
 
 
 @cache

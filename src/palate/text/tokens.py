@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
+from itertools import islice
 from typing import NamedTuple
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+
+from palate.text import letters
 
 BITS = 18
 SIZE = 2**BITS
@@ -26,15 +28,19 @@ TEXT_LENGTH = 1_500
 STEM = 5
 """Letters of a word's beginning: in Russian the ending says less than its changes cost."""
 
+BATCH = 64
+"""Documents whose features are found at one time."""
+
 TITLE_VALUE = 2.0
 """A feature of the title counts as so many of the text."""
 
-_WORD = re.compile(r"[^\W\d_]++(?:['’-][^\W\d_]++)*+|\d++|[?!%$€₽#]")
 _LINE_END = re.compile(r"\n|\s{2,}|(?<=[.!?…])\s")
 _MARKS = ("?", "!", ":", "«", '"', "“", "‘", "|", "…", "(", ",")
-_TITLE = 0x51ED270B  # mixed into the numbers of the title's features
-_PAIR = np.uint64(0x9E3779B1)
-_HALF, _BITS, _SPREAD = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(7)
+_LETTER, _DIGIT, _SIGN = 1, 2, 3
+_SIGNS = "?!%$€₽#"
+_TITLE, _PAIR, _SHAPE = (np.uint32(number) for number in (0x51ED270B, 0x9E3779B1, 0x7F4A7C15))
+_FACTORS = np.array([pow(0x85EBCA77, power, 1 << 32) for power in range(1, letters.GAP + 1)], np.uint32)
+_LENGTH = np.uint32(0xC2B2AE3D)
 
 
 class Features(NamedTuple):
@@ -47,15 +53,26 @@ class Features(NamedTuple):
     """Of each document together of length 1."""
 
 
+class Words(NamedTuple):
+    """The words of texts, in order."""
+
+    places: NDArray[np.int64]
+    """The number of each one's text."""
+    whole: NDArray[np.uint32]
+    """Its number, by its first letters (`letters.GAP`) and its length."""
+    stems: NDArray[np.uint32]
+    """The number of its beginning."""
+
+
 def features(documents: Iterable[tuple[str, str]]) -> Features:
     """Of each (title, plain text); a text without a title lends it its first line."""
-    rows = [_row(*titled(title, text)) for title, text in documents]
-    lengths = np.array([0] + [len(numbers) for numbers, _ in rows], np.int64)
-    return Features(
-        np.cumsum(lengths),
-        np.concatenate([numbers for numbers, _ in rows]) if rows else np.zeros(0, np.int64),
-        np.concatenate([values for _, values in rows]) if rows else np.zeros(0, np.float32),
-    )
+    rest = iter(documents)
+    parts = [_features([])]
+    while batch := list(islice(rest, BATCH)):
+        parts.append(_features([titled(title, text) for title, text in batch]))
+    lengths = np.concatenate([[0], *(np.diff(part.offsets) for part in parts)])
+    numbers, values = (np.concatenate([part[column] for part in parts]) for column in (1, 2))
+    return Features(np.cumsum(lengths), numbers, values)
 
 
 def titled(title: str, text: str) -> tuple[str, str]:
@@ -68,45 +85,83 @@ def titled(title: str, text: str) -> tuple[str, str]:
     return title, text[:TEXT_LENGTH]
 
 
-def words(text: str) -> Sequence[str]:
+def words(texts: Sequence[str]) -> Words:
     """Words without case, numbers (all of one length are one) and signs that tell."""
-    return ["0" * len(word) if word.isdecimal() else word for word in _WORD.findall(text.casefold().replace("ё", "е"))]
+    units, ends = letters.joined(texts)
+    folded, kinds = np.take(_folded(), units), np.take(_kinds(), units)
+    starts, lengths = _spans(kinds)
+    stems = letters.sums(folded, starts, lengths, _FACTORS[:STEM])
+    whole = (
+        stems
+        + letters.sums(folded, starts + STEM, lengths - STEM, _FACTORS[STEM:])
+        + lengths.astype(np.uint32) * _LENGTH
+    )
+    return Words(np.searchsorted(ends, starts, side="right"), letters.mixed(whole), letters.mixed(stems))
 
 
-def _row(title: str, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    of_title = _numbers(words(title))
-    loud = np.concatenate([of_title, of_title ^ _TITLE, _shape(title, text)]) % SIZE
-    quiet = _numbers(words(text)) % SIZE
-    both = np.concatenate([2 * loud, 2 * quiet + 1])  # of one number the title's comes first, and stays
-    both.sort()
-    numbers = both >> 1
-    first = np.concatenate([[True], numbers[1:] != numbers[:-1]])
-    numbers = numbers[first]
-    values = np.where(both[first] & 1, np.float32(1), np.float32(TITLE_VALUE))
-    return numbers, values / np.sqrt(values @ values)
+def _spans(kinds: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where words, numbers and signs start, and how many letters each has."""
+    edges = np.flatnonzero((kinds[1:] != kinds[:-1]) | (kinds[1:] == _SIGN)) + 1
+    edges = np.concatenate([np.zeros(1, np.int64), edges]) if len(kinds) and kinds[0] else edges
+    inside = kinds[edges] > 0
+    lengths = np.diff(edges, append=len(kinds))
+    return edges[inside], lengths[inside]
 
 
-def _numbers(found: Sequence[str]) -> NDArray[np.int64]:
-    """Of each word, its beginning and each pair of neighbours."""
-    both = np.array(list(map(_hashed, found)), np.uint64)
-    whole, stems = both & _HALF, both >> _BITS
-    pairs = (stems[:-1] * _PAIR + stems[1:] >> _SPREAD) & _HALF
-    return np.concatenate([whole, stems, pairs]).astype(np.int64)
+def _features(documents: Sequence[tuple[str, str]]) -> Features:
+    """Of each (title, text), all at once: keys are a document's number, then the feature's, then whether it's the title's."""
+    titles, texts = words([title for title, _ in documents]), words([text for _, text in documents])
+    of_titles = _numbers(titles)
+    parts = [(places, numbers, 0) for places, numbers in of_titles]
+    parts += [(places, numbers ^ _TITLE, 0) for places, numbers in of_titles]
+    parts += [(*_shapes(documents), 0)]
+    parts += [(places, numbers, 1) for places, numbers in _numbers(texts)]
+    keys = np.concatenate([(places * SIZE + numbers % SIZE) * 2 + quiet for places, numbers, quiet in parts])
+    keys.sort()  # of one number the title's comes first, and stays
+    both = keys >> 1
+    first = np.flatnonzero(np.diff(both, prepend=-1))
+    values = np.where(keys[first] & 1, np.float32(1), np.float32(TITLE_VALUE))
+    offsets = np.searchsorted(both[first], np.arange(len(documents) + 1) * SIZE)
+    squares = np.concatenate([np.zeros(1), np.cumsum(values.astype(np.float64) ** 2)])[offsets]
+    lengths = np.sqrt(np.diff(squares)).astype(np.float32)
+    return Features(offsets, both[first] % SIZE, values / np.repeat(lengths, np.diff(offsets)))
 
 
-@lru_cache(2**16)
-def _hashed(word: str) -> int:
-    """The word's number in the lower half of 64 bits, that of its beginning in the upper one."""
-    return crc32(word.encode("utf-8", "replace")) | crc32(word[:STEM].encode("utf-8", "replace"), 1) << 32
+def _numbers(found: Words) -> list[tuple[NDArray[np.int64], NDArray[np.uint32]]]:
+    """Of each word, its beginning and each pair of neighbours: the number of its text, and its own."""
+    near = np.flatnonzero(found.places[1:] == found.places[:-1])
+    pairs = letters.mixed(found.stems[near] * _PAIR + found.stems[near + 1])
+    return [(found.places, found.whole), (found.places, found.stems), (found.places[near], pairs)]
 
 
-def _shape(title: str, text: str) -> NDArray[np.int64]:
-    """The title's signs, its length and the text's."""
-    shape = [f"has {mark}" for mark in _MARKS if mark in title]
-    shape += [
-        f"title {len(title).bit_length()}",
-        f"words {min(len(title.split()), 15)}",
-        f"text {len(text).bit_length()}",
-    ]
-    shape += [f"ends {title[-1:] if not title[-1:].isalnum() else ''}", f"digit {title[:1].isdigit()}"]
-    return np.array([crc32(name.encode("utf-8", "replace"), 2) for name in shape], np.int64)
+def _shapes(documents: Sequence[tuple[str, str]]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Of each title its signs, of it and of the text the length."""
+    shapes = [_shape(title, text) for title, text in documents]
+    places = np.repeat(np.arange(len(shapes)), [len(shape) for shape in shapes])
+    numbers = np.array([number for shape in shapes for number in shape], np.uint32)
+    return places, letters.mixed(numbers * _SHAPE)
+
+
+def _shape(title: str, text: str) -> list[int]:
+    marks = [number for number, mark in enumerate(_MARKS) if mark in title]
+    counts = (len(title).bit_length(), min(title.count(" "), 15), len(text).bit_length(), title[:1].isdigit())
+    last = ord(title[-1]) if title and not title[-1].isalnum() else 0
+    return [*marks, *(100 * place + count for place, count in enumerate(counts, 1)), 1000 + last]
+
+
+@cache
+def _folded() -> NDArray[np.uint16]:
+    """Of each UTF-16 unit the letter as it is compared; all digits are one."""
+    folded = letters.folded().copy()
+    folded[[ord(sign) for sign in _SIGNS]] = [ord(sign) for sign in _SIGNS]
+    folded[ord("0") : ord("9") + 1] = ord("0")
+    return folded
+
+
+@cache
+def _kinds() -> NDArray[np.uint8]:
+    """Of each UTF-16 unit whether it is a letter, a digit, a sign that tells, or none of them (0)."""
+    kinds = np.where(letters.folded() > 0, np.uint8(_LETTER), np.uint8(0))
+    kinds[ord("0") : ord("9") + 1] = _DIGIT
+    kinds[[ord(sign) for sign in _SIGNS]] = _SIGN
+    return kinds

@@ -14,7 +14,7 @@ from palate.domain import Understanding
 from palate.text import category, embedding, language
 from palate.text.category import Weights
 
-VERSION = 1000 * embedding.VERSION + 2
+VERSION = 1000 * embedding.VERSION + 3
 """Of what `understand` says: raised with the models of languages and classes, and with that of vectors."""
 
 TEXT_LIMIT = 20_000
