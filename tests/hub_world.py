@@ -48,6 +48,8 @@ class Scene:
     telegram: TelegramParams
     joining: JoiningParams
     hub: listening.Hub = field(init=False)
+    added: dict[str, datetime] = field(default_factory=dict)
+    """When each account was added."""
 
     def __post_init__(self) -> None:
         self.start()
@@ -66,6 +68,7 @@ class Scene:
     def account(self, name: str, days: float = 30, premium: bool = False) -> Account:
         """An account on both sides, logged in so many days ago."""
         there = self.world.add_account(name, premium=premium)
+        self.added[name] = self.clock.now
         with writing(self.engine) as connection:
             here = accounts.add(connection, name, f"+{there.phone}", self.clock.now)
             since = self.clock.now - timedelta(days=days)

@@ -66,6 +66,27 @@ def accounts_add(
     typer.echo(f"{name} is added: log it in with `palate accounts login {name}`.")
 
 
+@accounts_app.command("login")
+def accounts_login(name: Name, data: Data = DATA, config: Config = None) -> None:
+    """Log an account in, with the code that Telegram sends to its other devices, and its password if it has one."""
+    from palate import logging_in
+    from palate.database import opened
+
+    settings = _settings(config)
+    with opened(settings.database_url, data) as engine:
+        account = logging_in.log_in(engine, name, settings.telegram, _now(), _ask_code, _ask_password)
+    days = settings.joining.first_days
+    typer.echo(f"{account.name} is logged in; it listens at once, and joins channels after {days:g} days.")
+
+
+def _ask_code() -> str:
+    return str(typer.prompt("Code that Telegram has just sent")).strip()
+
+
+def _ask_password() -> str:
+    return str(typer.prompt("Password of the account's two-step verification", hide_input=True))
+
+
 @accounts_app.command("list")
 def accounts_list(data: Data = DATA, config: Config = None, as_json: Json = False) -> None:
     """The accounts: their state, how many channels they are in, and when they join next."""
@@ -75,7 +96,7 @@ def accounts_list(data: Data = DATA, config: Config = None, as_json: Json = Fals
     with _reading(data, settings) as connection:
         joined = memberships.count_joined(connection)
         why = joins.why_idle(connection, settings.joining, _now())
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "name": one.name,
                 "state": one.state,

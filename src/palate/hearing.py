@@ -23,7 +23,7 @@ from palate.database import reading, writing
 from palate.domain import Item
 from palate.errors import DatabaseError, SourceError, TelegramRefused
 from palate.own_categories import OwnModel
-from palate.sources import telegram_posts
+from palate.sources import handles, telegram_posts
 from palate.sources.telegram import Change, ChannelRef, Client
 from palate.sources.telegram_posts import ChannelName, Post
 from palate.text.cleaning import MAX_TITLE, plain_line
@@ -231,7 +231,7 @@ def _settle(connection: sa.Connection, net: _Net, new: set[str], now: datetime) 
     catalog.withdraw(connection, [telegram_posts.item_id(telegram_id, id) for id in gone], now)
     counted = {telegram_posts.item_id(telegram_id, id): numbers for id, numbers in net.counters.items()}
     counters.put(connection, {post.item.id: post.counters for post in net.posts} | counted, now)
-    named = [_mention(post.origin) for post in net.posts if post.origin is not None and post.item.id in new]
+    named = [mention for post in net.posts if post.item.id in new for mention in _mentions(post, channel.name)]
     channels.record_mentions(connection, channel.source_key, named, now)
     rename(connection, channel, net.names[telegram_id], now)
     if net.reached is not None:
@@ -244,8 +244,15 @@ def _parts(posts: Sequence[Post]) -> dict[str, str]:
     }
 
 
-def _mention(origin: ChannelName) -> Mention:
-    return Mention(username=origin.username, telegram_id=origin.id, title=origin.title or None)
+def _mentions(post: Post, own: ChannelName) -> list[Mention]:
+    """The channels that a post names: that it was forwarded from, and those in its text."""
+    origin = post.origin
+    others = handles.named(post.item.text or "")
+    known = {own.username, origin and origin.username}
+    found = [Mention(one.username, one.invite) for one in others if one.username is None or one.username not in known]
+    if origin is None or origin.id == own.id:
+        return found
+    return [Mention(username=origin.username, telegram_id=origin.id, title=origin.title or None), *found]
 
 
 def rename(connection: sa.Connection, channel: Followed, name: ChannelName, now: datetime) -> None:
