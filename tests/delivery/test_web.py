@@ -204,6 +204,7 @@ def test_an_item_without_a_title_is_named_by_its_text() -> None:
     shown = card(Item(id="x", text="<p>One two three.</p><p>Four.</p>"), 1, None, utc_now(), "")
     assert (shown.title, shown.excerpt) == ("One two three. Four.", None)
     assert card(Item(id="x"), 1, None, utc_now(), "").title == "Untitled"
+    assert card(Item(id="x"), 1, "Habr", utc_now(), "").title == "Habr"
 
 
 # What people do

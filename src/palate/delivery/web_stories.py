@@ -147,7 +147,7 @@ def _line(visit: Visit, item: Told, leads: bool) -> Line:
 
 
 def _title(item: Told) -> str:
-    return item.title or "Untitled"
+    return item.title or plain_line(item.source_title, TITLE) or "Untitled"
 
 
 def _href(visit: Visit, item: Told) -> str:
