@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 from feed_world import NOW, World, item
 
-from palate import catalog, events, front_page
+from palate import catalog, events, front_page, ingest
 from palate.database import writing
+from palate.domain import Item
 from palate.front_page import Asked, Story
 from palate.story_window import StoryParams
 
@@ -81,6 +82,21 @@ def test_readers_move_a_story_up_and_silence_down(world: World) -> None:
     found = read(world)
     assert ids(found)[0] == "vote-1"
     assert found[0].standing.readers > 1 > found[1].standing.readers
+
+
+def test_a_source_that_many_others_link_to_rises(engine: sa.Engine, data: Path) -> None:
+    world = World(engine, data)
+    world.add(
+        item("here", "paper-1", hours=2, language="de", url="https://one.example/1"),
+        item("there", "paper-2", hours=1, language="de", url="https://two.example/1"),
+    )
+    assert ids(read(world)) == ["there", "here"]
+    link = 'So <a href="https://www.one.example/1">we read</a>'
+    linking = [Item(id=f"l{n}", title="Elsewhere", text=link, url=f"https://s{n}.example/") for n in range(8)]
+    ingest.store_items(engine, linking, NOW, understand=False)
+    first, second = read(world, now=timedelta(hours=1))
+    assert ids([first, second]) == ["here", "there"]
+    assert first.standing.coverage > second.standing.coverage == pytest.approx(0.3)
 
 
 def test_what_owners_mark_moves_a_story(world: World) -> None:

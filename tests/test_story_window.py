@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from palate import catalog, database, identities, ingest, story_window
 from palate.database import reading, writing
-from palate.domain import Item
+from palate.domain import Item, to_milliseconds
 from palate.errors import NotDurable
 from palate.sources.fetching import FetchParams
 from palate.story_window import StoryParams, StoryWindow
@@ -220,11 +219,44 @@ def test_the_loop_understands_and_joins(desk: Desk) -> None:
     assert len(desk.stories()) == 1
 
 
-def test_weights_of_hosts() -> None:
-    found = story_window.host_weights(["https://www.nytimes.com/a", "https://nobody.example/b", None], PARAMS.sources)
-    assert found["nytimes.com"] > 0.3
-    assert found["nobody.example"] == found[None] == 0
-    assert np.isfinite(list(found.values())).all()
+def test_what_owners_mark_leads_its_story_as_soon_as_it_is_marked(desk: Desk) -> None:
+    desk.store(told("a", "storm", "s1", 2, title="Hurricane on the coast!"), told("b", "storm", "s2", 2))
+    desk.store(told("c", "bank", "s1", 2), told("d", "bank", "s2", 2, title="Shocking: interest rates rise again!"))
+    desk.look()
+    assert desk.stories() == {"a": ["a", "b*"], "c": ["c*", "d"]}
+    mark(desk, "a", 4.0)
+    desk.look()
+    assert desk.stories() == {"a": ["a*", "b"], "c": ["c*", "d"]}
+    story_window.opened(desk.engine, desk.params, desk.now)
+    assert desk.stories() == {"a": ["a*", "b"], "c": ["c*", "d"]}
+    mark(desk, "a", None)
+    desk.look()
+    assert desk.stories() == {"a": ["a", "b*"], "c": ["c*", "d"]}
+
+
+def mark(desk: Desk, id: str, value: float | None) -> None:
+    desk.now += timedelta(seconds=1)
+    change = sa.update(database.items).where(database.items.c.id == id)
+    with writing(desk.engine) as connection:
+        connection.execute(change.values(mark=value, updated=to_milliseconds(desk.now)))
+
+
+def test_the_source_that_others_link_to_leads(desk: Desk) -> None:
+    def both() -> list[Item]:
+        return [told(id, event, id[0], url=f"https://{id[0]}.example/{id}") for id, event in EVENT_OF.items()]
+
+    EVENT_OF = {"a 1": "storm", "b 1": "storm"}
+    desk.store(*both())
+    desk.look()
+    assert desk.stories() == {"a 1": ["a 1*", "b 1"]}
+    link = '<p>As <a href="https://b.example/7">they say</a>: rates of banks</p>'
+    desk.store(
+        *(Item(id=f"l{n}", title=None, text=link, url=f"https://l{n}.example", published=desk.now) for n in range(9))
+    )
+    EVENT_OF = {"a 2": "bank", "b 2": "bank"}
+    desk.store(*both())
+    desk.look(3700)
+    assert desk.stories()["a 2"] == ["a 2", "b 2*"]
 
 
 def test_keys_name_items(desk: Desk) -> None:

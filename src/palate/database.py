@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0010"
+REVISION = "0011"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -163,6 +163,16 @@ news_documents = Table(  # what `tgnews server` holds of its articles; their tex
     Column("document", LargeBinary, nullable=False),  # `news.Document` as MessagePack
     Column("vector", LargeBinary, nullable=False),  # of its beginning, packed by `embedding`
     sqlite_autoincrement=True,
+)
+
+source_links = Table(  # how often the texts of a site's items link to another site
+    "source_links",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),  # on which they were published, since 1970
+    Column("origin", Text, primary_key=True),
+    Column("target", Text, primary_key=True),
+    Column("count", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 item_origins = Table(  # every source that gave an item, under the source's own id for it

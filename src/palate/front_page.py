@@ -13,17 +13,16 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import database, identities, labels
+from palate import database, identities, labels, source_links
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.live import Live
 from palate.pool import NO_DATE, Pool
-from palate.sources.article_page import host
 from palate.stories import importance, neighbours
 from palate.stories.clustering import Stories
 from palate.stories.importance import StoryStanding
 from palate.stories.neighbours import Placed
-from palate.story_window import StoryParams, host_weights
+from palate.story_window import StoryParams
 from palate.text import category
 
 Rows = NDArray[np.int64]
@@ -80,7 +79,7 @@ def read(live: Live, asked: Asked, params: StoryParams) -> list[Story]:
     rows = pool.rows(stories.documents.keys)
     standings = importance.rank(
         stories,
-        _weights(live, stories.documents.keys, params),
+        _weights(live, stories.documents.keys, asked.now, params),
         to_milliseconds(asked.now),
         params.importance,
         marks=_marks(live, stories.documents.keys),
@@ -119,15 +118,16 @@ def _stories(pool: Pool, rows: Rows, params: StoryParams) -> Stories:
     return Stories(params.clustering, placed, nothing, labels, labels)
 
 
-def _weights(live: Live, keys: NDArray[np.int64], params: StoryParams) -> NDArray[np.float64]:
-    """(n,) how much the host of each item weighs."""
+def _weights(live: Live, keys: NDArray[np.int64], now: datetime, params: StoryParams) -> NDArray[np.float64]:
+    """(n,) how much the site of each item weighs."""
     items, addresses = database.items, dict[int, str | None]()
     with reading(live.engine) as connection:
         for chunk in identities.chunks(sorted(keys.tolist())):
             found = connection.execute(sa.select(items.c.key, items.c.url).where(items.c.key.in_(chunk)))
             addresses |= {row.key: row.url for row in found}
-    weights = host_weights(addresses.values(), params.sources)
-    return np.array([weights[host(addresses.get(key))] for key in keys.tolist()], np.float64)
+    ranks = live.source_ranks.of(params.sources, timedelta(days=params.window_days), now)
+    weights = source_links.weights((None, *addresses.values()), ranks, params.sources)
+    return np.array([weights[addresses.get(key)] for key in keys.tolist()], np.float64)
 
 
 def _marks(live: Live, keys: NDArray[np.int64]) -> NDArray[np.float64]:

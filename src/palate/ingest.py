@@ -25,6 +25,7 @@ from palate import (
     labels,
     own_categories,
     previews,
+    source_links,
     story_window,
     subscriptions,
     understandings,
@@ -251,6 +252,7 @@ def _store_texts(
         changed = {one.key for one in stored if one.outcome != "unchanged"}
         said = {one.key for one, item in zip(stored, items, strict=True) if item.language}
         understandings.drop(connection, changed, said)
+        _count_links(connection, items, stored, now)
     return stored
 
 
@@ -273,7 +275,13 @@ def _store_without_texts(
         found = labels.corrected(connection, [one.key for one in stored], found)
         told = {one.key: of for one, of in zip(stored, found, strict=True) if one.key not in left}
         understandings.keep(connection, told, _versions(own), now)
+        _count_links(connection, items, stored, now)
     return stored
+
+
+def _count_links(connection: sa.Connection, items: Sequence[Item], stored: Sequence[Stored], now: datetime) -> None:
+    new = (item for item, one in zip(items, stored, strict=True) if one.outcome == "new")
+    source_links.record(connection, new, now)
 
 
 def understand_some(

@@ -24,6 +24,7 @@ from palate.interactions import InteractionParams, merge
 from palate.pool import Pool, Strangers, empty_pool, strangers, with_changes, with_snapshot
 from palate.readership import Readership
 from palate.snapshots import Snapshot
+from palate.source_links import SourceRanks
 from palate.vocabulary import Vocabulary
 
 OVERLAP = timedelta(seconds=60)
@@ -115,6 +116,7 @@ class Live:
         self.engine = engine
         self._model = model
         self.readership = Readership(engine)
+        self.source_ranks = SourceRanks(engine)
         self.state = State(None, empty_pool())
         self._folder = data / "snapshots"
         # Whoever is too busy to teach others still gets a feed of their own.

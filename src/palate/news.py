@@ -24,7 +24,7 @@ from palate.stories.clustering import Stories, cluster
 from palate.stories.headline import HeadlineParams, Member, closeness, order
 from palate.stories.importance import ImportanceParams, StoryStanding, data_clock, rank
 from palate.stories.neighbours import ClusteringParams, Documents
-from palate.stories.sources import SourceParams, page_rank, weight
+from palate.stories.sources import SourceParams, page_rank, weights
 from palate.text import category, embedding, language
 
 BATCH = 64
@@ -217,11 +217,11 @@ def _columns(understood: Understood, params: SourceParams) -> _Columns:
     times = [now if one.published is None else _milliseconds(one.published) for one in documents]
     ranks = page_rank(Counter((one.source, link) for one in documents for link in one.links), params)
     names = dict.fromkeys(one.source for one in documents)
-    weights = {name: weight(name, ranks, params) for name in names}
+    weighed = weights(names, ranks, params)
     numbers = {name: number for number, name in enumerate(names)}
     return _Columns(
         np.array([numbers[one.source] for one in documents], np.int64),
-        np.array([weights[one.source] for one in documents], np.float64),
+        np.array([weighed[one.source] for one in documents], np.float64),
         np.array(times, np.int64),
         now,
     )

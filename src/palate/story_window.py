@@ -18,16 +18,15 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import database, identities, labels
+from palate import database, identities, labels, source_links
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
-from palate.sources.article_page import host
 from palate.stories import clustering, headline, neighbours
 from palate.stories.clustering import Stories
 from palate.stories.headline import HeadlineParams, Member
 from palate.stories.importance import ImportanceParams
 from palate.stories.neighbours import ClusteringParams, Documents
-from palate.stories.sources import SourceParams, known_ranks, weight
+from palate.stories.sources import SourceParams
 from palate.stories.ties import NO_TIES, Ties, tied
 from palate.text import category, embedding, understanding
 from palate.vocabulary import Vocabulary
@@ -37,6 +36,9 @@ OVERLAP = timedelta(seconds=60)
 
 BATCH = 500
 """Items written in one transaction."""
+
+WEIGHED = timedelta(hours=1)
+"""How long sources keep their weights; a story's headline is chosen by those at the time of its last change."""
 
 Keys = NDArray[np.int64]
 
@@ -85,6 +87,12 @@ class StoryWindow:
     """What people said of pairs, which holds in the catalog."""
     written: Mapping[int, Written] = field(default_factory=dict)
     """By the item's key."""
+    marks: Mapping[int, float] = field(default_factory=dict)
+    """The owners', by the item's key; of those not in it 1."""
+    ranks: Mapping[str, float] = field(default_factory=dict)
+    """Of sites, by the links of the window."""
+    weighed: int = 0
+    """When they were found, in milliseconds since 1970."""
     looked: int = 0
     """Time of the last look, in milliseconds since 1970."""
     seen: Mapping[int, int] = field(default_factory=dict)
@@ -107,6 +115,7 @@ class _Row(NamedTuple):
     category: str | None
     story: int | None
     leads: int | None
+    mark: float | None
     lead: bytes | None
     """Of its beginning, as `embedding` packs it; None where none of this version was made, and for a text without words."""
 
@@ -122,6 +131,7 @@ def opened(engine: sa.Engine, params: StoryParams, now: datetime) -> StoryWindow
     empty = StoryWindow(params, {})
     start = to_milliseconds(now) - params.window
     with reading(engine) as connection:
+        empty = _weighed(connection, empty, now)
         rows, ties = _read(connection, start), labels.ties(connection)
     return _with_rows(engine, empty, rows, ties, now)
 
@@ -135,7 +145,16 @@ def followed(engine: sa.Engine, window: StoryWindow, now: datetime) -> StoryWind
         changed = _changed(connection, window.looked - OVERLAP // timedelta(milliseconds=1))
         keys = [key for key, updated in changed.items() if window.seen.get(key) != updated]
         rows, ties = _read_some(connection, keys), labels.ties(connection)
+        window = _weighed(connection, window, now)
     return replace(_with_rows(engine, window, rows, ties, now), seen=changed)
+
+
+def _weighed(connection: sa.Connection, window: StoryWindow, now: datetime) -> StoryWindow:
+    time = to_milliseconds(now)
+    if time - window.weighed < WEIGHED // timedelta(milliseconds=1):
+        return window
+    since = now - timedelta(days=window.params.window_days)
+    return replace(window, ranks=source_links.ranks(connection, window.params.sources, since), weighed=time)
 
 
 def _with_rows(engine: sa.Engine, window: StoryWindow, rows: Sequence[_Row], ties: Ties, now: datetime) -> StoryWindow:
@@ -145,6 +164,8 @@ def _with_rows(engine: sa.Engine, window: StoryWindow, rows: Sequence[_Row], tie
     before = {language: _no_stories(window.params) for language in sorted({row.language or "" for row in told})}
     before |= window.stories
     changed = {row.key for row in rows}
+    marked = replace(window, marks=_marks(window, rows))
+    remarked = {key for key in changed if marked.marks.get(key) != window.marks.get(key)}
     stories = {
         language: _moved(own, [row for row in told if row.language == language], changed, start)
         for language, own in before.items()
@@ -152,12 +173,19 @@ def _with_rows(engine: sa.Engine, window: StoryWindow, rows: Sequence[_Row], tie
     wanted = dict.fromkeys((row.key for row in inside if not row.is_told), ALONE)
     for language, own in before.items():
         was, told_now = tied(own, window.ties), tied(stories[language], ties)
-        wanted |= _wanted(engine, was, told_now, changed, window.params)
+        wanted |= _wanted(engine, marked, was, told_now, remarked if told_now is was else changed)
     written = dict(window.written) | {row.key: Written(row.story, row.leads) for row in inside}
     _write(engine, {key: one for key, one in wanted.items() if written.get(key, ALONE) != one}, now)
     kept = (key for own in stories.values() for key in own.documents.keys.tolist())
     said = {key: wanted.get(key) or written.get(key, ALONE) for key in kept}
-    return StoryWindow(window.params, stories, ties, said, to_milliseconds(now))
+    marks = {key: mark for key, mark in marked.marks.items() if key in said}
+    return replace(window, stories=stories, ties=ties, written=said, marks=marks, looked=to_milliseconds(now))
+
+
+def _marks(window: StoryWindow, rows: Sequence[_Row]) -> dict[int, float]:
+    """What the owners have marked, with these rows as they are now."""
+    marks = dict(window.marks) | {row.key: 1.0 if row.mark is None else row.mark for row in rows}
+    return {key: mark for key, mark in marks.items() if mark != 1.0}
 
 
 def _no_stories(params: StoryParams) -> Stories:
@@ -206,16 +234,16 @@ def _rows_of(stories: Stories, keys: Keys) -> NDArray[np.int64]:
 
 
 def _wanted(
-    engine: sa.Engine, before: Stories, after: Stories, changed: Collection[int], params: StoryParams
+    engine: sa.Engine, window: StoryWindow, before: Stories, after: Stories, changed: Collection[int]
 ) -> dict[int, Written]:
     """Of every item whose story has gained, lost or changed an item."""
-    if after is before:
+    if not changed and after is before:
         return {}
     told = _told_anew(before, after, np.array(sorted(changed), np.int64))
     sizes = np.unique(told.labels, return_inverse=True, return_counts=True)
     alone = sizes[2][sizes[1]] == 1
     wanted = dict.fromkeys(told.documents.keys[alone].tolist(), ALONE)
-    return wanted | _with_headlines(engine, _chosen(told, ~alone), params)
+    return wanted | _with_headlines(engine, window, _chosen(told, ~alone))
 
 
 def _told_anew(before: Stories, after: Stories, changed: Keys) -> Stories:
@@ -233,25 +261,20 @@ def _chosen(stories: Stories, rows: NDArray[np.bool_]) -> Stories:
     return Stories(stories.params, stories.documents[rows], none, stories.parts[rows], stories.labels[rows])
 
 
-def _with_headlines(engine: sa.Engine, stories: Stories, params: StoryParams) -> dict[int, Written]:
+def _with_headlines(engine: sa.Engine, window: StoryWindow, stories: Stories) -> dict[int, Written]:
     keys, labels = stories.documents.keys.tolist(), stories.labels.tolist()
     with reading(engine) as connection:
         texts = _titles(connection, keys)
-    weights = host_weights((address for _, address in texts.values()), params.sources)
+    addresses = (None, *(address for _, address in texts.values()))
+    weights = source_links.weights(addresses, window.ranks, window.params.sources)
     members: dict[int, list[Member]] = {}
     near, times = headline.closeness(stories).tolist(), stories.documents.times.tolist()
     for key, label, closeness, time in zip(keys, labels, near, times, strict=True):
         title, address = texts.get(key, ("", None))
-        members.setdefault(label, []).append(Member(key, title, weights[host(address)], closeness, time))
-    leads = {headline.order(own, params.headline)[0].key for own in members.values()}
+        one = Member(key, title, weights[address], closeness, time, window.marks.get(key, 1.0))
+        members.setdefault(label, []).append(one)
+    leads = {headline.order(own, window.params.headline)[0].key for own in members.values()}
     return {key: Written(label, 1 if key in leads else None) for key, label in zip(keys, labels, strict=True)}
-
-
-def host_weights(addresses: Iterable[str | None], params: SourceParams) -> dict[str | None, float]:
-    """The weight of each host among these addresses, 0 to 1; None stands for what has no host and weighs nothing."""
-    ranks = known_ranks()
-    hosts = {host(address) for address in addresses} - {None}
-    return {None: 0.0} | {one: weight(one, ranks, params) for one in hosts if one}
 
 
 # The catalog
@@ -261,7 +284,7 @@ _told_at = sa.func.coalesce(_ITEMS.c.published, _ITEMS.c.received)
 _SELECT = sa.select(
     *(_ITEMS.c[name] for name in ("key", "updated", "state", "source")),
     _told_at.label("time"),
-    *(_ITEMS.c[name] for name in ("language", "category", "story", "leads")),
+    *(_ITEMS.c[name] for name in ("language", "category", "story", "leads", "mark")),
     _FOUND.c.lead,
 ).select_from(
     _ITEMS.outerjoin(_FOUND, sa.and_(_FOUND.c.item == _ITEMS.c.key, _FOUND.c.version == understanding.VERSION))

@@ -20,7 +20,7 @@ from palate.stories.clustering import Stories, cluster, joined, removed
 from palate.stories.headline import Member, closeness
 from palate.stories.importance import StoryStanding, data_clock, rank
 from palate.stories.neighbours import Documents, Pairs
-from palate.stories.sources import page_rank, weight
+from palate.stories.sources import page_rank, weights
 from palate.text import embedding
 from palate.text.category import CATEGORIES, LANGUAGES
 
@@ -175,14 +175,16 @@ class Following:
     def _tell_anew(self, stories: Stories, now: int) -> dict[int, tuple[Keys, Told]]:
         keys = stories.documents.keys.tolist()
         documents = [self._kept[key].document for key in keys]
-        weights = np.array([self._weight(one.source) for one in documents], np.float64)
+        unknown = {one.source for one in documents} - self._weights.keys()
+        self._weights |= weights(unknown, self._ranks, self._params.sources)
+        weighed = np.array([self._weights[one.source] for one in documents], np.float64)
         members: dict[int, list[Member]] = {}
-        columns = (stories.labels, closeness(stories), weights, stories.documents.times)
+        columns = (stories.labels, closeness(stories), weighed, stories.documents.times)
         for key, document, label, near, known, time in zip(
             keys, documents, *(column.tolist() for column in columns), strict=True
         ):
             members.setdefault(label, []).append(Member(key, document.title, known, near, time))
-        standings = rank(stories, weights, now, self._params.importance)
+        standings = rank(stories, weighed, now, self._params.importance)
         return {one.story: self._told_by(members[one.story], one) for one in standings}
 
     def _told_by(self, members: Sequence[Member], standing: StoryStanding) -> tuple[Keys, Told]:
@@ -204,12 +206,6 @@ class Following:
             parts=msgspec.msgpack.encode(parts),
         )
         return tuple(one.key for one in members), told
-
-    def _weight(self, source: str) -> float:
-        found = self._weights.get(source)
-        if found is None:
-            found = self._weights[source] = weight(source, self._ranks, self._params.sources)
-        return found
 
 
 def _documents(kept: Sequence[Kept]) -> Documents:

@@ -12,7 +12,7 @@ from palate.errors import InvalidInput
 MOST = 30
 """Channels that one post may name: a longer list is no recommendation."""
 
-_HOSTS = ("t.me", "telegram.me", "telegram.dog")
+HOSTS = ("t.me", "telegram.me", "telegram.dog")
 _NAME = re.compile(r"[A-Za-z](?:_?[A-Za-z0-9]){3,31}")
 _INVITE = re.compile(r"[A-Za-z0-9_-]{10,64}")
 _RESERVED = frozenset(
@@ -77,7 +77,7 @@ def _link(text: str) -> Handle | None:
         return None
     if parts.scheme == "tg":
         return _deep_link(parts.netloc, parse_qs(parts.query))
-    if parts.scheme not in ("http", "https") or parts.netloc.lower().removeprefix("www.") not in _HOSTS:
+    if parts.scheme not in ("http", "https") or parts.netloc.lower().removeprefix("www.") not in HOSTS:
         return None
     return next(_by_path([part for part in parts.path.split("/") if part]), None)
 

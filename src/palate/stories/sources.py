@@ -7,7 +7,7 @@ all alike (Page et al., "The PageRank citation ranking", 1999, on personalised r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Annotated
@@ -56,20 +56,23 @@ def page_rank(
     return dict(zip(hosts, rank.tolist(), strict=True))
 
 
-def weight(host: str, ranks: Mapping[str, float], params: SourceParams) -> float:
-    """0 for a host of which nothing is known, 1 for the highest rank: equal steps for equal ratios.
+def weights(hosts: Iterable[str], ranks: Mapping[str, float], params: SourceParams) -> dict[str, float]:
+    """Of each host: 0 where nothing is known of it, 1 for the highest rank, equal steps for equal ratios.
 
     A host without a rank has that of the domain above it: news.example.com that of example.com.
     """
+    highest = math.log(max(max(ranks.values(), default=0.0), params.unknown) / params.unknown)
+    return {host: _weight(_rank(host, ranks, params), highest, params) for host in hosts}
+
+
+def _rank(host: str, ranks: Mapping[str, float], params: SourceParams) -> float:
     parts = host.split(".")
     names = [".".join(parts[start:]) for start in range(max(len(parts) - 1, 1))]
-    rank = next((ranks[name] for name in names if name in ranks), params.unknown)
-    highest = _highest(ranks, params)
+    return next((ranks[name] for name in names if name in ranks), params.unknown)
+
+
+def _weight(rank: float, highest: float, params: SourceParams) -> float:
     return max(0.0, min(1.0, math.log(rank / params.unknown) / highest)) if rank > 0 and highest > 0 else 0.0
-
-
-def _highest(ranks: Mapping[str, float], params: SourceParams) -> float:
-    return math.log(max(max(ranks.values(), default=0.0), params.unknown) / params.unknown)
 
 
 @cache
