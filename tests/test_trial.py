@@ -27,11 +27,11 @@ def examples() -> tuple[Examples, NDArray[np.bool_]]:
     label = np.where(items == 21, 0, 1).astype(np.float32)
     weight = np.where(items == 21, -1, 2).astype(np.float32)
     merged = Interactions(users, items, label, weight, np.where(items >= 5, 9, 1).astype(np.int64))
-    every = np.ones(len(merged), bool)
+    everybody, every = np.ones(PEOPLE, bool), np.ones(len(merged), bool)
     rows = Vocabulary(np.arange(PEOPLE)), Vocabulary(np.arange(ITEMS))
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return Examples(
-        9, None, now, pairs.of_interactions(merged), every, every, *rows, NO_SOURCES, nothing_known(ITEMS)
+        9, None, now, pairs.of_interactions(merged), everybody, every, *rows, NO_SOURCES, nothing_known(ITEMS)
     ), items >= 5
 
 
