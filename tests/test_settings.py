@@ -2,10 +2,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from palate import settings
+from palate import settings, settings_file
 from palate.errors import SettingsError
+from palate.news import NewsParams
 
 
 def write(path: Path, text: str) -> Path:
@@ -28,6 +30,8 @@ def test_without_anything_the_defaults_hold() -> None:
     ("text", "words"),
     [
         ("[feed]\nwindw_days = 3", "did you mean feed.window_days?"),
+        ("[news.clustering]\nsimilarty = 3", "did you mean news.clustering.similarity?"),
+        ("[news.headline]\nfault = 3", "news.headline.fault"),
         ("[feeed]\nwindow_days = 3", "feeed"),
         ("[server]\nport = 99999", "server.port"),
         ("[server]\nport = 'many'", "server.port"),
@@ -59,6 +63,25 @@ def test_every_setting_is_documented() -> None:
     assert all(len(setting.meaning) > 15 for setting in described)
     page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings.to_markdown(), "run: python -m palate.settings > docs/settings.md"
+
+
+def test_sections_within_sections_are_documented_by_their_fields() -> None:
+    described = {(setting.section, setting.name): setting for setting in settings.describe()}
+    assert described["news.clustering", "similarity"].default == settings.Settings().news.clustering.similarity
+    assert described["news.clustering", "similarity"].about == "Which documents make one story."
+    assert not any(isinstance(setting.default, msgspec.Struct) for setting in described.values())
+
+
+def test_a_section_alone_takes_no_notice_of_others(tmp_path: Path) -> None:
+    file = write(tmp_path, "[feeed]\nwindow_days = 3\n[news.clustering]\nsimilarity = 0.4\nspan_hours = 50\n")
+    environment = {"PALATE_NEWS__CLUSTERING__SIMILARITY": "0.5", "PALATE_FEEED": "1", "PALATE_DATA": "/elsewhere"}
+    read = settings_file.read_section("news", NewsParams, file, environment)
+    assert (read.clustering.similarity, read.clustering.span_hours) == (0.5, 50)
+    assert settings_file.read_section("news", NewsParams, None, {}) == NewsParams()
+    with pytest.raises(SettingsError, match=r"did you mean news\.clustering\.similarity\?"):
+        settings_file.read_section("news", NewsParams, None, {"PALATE_NEWS__CLUSTERING__SIMILAR": "1"})
+    with pytest.raises(SettingsError, match=r"palate\.toml"):
+        settings_file.read_section("news", NewsParams, write(tmp_path, "[news]\nclusterin = 1"), {})
 
 
 def test_loading_the_settings_is_light() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -166,6 +167,43 @@ def test_explanations_go_to_stderr_and_change_no_answer(
         assert b"1 article was left out" in plain.err
         assert b"0.html is left out: the file holds no <article>." in explained.err
         assert explained.err.count(b"1.html") >= 1
+
+
+def test_every_factor_of_stories_and_of_their_articles_is_explained(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert tgnews.run(["top", str(folder), "--workers", "1", "--explain"]) == 0
+    table = [line.split("\t") for line in capfd.readouterr().err.splitlines()]
+    second = next(row for row, cells in enumerate(table) if cells[0] == "article")
+    stories = [dict(zip(table[0], cells, strict=True)) for cells in table[1:second]]
+    articles = [dict(zip(table[second], cells, strict=True)) for cells in table[second + 1 :]]
+    assert [len(stories), len(articles)] == [3, 5]
+    for one in stories:
+        factors = [float(one[name]) for name in ("coverage", "freshness", "readers", "mark")]
+        assert float(one["score"]) == pytest.approx(math.prod(factors), rel=0.01)
+    for one in articles:
+        value = float(one["closeness"]) + float(one["source weight"])
+        value *= math.prod(float(one[name]) for name in ("freshness", "clarity", "mark"))
+        assert float(one["score"]) == pytest.approx(value, rel=0.01)
+
+
+def test_settings_say_what_a_story_is(folder: Path, answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = folder / "palate.toml"
+    file.write_text("[news.clustering]\nsimilarity = 0.999\n[feed]\nwindow_days = 1")
+    assert len(answer("threads", folder)) == 3
+    assert len(answer("threads", folder, "--config", str(file))) == 5
+    monkeypatch.setenv("PALATE_NEWS__CLUSTERING__SIMILARITY", "0.2")
+    assert len(answer("threads", folder, "--config", str(file))) == 3
+
+
+def test_a_wrong_setting_gives_one_sentence(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = folder / "palate.toml"
+    file.write_text("[news.clustering]\nsimilarty = 0.9")
+    assert tgnews.run(["top", str(folder), "--config", str(file)]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "did you mean news.clustering.similarity?" in printed.err
+    assert printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,10 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
         typer.echo(json.dumps(values, indent=2))
         return
     for setting in describe():
-        value = values[setting.section][setting.name] if setting.section else values[setting.name]
+        part = values
+        for section in setting.section.split(".") if setting.section else ():
+            part = part[section]
+        value = part[setting.name]
         name = f"{setting.section}.{setting.name}" if setting.section else setting.name
         typer.echo(f"{name} = {json.dumps(value)}\n    {setting.meaning}")
 

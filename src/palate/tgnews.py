@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from palate.errors import ArchiveError, PalateError
 
 if TYPE_CHECKING:
-    from palate.news import Depth, Document, Story, Understood
+    from palate.news import Depth, Document, NewsParams, Story, Understood
 
 FAILED, MISUSED = 1, 2
 MAX_PROCESSES = 4
@@ -87,7 +87,13 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], None], sa
     parser.add_argument(
         "--workers", type=_count, default=_cores(), metavar="N", help="processes (default: %(default)s)"
     )
+    if name in ("threads", "top"):
+        _add_config(parser)
     parser.set_defaults(run=run)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="settings file, of which the section [news] counts")
 
 
 def _add_server(commands: Any) -> None:
@@ -97,6 +103,7 @@ def _add_server(commands: Any) -> None:
     parser.add_argument(
         "--data", default="data", metavar="DIR", help="folder of the installation (default: %(default)s)"
     )
+    _add_config(parser)
     parser.set_defaults(run=server)
 
 
@@ -142,16 +149,20 @@ def categories(asked: argparse.Namespace) -> None:
 
 def threads(asked: argparse.Namespace) -> None:
     """`tgnews threads DIR`"""
-    stories = _stories(asked)
+    params = _params(asked)
+    stories = _stories(asked, params)
     _print([_thread(story) for story in stories])
-    _explain_stories(asked, stories)
+    if asked.explain:
+        _explain_stories(stories, params)
 
 
 def top(asked: argparse.Namespace) -> None:
     """`tgnews top DIR`"""
-    stories = _stories(asked)
+    params = _params(asked)
+    stories = _stories(asked, params)
     _print(by_block(stories))
-    _explain_stories(asked, stories)
+    if asked.explain:
+        _explain_stories(stories, params)
 
 
 def server(asked: argparse.Namespace) -> None:
@@ -164,7 +175,7 @@ def server(asked: argparse.Namespace) -> None:
 
     logging.basicConfig(format="%(asctime)s tgnews  %(levelname)s %(message)s", datefmt="%H:%M:%S")
     with role(Path(asked.data), "tgnews", "tgnews server"):
-        serve(Path(asked.data), asked.port)
+        serve(Path(asked.data), asked.port, _params(asked))
 
 
 def by_language(documents: Iterable[Document]) -> list[dict[str, Any]]:
@@ -215,10 +226,22 @@ def _understood(asked: argparse.Namespace, depth: Depth) -> Understood:
     return understood
 
 
-def _stories(asked: argparse.Namespace) -> list[Story]:
-    from palate.news import NewsParams, stories_of
+def _params(asked: argparse.Namespace) -> NewsParams:
+    from palate.news import NewsParams
 
-    return stories_of(_understood(asked, "vector"), NewsParams())
+    if asked.config is None and not any(name.startswith("PALATE_NEWS__") for name in os.environ):
+        return NewsParams()
+    from pathlib import Path
+
+    from palate.settings_file import read_section
+
+    return read_section("news", NewsParams, Path(asked.config) if asked.config else None, os.environ)
+
+
+def _stories(asked: argparse.Namespace, params: NewsParams) -> list[Story]:
+    from palate.news import stories_of
+
+    return stories_of(_understood(asked, "vector"), params)
 
 
 def _thread(story: Story) -> dict[str, Any]:
@@ -239,12 +262,9 @@ def _explain_classes(asked: argparse.Namespace, documents: Iterable[Document]) -
         _table(("article", "language", "class", *CLASSES), rows)
 
 
-def _explain_stories(asked: argparse.Namespace, stories: Sequence[Story]) -> None:
-    from palate.news import NewsParams
+def _explain_stories(stories: Sequence[Story], params: NewsParams) -> None:
     from palate.stories.headline import order
 
-    if not asked.explain:
-        return
     names = ("coverage", "freshness", "readers", "mark")
     factors = [[getattr(story.standing, name) for name in names] for story in stories]
     counts = [(story.standing.score, story.standing.sources, story.standing.documents) for story in stories]
@@ -254,7 +274,7 @@ def _explain_stories(asked: argparse.Namespace, stories: Sequence[Story]) -> Non
     _table(("story", "category", "score", "sources", "articles", *names), rows)
     parts = ("score", "closeness", "source", "freshness", "clarity", "mark")
     _table(
-        ("article", "source", "story", *parts, "faults"),
+        ("article", "source", "story", *("source weight" if part == "source" else part for part in parts), "faults"),
         (
             (
                 document.name,
@@ -264,7 +284,7 @@ def _explain_stories(asked: argparse.Namespace, stories: Sequence[Story]) -> Non
                 ", ".join(one.faults),
             )
             for story in stories
-            for document, one in zip(story.documents, order(story.members, NewsParams().headline), strict=True)
+            for document, one in zip(story.documents, order(story.members, params.headline), strict=True)
         ),
     )
 

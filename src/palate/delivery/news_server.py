@@ -161,13 +161,13 @@ class Newsroom:
                 self.keeping.submit(Change(kept.document.name, expired=kept))
 
 
-def serve(data: Path, port: int) -> None:
+def serve(data: Path, port: int, params: NewsParams) -> None:
     """Serve this machine until SIGINT or SIGTERM.
 
     Raises SettingsError when the address can't be listened on, DatabaseError, DataFolderError.
     """
     process = ReadingProcess()
-    newsroom = Newsroom(data, process, FollowingProcess(NewsParams()))
+    newsroom = Newsroom(data, process, FollowingProcess(params))
     sys.setswitchinterval(SWITCH)
     with _listen(port) as listener:
         newsroom.start()

@@ -22,6 +22,7 @@ class SourceParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     following: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.7
     """Share of a host's rank that goes to those it links to; the rest goes by what was known before."""
     rounds: Annotated[int, msgspec.Meta(ge=1, le=200)] = 20
+    """How often ranks are handed on along links: with each round what is missing shrinks by `following`."""
     unknown: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.000015
     """Rank of a host of which nothing is known: about the least of those that are."""
 
