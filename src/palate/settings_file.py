@@ -1,6 +1,6 @@
 """A file of settings and the environment over it, as the struct that they are meant for.
 
-A section of the file is a field that is a struct itself, and so on inwards; a variable names the way with two underscores between:
+A section of the file is a field that is a struct itself, and so on inwards; a variable names the way with two underscores:
 `PALATE_NEWS__CLUSTERING__SIMILARITY=0.3`. Unknown names are refused.
 """
 
