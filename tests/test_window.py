@@ -16,6 +16,7 @@ from palate.domain import EventColumns, Interactions
 from palate.errors import InvalidInput
 from palate.interactions import DAY, EventType, InteractionParams, merge
 from palate.machine_code import compiled
+from palate.places import mask, size
 from palate.window import kernels, runs, sorting
 from palate.window.resident import Window, appended, compacted, empty, learned
 from palate.window.view import View, view
@@ -53,7 +54,7 @@ def labels(found: View, which: np.ndarray[Any, np.dtype[np.bool_]] | None = None
     return every.labels(labelled if which is None else labelled & which)
 
 
-def rows(made: Interactions) -> list[tuple[int, int, float | None, float, int]]:
+def as_numbers(made: Interactions) -> list[tuple[int, int, float | None, float, int]]:
     """The pairs as plain numbers, None for no label; rounded, since the order of adding weights is free."""
     columns = (made.user, made.item, made.label, made.weight, made.time)
     return [
@@ -112,6 +113,7 @@ def test_a_window_says_what_its_readable_twin_says(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "CHUNK", 8)
         patch.setattr(sorting, "BLOCK", 6)
+        patch.setattr(sorting, "LARGE", 9)
         for given_, compact, earlier in history:
             batch = log(*given_, first=seq)
             seq += len(batch)
@@ -124,13 +126,31 @@ def test_a_window_says_what_its_readable_twin_says(
         found = view(window, leave_out, threads)
     kept = [row for row in all_rows if row[5] >= cut * DAY // 2 and row[1] not in forgotten]
     expected = merge(from_rows(kept), params, leave_out)
-    assert rows(interactions(found)) == rows(expected)
+    assert as_numbers(interactions(found)) == as_numbers(expected)
     assert window.sorted.items.keys.tolist() == sorted({row[2] for row in kept})
     assert found.users.keys.tolist() == sorted(set(expected.user.tolist()))
     same = matrix.of_interactions(expected, expected.label, found.users, found.items)
     np.testing.assert_array_equal(labels(found).offsets, same.offsets)
     np.testing.assert_array_equal(labels(found).columns, same.columns)
     np.testing.assert_allclose(labels(found).values, same.values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_long_histories_are_joined_and_picked_as_short_ones(threads: int) -> None:
+    random, rows, window = np.random.default_rng(4), list[tuple[Any, ...]](), empty(VIEWS)
+    for step in range(3):
+        fresh = [(int(who), int(what), "like", None, 100 * step + n // 9)
+                 for n, (who, what) in enumerate(random.integers((1, 1 + 40 * step), (4, 300), (900, 2)))]  # fmt: skip
+        window = compacted(
+            appended(window, [log(*fresh, first=1 + len(rows))]), earliest=70_000 * step, threads=threads
+        )
+        rows += fresh
+    found = view(window, threads=threads)
+    kept = [(seq, *row[:4], 1000 * row[4]) for seq, row in enumerate(rows, 1) if row[4] >= 140]
+    assert as_numbers(interactions(found)) == as_numbers(merge(from_rows(kept), VIEWS))
+    which = random.random(len(window.sorted.columns)) < 0.1
+    merged, some = interactions(found), interactions(found.only(which))
+    assert as_numbers(some) == [row for row, chosen in zip(as_numbers(merged), which, strict=True) if chosen]
 
 
 def _numbered(given_: list[tuple[Any, ...]], first: int) -> list[Row]:
@@ -151,15 +171,15 @@ def test_records_are_sorted_as_numpy_sorts_them(given_: list[tuple[int, int]], b
 def test_a_view_stays_as_it_is_while_events_come_and_go() -> None:
     window = window_of(VIEWS, log((1, 5, "like"), (2, 5, "viewed"), (2, 6, "hide")))
     found = view(window)
-    before = rows(interactions(found))
+    before = as_numbers(interactions(found))
     later = compacted(appended(window, [log((1, 5, "hide"), (3, 4, "like"), first=10)]), earliest=2000, forgotten=[2])
-    assert rows(interactions(found)) == before
-    assert rows(interactions(view(later))) == [(1, 5, 0.0, -1.0, 10_000), (3, 4, 1.0, 2.0, 11_000)]
+    assert as_numbers(interactions(found)) == before
+    assert as_numbers(interactions(view(later))) == [(1, 5, 0.0, -1.0, 10_000), (3, 4, 1.0, 2.0, 11_000)]
 
 
 def test_times_count_in_seconds_and_of_one_second_the_order_of_the_log() -> None:
     milliseconds = from_rows([(1, 1, 5, "like", None, 7_900), (2, 1, 5, "dislike", None, 7_100)])
-    assert rows(interactions(view(window_of(VOTES, milliseconds)))) == [(1, 5, 0.0, -1.0, 7_000)]
+    assert as_numbers(interactions(view(window_of(VOTES, milliseconds)))) == [(1, 5, 0.0, -1.0, 7_000)]
 
 
 def test_events_leave_by_whole_seconds() -> None:
@@ -185,7 +205,7 @@ def test_some_pairs_of_a_window_are_a_window_of_those_pairs() -> None:
     twice = log((1, 5, "like"), (1, 6, "shown"), (1, 6, "like"), (3, 5, "viewed"), (3, 6, "hide"), (1, 5, "viewed"))
     found = view(window_of(VIEWS, twice))
     some = found.only(np.array([False, True, True, False]))
-    assert rows(interactions(some)) == [(1, 6, 1.0, 2.0, 3_000), (3, 5, 0.0, 1.0, 4_000)]
+    assert as_numbers(interactions(some)) == [(1, 6, 1.0, 2.0, 3_000), (3, 5, 0.0, 1.0, 4_000)]
     assert some.users is found.users
     assert some.items is found.items
 
@@ -201,9 +221,9 @@ def test_what_came_since_the_last_lesson_is_told() -> None:
     assert view(window).touched().tolist() == [True] * 3
     window = compacted(appended(learned(window), [log((3, 5, "like"), (2, 6, "like"), first=10)]))
     found = view(window)
-    assert found.touched().tolist() == [False, False, True, True]
-    assert dense(labels(found, found.touched()), [1, 2, 3], [5, 6]) == {(2, 6): 1.0, (3, 5): 1.0}
-    assert not view(learned(window)).touched().any()
+    assert found.touched().tolist() == [2, 3]
+    assert dense(labels(found, mask(found.touched(), 4)), [1, 2, 3], [5, 6]) == {(2, 6): 1.0, (3, 5): 1.0}
+    assert not size(view(learned(window)).touched())
     assert window.seq == 11
 
 
@@ -215,13 +235,13 @@ def test_the_events_of_an_alias_go_to_the_person(compact_first: bool) -> None:
     window = compacted(window) if compact_first else window
     window = appended(window, [log((2, 5, "hide"), (9, 5, "viewed"), first=20)])
     window = compacted(window, persons=persons({7: 2, 9: 8, 77: 4}))
-    assert rows(interactions(view(window))) == [
+    assert as_numbers(interactions(view(window))) == [
         (2, 5, 0.0, -1.0, 20_000),
         (2, 6, 0.0, 1.0, 3_000),
         (4, 6, 0.0, 1.0, 4_000),
         (8, 5, 0.0, 1.0, 21_000),
     ]
-    assert view(window).touched().all()
+    assert view(window).touched().tolist() == [0, 1, 2, 3]
 
 
 @settings(max_examples=40)
@@ -242,7 +262,7 @@ def test_a_joined_log_in_the_order_of_time_means_what_it_would_have_meant_from_t
         window = compacted(window) if compacts else window
     resolved = log(*((joined.get(row[0], row[0]), *row[1:]) for row in ordered))
     found = view(compacted(window, persons=persons(joined)))
-    assert rows(interactions(found)) == rows(merge(resolved, VIEWS))
+    assert as_numbers(interactions(found)) == as_numbers(merge(resolved, VIEWS))
 
 
 @pytest.mark.parametrize("keys", [[3, 2**31, 2**32 - 1], [0, 1, 2]])
@@ -264,7 +284,7 @@ def test_more_types_than_the_window_tells_apart_are_refused() -> None:
     with pytest.raises(InvalidInput, match="71 types"):
         empty(InteractionParams(types=own))
     window = window_of(InteractionParams(types={f"type-{n}": EventType() for n in range(60)}), log((1, 5, "type-3")))
-    assert rows(interactions(view(window))) == [(1, 5, None, 0.0, 1000)]
+    assert as_numbers(interactions(view(window))) == [(1, 5, None, 0.0, 1000)]
 
 
 def test_an_account_with_too_much_on_one_day_is_left_out_until_that_day_is_gone() -> None:
@@ -302,9 +322,9 @@ def test_a_pair_may_have_very_many_events() -> None:
         np.repeat(getattr(one, name), n) for name in ("user", "item", "type", "value", "time")
     )
     many = EventColumns(np.arange(1, 2 * n + 1), user, item, type, value, time, one.types)
-    assert rows(interactions(view(window_of(VIEWS, many)))) == []
+    assert as_numbers(interactions(view(window_of(VIEWS, many)))) == []
     free = InteractionParams(rule="views", max_events_per_day=None)
-    assert rows(interactions(view(window_of(free, many)))) == [(1, 5, 1.0, 3.0, 2_000)]
+    assert as_numbers(interactions(view(window_of(free, many)))) == [(1, 5, 1.0, 3.0, 2_000)]
 
 
 def test_importing_the_window_loads_no_numba() -> None:

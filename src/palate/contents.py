@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import msgspec
@@ -26,34 +26,40 @@ def read(connection: sa.Connection, keys: NDArray[np.int64]) -> Contents:
     """The contents of these items, in this order, each key once; of items that the catalog doesn't have nothing is known."""
     wanted = None if len(keys) > MANY else keys
     items, order = Vocabulary(np.sort(keys)), np.argsort(np.argsort(keys))
-    rows = _rows(connection, wanted)
-    place = items.rows(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
-    known = [(at, row) for at, row in zip(place.tolist(), rows, strict=True) if at >= 0]
-    labels = {at: msgspec.json.decode(row[2], type=list[str]) for at, row in known if row[2] != "[]"}  # mostly
+    # by columns, of which most say little: a look at each row takes longer than reading it
+    key, source, lists, *others = list(zip(*_rows(connection, wanted), strict=True)) or [()] * (3 + len(OTHERS))
+    place = items.rows(np.array(key, np.int64))
+    at, texts = _told(place, lists, but="[]")
+    labels = {one: msgspec.json.decode(text, type=list[str]) for one, text in zip(at.tolist(), texts, strict=True)}
     counts = np.zeros(len(items), np.int64)
     counts[list(labels)] = [len(own) for own in labels.values()]
-    named = [labels[at] for at in order.tolist() if at in labels]
+    named = [labels[one] for one in order.tolist() if one in labels] if labels else []
     return Contents(
         text=_text(connection, items, wanted)[order],
-        source=_column(items, [(at, row[1]) for at, row in known if row[1] is not None])[order],
+        source=_column(items, *_told(place, source))[order],
         label_offsets=np.concatenate(([0], np.cumsum(counts[order]))).astype(np.int64),
         labels=label_keys(list(chain.from_iterable(named))),
-        others={name: _named(items, known, column)[order] for column, name in enumerate(OTHERS, 3)},
+        others={name: _named(items, place, column)[order] for name, column in zip(OTHERS, others, strict=True)},
     )
 
 
-def _column(items: Vocabulary, known: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+def _told(place: NDArray[np.int64], column: Sequence[Any], but: object = None) -> tuple[NDArray[np.int64], list[Any]]:
+    """The places at which this column says anything `but` that, and what it says; places below 0 are none."""
+    given = np.fromiter((value != but for value in column), bool, len(column)) & (place >= 0)
+    return place[given], list(compress(column, given.tolist()))
+
+
+def _column(items: Vocabulary, at: NDArray[np.int64], values: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     """(items,): the value at each of these places, −1 elsewhere."""
-    values = np.full(len(items), -1, np.int64)
-    values[[at for at, _ in known]] = [value for _, value in known]
-    return values
+    found = np.full(len(items), -1, np.int64)
+    found[at] = values
+    return found
 
 
-def _named(items: Vocabulary, known: Sequence[tuple[int, Row]], column: int) -> NDArray[np.int64]:
+def _named(items: Vocabulary, place: NDArray[np.int64], column: Sequence[str | None]) -> NDArray[np.int64]:
     """(items,): a key for what stands in this column, −1 where nothing does."""
-    told = [(at, row[column]) for at, row in known if row[column] is not None]
-    names = label_keys([name for _, name in told])
-    return _column(items, [(at, key) for (at, _), key in zip(told, names.tolist(), strict=True)])
+    at, names = _told(place, column)
+    return _column(items, at, label_keys(names))
 
 
 Row = tuple[Any, ...]

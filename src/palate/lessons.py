@@ -19,6 +19,7 @@ from palate.models.factorization_machine import FactorizationMachine
 from palate.models.fields import Field
 from palate.models.material import Material
 from palate.pairs import Pairs
+from palate.places import Places, Some, mask, size, together, within, without
 from palate.trial import Calibration, RankingTest
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Par
     if not positive.any():
         return None
     chosen = examples.weighted | examples.labelled
-    new = chosen if last is None else chosen & examples.new
-    held = held_out(examples.pairs, chosen, new, params.train)
+    new = chosen if last is None else chosen & mask(examples.new, len(chosen))
+    held = mask(held_out(examples.pairs, chosen, new, params.train), len(chosen))
     random = np.random.default_rng([params.train.seed, examples.seq])
     old = last.model if last else None
     model = tested = _taught(name, old, examples, chosen & ~held, new & ~held, params)
@@ -159,7 +160,7 @@ def _kept(last: Last) -> RankingTest:
 def fold_items(examples: Examples, name: str, last: Last, params: Params) -> Lesson | None:
     """The last model with vectors for what is new, while people's stay. Models without such vectors are fitted anew."""
     chosen = examples.labelled if name == "fm" else examples.labelled | examples.weighted
-    new, none = chosen & examples.new, np.zeros(0, np.float32)
+    new, none = within(examples.new, chosen), np.zeros(0, np.float32)
     if name != "fm" and name not in UPDATES:
         return _learn_ranking(examples, name, last, params)
     material, fresh = examples.material(chosen), examples.pairs.rows(new)
@@ -167,9 +168,9 @@ def fold_items(examples: Examples, name: str, last: Last, params: Params) -> Les
         known = fm_content.grown(last.model, examples.users, examples.items, examples.contents)
         machine = fm_update.with_new_items(known, material, fresh, params.factorization_machine)
         passed = LossTest(**last.quality or {}, error=np.inf)
-        return Lesson(name, machine, int(new.sum()), True, passed, none)
+        return Lesson(name, machine, size(new), True, passed, none)
     folded = als_update.updated(last.model, material, fresh, people_too=False)
-    return Lesson(name, folded, int(new.sum()), True, _kept(last), none)
+    return Lesson(name, folded, size(new), True, _kept(last), none)
 
 
 def _learn_machine(examples: Examples, last: FactorizationMachine | None, params: Params) -> Lesson | None:
@@ -177,20 +178,21 @@ def _learn_machine(examples: Examples, last: FactorizationMachine | None, params
     labelled = examples.labelled
     if not labelled.any():
         return None
-    new = labelled if last is None else labelled & examples.new
+    new: Some = labelled if last is None else within(examples.new, labelled)
     held = held_out(examples.pairs, labelled, new, params.train)
     last = None if last is None else _within(last, examples)
     fields = of_fields.known(params.factorization_machine.fields, examples.items, examples.contents, NO_TIMES)
     random, others = np.random.default_rng([params.train.seed, examples.seq]), held if last is None else new
     old = _drawn(examples.pairs, labelled, others, params.train, random)
     steps = _Steps(examples, fields, params, old, random)
-    model, losses = steps.fit(labelled & ~held) if last is None else steps.partial_fit(last, new & ~held)
+    rest = without(new, held)
+    model, losses = steps.fit(rest) if last is None else steps.partial_fit(last, rest)
     test = LossTest()
-    if held.any():
+    if len(held):
         test = _test_machine(model, examples.pairs, held, labelled)
         model, more = steps.partial_fit(model, held)
         losses = np.concatenate((losses, more))
-    return Lesson("fm", model, int(new.sum()), last is not None, test, losses)
+    return Lesson("fm", model, size(new), last is not None, test, losses)
 
 
 def _within(model: FactorizationMachine, examples: Examples) -> FactorizationMachine:
@@ -207,27 +209,27 @@ class _Steps:
     fields: tuple[Field, ...]
     """Those of items."""
     params: Params
-    old: Mask
+    old: Places
     """A sample of old examples, to be learned with the new ones."""
     random: np.random.Generator
 
-    def fit(self, taken: Mask) -> tuple[FactorizationMachine, Losses]:
+    def fit(self, taken: Some) -> tuple[FactorizationMachine, Losses]:
         """A new model. People and items without an example are in it, at the prior and at the mean of their source."""
         of, seed = self.examples, self._seed()
         model, losses = self._fit(taken, seed, epochs=self._best_epochs(taken, seed))
         return fm_content.learned(model, of.users, of.items, of.contents, self.params.content, self.fields), losses
 
-    def _best_epochs(self, taken: Mask, seed: int) -> int | None:
+    def _best_epochs(self, taken: Some, seed: int) -> int | None:
         """As many passes as were best for the newest of these examples; None where the settings don't ask for that."""
         params = self.params.factorization_machine
         if not params.patience:
             return None
-        newer = self.examples.pairs.newest(taken, round(params.validation_share * int(taken.sum())))
-        model, _ = self._fit(taken & ~newer, seed, newer)
+        newer = self.examples.pairs.newest(taken, round(params.validation_share * size(taken)))
+        model, _ = self._fit(without(taken, newer), seed, newer)
         return max(model.epochs, 1)
 
     def _fit(
-        self, taken: Mask, seed: int, newer: Mask | None = None, epochs: int | None = None
+        self, taken: Some, seed: int, newer: Places | None = None, epochs: int | None = None
     ) -> tuple[FactorizationMachine, Losses]:
         of = self.examples
         tail = None if newer is None else of.pairs.labels(newer)
@@ -244,9 +246,9 @@ class _Steps:
             epochs=epochs,
         )
 
-    def partial_fit(self, model: FactorizationMachine, new: Mask) -> tuple[FactorizationMachine, Losses]:
+    def partial_fit(self, model: FactorizationMachine, new: Some) -> tuple[FactorizationMachine, Losses]:
         """The model with the new examples among a sample of old ones, and with all people and items of the examples."""
-        of, mixture = self.examples, new | self.old if new.any() else new
+        of, mixture = self.examples, together(new, self.old) if size(new) else new
         return fm.partial_fit_rows(
             fm_content.grown(model, of.users, of.items, of.contents),
             of.labels(mixture),
@@ -259,7 +261,7 @@ class _Steps:
             own=True,
         )
 
-    def _of_cells(self, chosen: Mask) -> tuple[Field, ...]:
+    def _of_cells(self, chosen: Some) -> tuple[Field, ...]:
         """The fields, those of events by the cells that the chosen pairs make."""
         names, pairs = self.params.factorization_machine.fields, self.examples.pairs
         if "hour" not in names:
@@ -271,31 +273,30 @@ class _Steps:
         return int(self.random.integers(2**31))
 
 
-def _drawn(pairs: Pairs, labelled: Mask, new: Mask, params: TrainParams, random: np.random.Generator) -> Mask:
+def _drawn(pairs: Pairs, labelled: Mask, new: Some, params: TrainParams, random: np.random.Generator) -> Places:
     """A sample of the examples that aren't new; it serves all steps of a cycle."""
-    count, old = int(new.sum()), labelled & ~new
+    count, old = size(new), mask(without(labelled, new), len(pairs))
     wanted = max(min(params.old_per_new * count, params.max_old), params.min_mixture - count) if count else 0
-    return pairs.drawn(old, min(wanted, int(old.sum())), random)
+    return pairs.drawn(old, min(wanted, size(old)), random)
 
 
-def held_out(pairs: Pairs, all_: Mask, new: Mask, params: TrainParams) -> Mask:
+def held_out(pairs: Pairs, all_: Mask, new: Some, params: TrainParams) -> Places:
     """Which of the new examples are held out: the newest share, none when that is too few for a test.
 
     The older half of each person's examples is taken only when there are not enough others. The newest of all are often the
     first of somebody who has just come: a model that knows nothing of a person can't be told from the prior by them.
     """
-    examples = int(new.sum())
+    examples = size(new)
     count = max(min(round(params.held_out_share * examples), params.max_held_out), params.min_held_out)
     if params.held_out_share == 0 or 2 * count > examples:
-        return np.zeros(len(new), bool)
+        return np.zeros(0, np.int64)
     later = pairs.late(all_, new)
-    enough = int(later.sum())
-    if enough >= count:
+    if len(later) >= count:
         return pairs.newest(later, count)
-    return later | pairs.newest(new & ~later, count - enough)
+    return together(later, pairs.newest(without(new, later), count - len(later)))
 
 
-def _test_machine(model: FactorizationMachine, pairs: Pairs, held: Mask, labelled: Mask) -> LossTest:
+def _test_machine(model: FactorizationMachine, pairs: Pairs, held: Places, labelled: Mask) -> LossTest:
     """Loss of the model and of the prior (the mean label of what else is labelled) on the held-out examples.
 
     Examples of one person err together, so people are what the standard error counts (Liang and Zeger, "Longitudinal Data
@@ -305,7 +306,7 @@ def _test_machine(model: FactorizationMachine, pairs: Pairs, held: Mask, labelle
     measure = metrics.log_losses if model.loss == "logistic" else metrics.squared_errors
     times = pairs.time[held].astype(np.int64) * pairs.unit
     losses = measure(labels, fm.score(model, users, items, {"hour": of_fields.hours(times)}))
-    prior_losses = measure(labels, np.full(len(labels), pairs.mean_label(labelled & ~held)))
+    prior_losses = measure(labels, np.full(len(labels), pairs.mean_label(mask(without(labelled, held), len(pairs)))))
     difference = losses - prior_losses
     by_person = np.bincount(np.unique(users, return_inverse=True)[1], difference - difference.mean())
     error = float(np.sqrt((by_person**2).sum())) / len(labels)

@@ -73,9 +73,16 @@ def total(
 
 
 def draw(
-    first: int, last: int, offsets: Offsets, which: Mask, starts: Offsets, ranks: NDArray[np.int64], drawn: Mask
+    first: int,
+    last: int,
+    offsets: Offsets,
+    which: Mask,
+    starts: Offsets,
+    ranks: NDArray[np.int64],
+    drawn: NDArray[np.int64],
 ) -> None:
-    """Mark those of `which` whose number among them is in `ranks` (ascending); `starts` (U + 1,) is each user's first number."""
+    """Write where those of `which` are whose number among them is in `ranks` (ascending); `starts` (U + 1,) is each user's first
+    number."""
     place = np.searchsorted(ranks, starts[first])
     for u in range(first, last):
         number = starts[u]
@@ -84,7 +91,7 @@ def draw(
         for p in range(offsets[u], offsets[u + 1]):
             if which[p]:
                 if place < len(ranks) and ranks[place] == number:
-                    drawn[p] = True
+                    drawn[place] = p
                     place += 1
                 number += 1
 
@@ -111,22 +118,31 @@ def take(
 
 
 def late(
-    first: int, last: int, offsets: Offsets, times: NDArray[np.uint32], all_: Mask, asked: Mask, found: Mask
+    first: int,
+    last: int,
+    offsets: Offsets,
+    times: NDArray[np.uint32],
+    all_: Mask,
+    asked: NDArray[np.int64],
+    starts: Offsets,
+    found: Mask,
 ) -> None:
-    """Mark those of `asked` that belong to the later half (rounded down) of their user's pairs among `all_`."""
+    """Mark which of the places `asked` belong to the later half (rounded down) of their user's pairs among `all_`; those of user
+    u begin at `starts[u]`."""
     keys = np.empty(0, np.uint64)
     for u in range(first, last):
-        start, lowest, size = offsets[u], NONE, 0
+        begin, end, start, lowest = starts[u], starts[u + 1], offsets[u], NONE
+        if begin == end:
+            continue
+        for n in range(begin, end):
+            lowest = min(lowest, _moment(times, asked[n], start))
+        size, earlier = np.int64(0), np.int64(0)
         for p in range(start, offsets[u + 1]):
             size += all_[p]
-            if asked[p]:
-                lowest = min(lowest, _moment(times, p, start))
-        if lowest == NONE or size < 2:
+            earlier += all_[p] & (_moment(times, p, start) < lowest)
+        half, middle = (size + 1) // 2, lowest
+        if size < 2:
             continue
-        half, earlier = (size + 1) // 2, np.int64(0)
-        for p in range(start, offsets[u + 1]):
-            earlier += all_[p] and _moment(times, p, start) < lowest
-        middle = lowest
         if earlier < half:  # hardly ever: what is new is what is asked about
             if len(keys) < size:
                 keys = np.empty(2 * size, np.uint64)
@@ -136,8 +152,8 @@ def late(
                     keys[n] = _moment(times, p, start)
                     n += 1
             middle = np.partition(keys[:size], half)[half]
-        for p in range(start, offsets[u + 1]):
-            found[p] = asked[p] and _moment(times, p, start) >= middle
+        for n in range(begin, end):
+            found[n] = _moment(times, asked[n], start) >= middle
 
 
 def _moment(times: NDArray[np.uint32], p: int, start: int) -> np.uint64:

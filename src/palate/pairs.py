@@ -25,12 +25,12 @@ from palate.matrix import Sparse
 from palate.models import popularity
 from palate.models.popularity import Clock, PopularityParams, Tally
 from palate.pair_kernels import Fading
+from palate.places import Mask, Places, Some, is_mask, places
 from palate.vocabulary import Vocabulary, vocabulary
-from palate.window.sorting import Said
+from palate.window.sorting import Said, divided
 from palate.window.threads import by_users, in_threads, offsets_of
 from palate.window.view import View
 
-Mask = NDArray[np.bool_]
 Keys = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -112,36 +112,39 @@ class Pairs:
         self._run(lambda first, last: (kernels.labelled, first, last, self.offsets, self.label, people, found))
         return found
 
-    def places(self, users: Keys) -> Keys:
+    def places(self, users: Keys) -> Places:
         """Where the pairs of these people (keys, each known) are."""
         rows = np.sort(self.people.rows(users))
         counts = self.offsets[rows + 1] - self.offsets[rows]
         ends = np.cumsum(counts)
-        places: Keys = np.arange(counts.sum()) + np.repeat(self.offsets[rows] - (ends - counts), counts)
+        places: Places = np.arange(counts.sum()) + np.repeat(self.offsets[rows] - (ends - counts), counts)
         return places
 
-    def rows(self, which: Mask | Keys) -> Interactions:
-        """These pairs (a mask, or places in ascending order) in 32 bytes each; none of people who are left out."""
-        places = np.flatnonzero(which) if which.dtype == bool else which
-        people = np.searchsorted(self.offsets, places, side="right") - 1
+    def rows(self, which: Some) -> Interactions:
+        """These pairs in 32 bytes each; none of people who are left out."""
+        at = places(which)
+        people = np.searchsorted(self.offsets, at, side="right") - 1
         if not self.kept.all():
-            places, people = places[self.kept[people]], people[self.kept[people]]
+            at, people = at[self.kept[people]], people[self.kept[people]]
         return Interactions(
             user=self.people.keys[people],
-            item=self.items.keys[self.columns[places]],
-            label=self.label[places],
-            weight=self.weight[places],
-            time=self.time[places].astype(np.int64) * self.unit,
+            item=self.items.keys[self.columns[at]],
+            label=self.label[at],
+            weight=self.weight[at],
+            time=self.time[at].astype(np.int64) * self.unit,
         )
 
-    def keys(self, which: Mask) -> tuple[Keys, Keys]:
+    def keys(self, which: Some) -> tuple[Keys, Keys]:
         """Users and items of these pairs."""
-        places = np.flatnonzero(which)
-        people = np.searchsorted(self.offsets, places, side="right") - 1
-        return self.people.keys[people], self.items.keys[self.columns[places]]
+        at = places(which)
+        people = np.searchsorted(self.offsets, at, side="right") - 1
+        return self.people.keys[people], self.items.keys[self.columns[at]]
 
-    def counts(self, which: Mask) -> Keys:
+    def counts(self, which: Some) -> Keys:
         """(people,): how many of these pairs each one has."""
+        if not is_mask(which):
+            at, plain = places(which), self.threads is None
+            return np.diff(np.searchsorted(at, self.offsets).astype(np.int64) if plain else divided(at, self.offsets))
         if self.threads is None:
             people = np.repeat(np.arange(len(self.people)), np.diff(self.offsets))
             return np.bincount(people[which], minlength=len(self.people)).astype(np.int64)
@@ -149,12 +152,12 @@ class Pairs:
         self._run(lambda first, last: (kernels.count, first, last, self.offsets, which, counts))
         return counts
 
-    def labels(self, which: Mask) -> Sparse:
+    def labels(self, which: Some) -> Sparse:
         """(users, items): the labels of these pairs, each of which has one, in arrays of their own."""
         counts = self.counts(which)
         assert not counts[~self.kept].any(), "People who are left out say nothing."
         offsets = offsets_of(counts[self.kept])
-        if self.threads is None:
+        if self.threads is None or not is_mask(which):
             return Sparse(offsets, self.columns[which], self.label[which], len(self.items))
         starts, size = offsets_of(counts), int(offsets[-1])
         columns, values = np.empty(size, np.int32), np.empty(size, np.float32)
@@ -162,43 +165,43 @@ class Pairs:
         self._run(lambda first, last: (kernels.take, first, last, *rest))
         return Sparse(offsets, columns, values, len(self.items))
 
-    def drawn(self, which: Mask, wanted: int, random: np.random.Generator) -> Mask:
+    def drawn(self, which: Mask, wanted: int, random: np.random.Generator) -> Places:
         """So many of these pairs, drawn by chance: one of each of so many neighbourhoods of the same size."""
         counts = self.counts(which)
         bounds = np.arange(wanted + 1) * int(counts.sum()) // max(wanted, 1)
         ranks = bounds[:-1] + (random.random(wanted) * np.diff(bounds)).astype(np.int64)
-        drawn = np.zeros(len(self), bool)
         if self.threads is None:
-            drawn[np.flatnonzero(which)[ranks]] = True
-        else:
-            rest = self.offsets, which, offsets_of(counts), ranks, drawn
-            self._run(lambda first, last: (kernels.draw, first, last, *rest))
+            return np.flatnonzero(which)[ranks]
+        drawn = np.empty(wanted, np.int64)
+        rest = self.offsets, which, offsets_of(counts), ranks, drawn
+        self._run(lambda first, last: (kernels.draw, first, last, *rest))
         return drawn
 
-    def late(self, all_: Mask, asked: Mask) -> Mask:
+    def late(self, all_: Mask, asked: Some) -> Places:
         """Which of `asked` are among the later half (rounded down) of their person's pairs in `all_`, which they are of."""
-        late = np.zeros(len(self), bool)
+        at = places(asked)
         if self.threads is not None:
-            self._run(lambda first, last: (kernels.late, first, last, self.offsets, self.time, all_, asked, late))
-            return late
-        places, counts = np.flatnonzero(all_), self.counts(all_)
-        places = places[np.lexsort((self.time[places], np.repeat(np.arange(len(self.people)), counts)))]
-        number = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
-        late[places] = number >= np.repeat((counts + 1) // 2, counts)
-        return late & asked
+            found, starts = np.zeros(len(at), bool), offsets_of(self.counts(asked))
+            rest = self.offsets, self.time, all_, at, starts, found
+            self._run(lambda first, last: (kernels.late, first, last, *rest))
+            return at[found]
+        every, counts, late = np.flatnonzero(all_), self.counts(all_), np.zeros(len(self), bool)
+        every = every[np.lexsort((self.time[every], np.repeat(np.arange(len(self.people)), counts)))]
+        number = np.arange(len(every)) - np.repeat(np.cumsum(counts) - counts, counts)
+        late[every] = number >= np.repeat((counts + 1) // 2, counts)
+        return at[late[at]]
 
-    def newest(self, which: Mask, wanted: int) -> Mask:
+    def newest(self, which: Some, wanted: int) -> Places:
         """So many of these pairs, the newest; of equal times those of later people."""
-        places = np.flatnonzero(which)
-        if wanted >= len(places):
-            return which
-        found, times = np.zeros(len(self), bool), self.time[places]
-        if wanted:
-            cut = np.partition(times, len(times) - wanted)[len(times) - wanted]
-            later, ties = places[times > cut], places[times == cut]
-            found[later] = True
-            found[ties[len(ties) - (wanted - len(later)) :]] = True
-        return found
+        at = places(which)
+        if wanted >= len(at) or not wanted:
+            return at[:wanted]
+        times = self.time[at]
+        cut = np.partition(times, len(times) - wanted)[len(times) - wanted]
+        later, ties = times > cut, np.flatnonzero(times == cut)
+        later[ties[len(ties) - (wanted - int(later.sum())) :]] = True
+        newest: Places = at[later]
+        return newest
 
     def mean_label(self, which: Mask) -> float:
         """Of these pairs, which have one; NaN of none."""

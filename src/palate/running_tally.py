@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from palate import matrix, pairs
 from palate.models import popularity
 from palate.models.popularity import Clock, Tally
-from palate.pairs import Mask, Pairs
+from palate.pairs import Pairs
+from palate.places import Mask
 from palate.vocabulary import Vocabulary
 
 DECAYED = slice(3)

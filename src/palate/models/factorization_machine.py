@@ -569,6 +569,8 @@ def _untagged(rows: Rows, tags: Tags) -> Rows:
 
 def _start_tagged(model: FactorizationMachine, old: Vocabulary, items: Rows, material: Material) -> None:
     """Put new users and items where what is known of their labels puts them."""
+    if not material.known:
+        return
     users = _split(len(model.users), model.users.rows(old.keys))[1]
     for bias, vectors, tags, rows in (
         (model.user_bias, model.user_vectors, material.user_tags, users),

@@ -17,6 +17,9 @@ FIRST = 128
 DIGIT = 14
 """Most bits by which one pass sorts: so many places to write to fit into the second cache."""
 
+STRIDE = 32
+"""Codes that are counted at once."""
+
 MOST = np.uint64(2**64 - 1)
 """Above any pair's key."""
 
@@ -185,11 +188,17 @@ def join(
         key, above = np.uint64(u) << np.uint64(32), np.uint64(u + 1) << np.uint64(32)
         pair, last = (old_pairs[row], old_pairs[row + 1]) if row >= 0 else (0, 0)
         place, end = (old_events[row], old_events[row + 1]) if row >= 0 else (0, 0)
+        leaves = place - 1  # the next event that does, as far as it has been looked for
         while True:
             coming = records[n, 0] if n < len(records) else MOST
             if pair < last:
                 stop, first, begin = _first_from(coming, key, moved, old_columns, pair, last), pair, place
-                pair, place = _unchanged(old_times, old_codes, earliest, pair, stop, place, end)
+                if leaves < place:
+                    leaves = _first_before(old_times, place, end, earliest)
+                if leaves < end:
+                    stop = min(stop, pair + _begun(old_codes, place + 1, leaves + 1))
+                place = end if stop == last else _ahead(old_codes, place, end, stop - pair)
+                pair = stop
                 _move(old_columns, first, pair, moved, columns, p)
                 if len(old_labels):
                     _copy(old_labels, first, pair, labels, p)
@@ -234,26 +243,40 @@ def _first_from(
     return below
 
 
-def _unchanged(
-    times: NDArray[np.uint32],
-    codes: NDArray[np.uint8],
-    earliest: int,
-    pair: int,
-    stop: int,
-    place: int,
-    end: int,
-) -> tuple[int, int]:
-    """The first pair up to `stop` of which an event is before `earliest`, and its first event."""
-    while pair < stop:
-        following = place + 1
-        stays = times[place] >= earliest
-        while following < end and codes[following] < FIRST:
-            stays &= times[following] >= earliest
-            following += 1
-        if not stays:
+def _first_before(times: NDArray[np.uint32], place: int, end: int, earliest: int) -> int:
+    """The first event from `place` on that is before `earliest`; `end` if there is none."""
+    bound = np.uint32(earliest)
+    while place < end:
+        following, before = min(place + STRIDE, end), np.uint32(0)
+        for time in times[place:following]:
+            before += np.uint32(time < bound)
+        if before:
             break
-        pair, place = pair + 1, following
-    return pair, place
+        place = following
+    while place < end and times[place] >= bound:
+        place += 1
+    return place
+
+
+def _begun(codes: NDArray[np.uint8], first: int, last: int) -> int:
+    """How many pairs begin with one of these events."""
+    begun = np.int64(0)
+    for code in codes[first:last]:
+        begun += code >> 7
+    return int(begun)
+
+
+def _ahead(codes: NDArray[np.uint8], place: int, end: int, pairs: int) -> int:
+    """Where so many pairs later begin than the one that begins at `place`."""
+    while place + STRIDE < end:
+        begun = _begun(codes, place + 1, place + 1 + STRIDE)
+        if begun >= pairs:
+            break
+        pairs, place = pairs - begun, place + STRIDE
+    while pairs > 0:
+        place += 1
+        pairs -= codes[place] >> 7
+    return place
 
 
 def _copy(old: NDArray[Any], first: int, last: int, new: NDArray[Any], place: int) -> None:
@@ -314,66 +337,69 @@ def _come(
     return n, e
 
 
-def count_picked(
+def divide(places: NDArray[np.int64], offsets: NDArray[np.int64], firsts: NDArray[np.int64]) -> None:
+    """What `np.searchsorted(places, offsets)` gives, both ascending."""
+    n = 0
+    for u in range(len(offsets)):
+        while n < len(places) and places[n] < offsets[u]:
+            n += 1
+        firsts[u] = n
+
+
+def spans(
     first: int,
     last: int,
     pairs: NDArray[np.int64],
     events: NDArray[np.int64],
     codes: NDArray[np.uint8],
-    which: NDArray[np.bool_],
-    pair_counts: NDArray[np.int64],
-    event_counts: NDArray[np.int64],
+    places: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
 ) -> None:
-    """How many pairs of `which` each user has, and how many events these have."""
+    """Where the events of the pairs `places` begin and end; those of user u are from `firsts[u]` on."""
     for u in range(first, last):
-        found = 0
-        for pair in range(pairs[u], pairs[u + 1]):
-            found += which[pair]
-        pair_counts[u] = event_counts[u] = found
-        if found and events[u + 1] - events[u] > pairs[u + 1] - pairs[u]:  # else each pair has one event
-            pair, counted = pairs[u] - 1, 0
-            for event in range(events[u], events[u + 1]):
-                pair += codes[event] >= FIRST
-                counted += which[pair]
-            event_counts[u] = counted
+        pair, place, end = pairs[u], events[u], events[u + 1]
+        alone = end - place == pairs[u + 1] - pair  # each pair has one event
+        for n in range(firsts[u], firsts[u + 1]):
+            if alone:
+                starts[n] = place + places[n] - pair
+                ends[n] = starts[n] + 1
+                continue
+            place = _ahead(codes, place, end, places[n] - pair)
+            starts[n], pair = place, places[n]
+            place += 1
+            while place < end and codes[place] < FIRST:
+                place += 1
+            ends[n], pair = place, pair + 1
 
 
 def pick(
     first: int,
     last: int,
-    pairs: NDArray[np.int64],
-    events: NDArray[np.int64],
+    places: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
     old: tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]],
-    which: NDArray[np.bool_],
-    pair_starts: NDArray[np.int64],
-    event_starts: NDArray[np.int64],
+    goals: NDArray[np.int64],
     new: tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]],
 ) -> None:
-    """Copy the columns, times, codes and values of the pairs of `which`, those of user u from `pair_starts[u]` and
-    `event_starts[u]` on."""
+    """Copy the columns, times, codes and values of the pairs at `places`, the events of pair n to `goals[n]`."""
     old_columns, old_times, old_codes, old_values = old
     columns, times, codes, values = new
-    for u in range(first, last):
-        p, e, place, end = pair_starts[u], event_starts[u], events[u], events[u + 1]
-        if pair_starts[u + 1] == p:
-            continue
-        for pair in range(pairs[u], pairs[u + 1]):
-            following = place + 1
-            while following < end and old_codes[following] < FIRST:
-                following += 1
-            if which[pair]:
-                columns[p] = old_columns[pair]
-                p += 1
-                for event in range(place, following):
-                    times[e], codes[e], values[e] = old_times[event], old_codes[event], old_values[event]
-                    e += 1
-            place = following
+    for n in range(first, last):
+        columns[n] = old_columns[places[n]]
+        e = goals[n]
+        for event in range(starts[n], ends[n]):
+            times[e], codes[e], values[e] = old_times[event], old_codes[event], old_values[event]
+            e += 1
 
 
 def meet(first: int, last: int, columns: NDArray[np.int32], present: NDArray[np.bool_]) -> None:
     """Mark the columns that occur from place `first` to `last` − 1."""
     for n in range(first, last):
-        present[columns[n]] = True
+        if not present[columns[n]]:  # else threads would take the table from one another with each pair
+            present[columns[n]] = True
 
 
 def renumber(first: int, last: int, columns: NDArray[np.int32], rows: NDArray[np.int32]) -> None:
@@ -547,10 +573,15 @@ def weigh(
 
 
 def find(
-    users: NDArray[np.int64], items: NDArray[np.int64], pairs: NDArray[np.int64], columns: NDArray[np.int32], hit: Any
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    pairs: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    found: NDArray[np.int64],
 ) -> None:
-    """Mark in `hit` (P,) the pairs of these rows of users and items, −1 for unknown ones."""
+    """Where the pairs of these rows of users and items are; −1 for those that there aren't, as of rows −1."""
     for n in range(len(users)):
+        found[n] = -1
         if users[n] < 0 or items[n] < 0:
             continue
         p, end = pairs[users[n]], pairs[users[n] + 1]
@@ -558,4 +589,4 @@ def find(
             middle = (p + end) // 2
             p, end = (middle, end) if columns[middle] <= items[n] else (p, middle)
         if p < end and columns[p] == items[n]:
-            hit[p] = True
+            found[n] = p

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from palate.interactions import InteractionParams
 from palate.machine_code import compiled
+from palate.places import Places
 from palate.vocabulary import Vocabulary
 from palate.window import kernels
 from palate.window.kernels import Records
@@ -18,7 +19,10 @@ from palate.window.runs import CHUNK, Run, distinct, is_dense
 from palate.window.threads import by_users, in_threads, offsets_of
 
 BLOCK = 1 << 17
-"""Events of neighbouring users that are sorted together: what fits into the processor's cache."""
+"""Appended events of neighbouring users that are sorted together: what fits into the processor's cache."""
+
+LARGE = 1 << 20
+"""Events that were sorted before and are joined with those."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +107,8 @@ def joined(
     items = Vocabulary(distinct([old.items.keys, *(run.items for run in tail)]))
     rows = old.users.rows(users)
     rows[np.searchsorted(users, rejoined[np.isin(rejoined, users)])] = -1
-    most = len(old) + sum(map(len, tail))
-    blocks = min(-(-most // BLOCK), len(users))
+    most, fresh = len(old) + sum(map(len, tail)), sum(map(len, tail))
+    blocks = min(max(-(-fresh // BLOCK), -(-most // LARGE)), len(users))
     bounds = np.linspace(0, len(users), blocks + 1).astype(np.int64)
     rooms = _rooms(old, tail, users, rows, bounds)
     room = _room(int(rooms[0][-1]), int(rooms[1][-1]), known=len(said.label) > 0)
@@ -119,10 +123,9 @@ def joined(
         compiled(kernels.join, rows[part], before, moved, records, cut, own, pair_counts[part], event_counts[part])
 
     in_threads(fill, range(blocks), threads)
-    for arrays, ends, counts in zip((room[PAIRS], room[EVENTS]), rooms, (pair_counts, event_counts), strict=True):
-        for array in arrays:
-            if len(array):
-                _close(array, ends, offsets_of(counts)[bounds])
+    closed = [(array, rooms[0], offsets_of(pair_counts)[bounds]) for array in room[PAIRS] if len(array)]
+    closed += [(array, rooms[1], offsets_of(event_counts)[bounds]) for array in room[EVENTS] if len(array)]
+    in_threads(lambda place: _close(*closed[place]), range(len(closed)), threads)
     kept = event_counts > 0
     items = _with_rows_of(items, room.columns, threads) if len(room.times) < most else items
     starts = offsets_of(pair_counts[kept]), offsets_of(event_counts[kept])
@@ -169,18 +172,25 @@ def _part(room: kernels.Room, pairs: slice, events: slice) -> kernels.Room:
     return kernels.Room(*(array[pairs] for array in room[PAIRS]), *(array[events] for array in room[EVENTS]))
 
 
-def picked(content: Sorted, which: NDArray[np.bool_], threads: int) -> Sorted:
-    """The pairs of `which` (P,) with their events; all users and items stay."""
-    pair_counts, event_counts = (np.zeros(len(content.users), np.int64) for _ in range(2))
-    some = content.pairs, content.events, content.codes, which, pair_counts, event_counts
-    by_users(content.events, threads, lambda first, last: (kernels.count_picked, first, last, *some))
-    pairs, events = offsets_of(pair_counts), offsets_of(event_counts)
-    room = _room(int(pairs[-1]), int(events[-1]), known=False)
+def picked(content: Sorted, places: Places, threads: int) -> Sorted:
+    """The pairs at these places with their events; all users and items stay."""
+    pairs = divided(places, content.pairs)
+    starts, ends = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
+    some = content.pairs, content.events, content.codes, places, pairs, starts, ends
+    by_users(pairs, threads, lambda first, last: (kernels.spans, first, last, *some))
+    goals = offsets_of(ends - starts)
+    room = _room(len(places), int(goals[-1]), known=False)
     old = content.columns, content.times, content.codes, content.values
     new = room.columns, room.times, room.codes, room.values
-    rest = content.pairs, content.events, old, which, pairs, events, new
-    by_users(content.events, threads, lambda first, last: (kernels.pick, first, last, *rest))
-    return _sorted(content.users, content.items, pairs, events, room)
+    compiled(kernels.pick, 0, len(places), places, starts, ends, old, goals, new)
+    return _sorted(content.users, content.items, pairs, goals[pairs], room)
+
+
+def divided(places: Places, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(U + 1,): where the places of each user begin, whose pairs begin at these offsets."""
+    firsts = np.empty(len(offsets), np.int64)
+    compiled(kernels.divide, places, offsets, firsts)
+    return firsts
 
 
 def _rooms(
