@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from palate import cli_evaluation, cli_labels, cli_telegram, cli_tuning, cli_watch, supervisor
+from palate import cli_evaluation, cli_labels, cli_play, cli_telegram, cli_tuning, cli_watch, supervisor
 from palate.errors import NotFound, PalateError
 from palate.supervisor import role
 
@@ -52,6 +52,7 @@ Host = Annotated[
 Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8080]", min=0, max=65535)]
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
 File = Annotated[Path, typer.Argument(help="Path of the file.", dir_okay=False)]
+Played = Annotated[str | None, typer.Option("--play", hidden=True)]
 FORMATS = "auto, jsonl, csv, parquet, movielens, deskdrop or gorse"
 FileFormat = Annotated[str, typer.Option("--format", help=f"Format of the file: {FORMATS}.")]
 ModelFile = Annotated[Path, typer.Argument(help="Path of the file; of a folder for Spark.")]
@@ -97,7 +98,20 @@ def serve(data: Data = DATA, config: Config = None, host: Host = None, port: Por
 
 
 @app.command()
-def demo(data: Data = DEMO, config: Config = None, host: Host = None, port: Port = None) -> None:
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help=f"Folder that holds all state. [default: {DEMO}]", file_okay=False)
+    ] = None,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    telegram: Annotated[
+        bool,
+        typer.Option(
+            "--telegram", help="Play Telegram on this machine: channels, accounts, the bot and people, at /telegram."
+        ),
+    ] = False,
+) -> None:
     """Everything, with sample content and simulated readers; your own feed starts beside it, in a folder of its own."""
     _log("demo")
     settings = _settings(config)
@@ -106,6 +120,16 @@ def demo(data: Data = DEMO, config: Config = None, host: Host = None, port: Port
             "The demo keeps its sample apart, in SQLite: unset database_url for it, or run `palate serve`."
         )
     host, port = host or settings.server.host, settings.server.port if port is None else port
+    if telegram:
+        data = data or cli_play.DATA
+        with role(data, "serve"):
+            _check_free(host, port)
+            children = cli_play.set_up(data, _common(data, config), host, port)
+            _supervise(children, host, port, "Palate on a Telegram of its own, to be watched at /telegram")
+    _show_sample(data or DEMO, config, host, port)
+
+
+def _show_sample(data: Path, config: Path | None, host: str, port: int) -> NoReturn:
     own = data.parent if data.name == "demo" else data / "own"
     with role(data, "serve"), role(own, "serve"):
         if not (data / "palate.sqlite").exists():
@@ -129,6 +153,7 @@ def api(
     port: Port = None,
     workers: Annotated[int | None, typer.Option(help="Processes. [default: 1]", min=1)] = None,
     own: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    play: Played = None,
 ) -> None:
     """The web page and the HTTP API alone."""
     _log_requests()
@@ -136,7 +161,9 @@ def api(
 
     settings = _settings(config)
     server = settings.server
-    installations = [application.Installation(prefix="", data=data, sample=own is not None)]
+    played = cli_play.read(play)
+    sample = own is not None or played is not None
+    installations = [application.Installation(prefix="", data=data, sample=sample, play=played)]
     if own is not None:
         installations.append(application.Installation(prefix="/own", data=own))
     application.run(
@@ -156,6 +183,7 @@ def ingest_command(
     config: Config = None,
     once: Annotated[bool, typer.Option("--once", help="Read every source that is due, and exit.")] = False,
     sample: Annotated[bool, typer.Option("--sample", hidden=True)] = False,
+    play: Played = None,
 ) -> None:
     """Read the sources when they are due, for as long as it runs."""
     _log("ingest")
@@ -177,8 +205,8 @@ def ingest_command(
             )
             typer.echo(report)
         else:
-            stop = supervisor.stop_signal()
-            with _listening(engine, data, settings, stop):
+            stop, played = supervisor.stop_signal(), cli_play.read(play)
+            with _listening(engine, data, settings, stop, played.clock if played is not None else _now):
                 ingest.follow(
                     engine,
                     settings.ingest,
@@ -371,6 +399,7 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
 cli_evaluation.add_to(app)
 cli_tuning.add_to(app)
 cli_telegram.add_to(app)
+cli_play.add_to(app)
 cli_watch.add_to(app)
 cli_labels.add_to(app, import_app, export_app)
 
@@ -500,6 +529,7 @@ def _serving_params(settings: Settings) -> Any:
         stories=settings.stories,
         labels=settings.labels,
         fetch=settings.fetch,
+        joining=settings.joining,
     )
 
 
@@ -560,7 +590,7 @@ def _log(role_name: str) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    for chatty in ("httpx", "alembic"):
+    for chatty in ("httpx", "alembic", "aiogram.event", "telethon", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
@@ -574,12 +604,14 @@ def _log_requests() -> None:
 
 
 @contextmanager
-def _listening(engine: sa.Engine, data: Path, settings: Settings, stop: threading.Event) -> Iterator[None]:
+def _listening(
+    engine: sa.Engine, data: Path, settings: Settings, stop: threading.Event, clock: Callable[[], datetime]
+) -> Iterator[None]:
     """Telegram's channels are listened to beside the block; when that ends the rest of what was heard is stored."""
     from palate import hub
 
     params = (settings.hub, settings.telegram, settings.joining)
-    listener = threading.Thread(target=hub.follow, args=(engine, data, *params, stop, _now), name="hub")
+    listener = threading.Thread(target=hub.follow, args=(engine, data, *params, stop, clock), name="hub")
     listener.start()
     try:
         yield

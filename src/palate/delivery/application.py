@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palate.delivery import security
 from palate.delivery.api import create_api
-from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving
+from palate.delivery.context import Play, ServerParams, Serving, ServingParams, open_serving
 from palate.delivery.observing import fields, observed, refuse
 from palate.delivery.refusals import Refusal
 from palate.delivery.web import create_pages
@@ -30,11 +30,12 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class Installation:
-    """A data folder to serve under a prefix; `sample` marks the demo's own content."""
+    """A data folder to serve under a prefix; `sample` marks the demo's own content, `play` what it is played on."""
 
     prefix: str
     data: Path
     sample: bool = False
+    play: Play | None = None
 
 
 def create_app(servings: Mapping[str, Serving]) -> ASGIApp:
@@ -143,7 +144,9 @@ def _work(
         set_up()
     with ExitStack() as stack:
         servings = {
-            one.prefix: stack.enter_context(open_serving(one.data, database_url, params, sample=one.sample))
+            one.prefix: stack.enter_context(
+                open_serving(one.data, database_url, params, sample=one.sample, play=one.play)
+            )
             for one in installations
         }
         uvicorn.Server(configuration(create_app(servings), params.server)).run(sockets)

@@ -32,6 +32,7 @@ from palate.interactions import InteractionParams
 from palate.labels import LabelParams
 from palate.live import Live
 from palate.sources.fetching import FetchParams
+from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
 
 P = ParamSpec("P")
@@ -83,12 +84,26 @@ class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     stories: StoryParams = StoryParams()
     labels: LabelParams = LabelParams()
     fetch: FetchParams = FetchParams()
+    joining: JoiningParams = JoiningParams()
+
+
+@dataclass(frozen=True)
+class Play:
+    """The Telegram that the demo plays on this machine."""
+
+    address: str
+    """Of the stand-in for the Bot API, which shows its chats and lets people write."""
+    clock: Callable[[], datetime]
+    """The moment that is played now."""
+    speed: float
+    """Seconds played in one of ours, until the present is reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """One installation while it is served. `secret` signs its cookies; `sample` marks the demo's own content; `other` is the
-    prefix of an installation that is served beside it, None when it is alone."""
+    """One installation while it is served. `secret` signs its cookies; `sample` marks the demo's own content; `play` is
+    the Telegram that it is played on, None for the real one; `other` is the prefix of an installation that is served beside it,
+    None when it is alone."""
 
     engine: sa.Engine
     data: Path
@@ -101,6 +116,7 @@ class Serving:
     threads: anyio.CapacityLimiter
     readiness: Readiness
     sample: bool = False
+    play: Play | None = None
     other: str | None = None
 
 
@@ -136,7 +152,7 @@ class Readiness:
 
 @contextmanager
 def open_serving(
-    data: Path, database_url: str | None, params: ServingParams, *, sample: bool = False
+    data: Path, database_url: str | None, params: ServingParams, *, sample: bool = False, play: Play | None = None
 ) -> Iterator[Serving]:
     """An installation, migrated and kept fresh by a thread of its own for as long as the block runs.
 
@@ -164,6 +180,7 @@ def open_serving(
             threads=anyio.CapacityLimiter(params.server.threads),
             readiness=Readiness(engine),
             sample=sample,
+            play=play,
         )
         refresher = threading.Thread(target=_keep_fresh, args=(serving, stop), name="refresh", daemon=True)
         refresher.start()

@@ -7,7 +7,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from palate.delivery import web_feed, web_item, web_labels, web_me, web_sources, web_start, web_stories, web_training
+from palate.delivery import (
+    web_feed,
+    web_item,
+    web_labels,
+    web_me,
+    web_sources,
+    web_start,
+    web_stories,
+    web_telegram,
+    web_training,
+)
 from palate.delivery.context import Serving
 from palate.delivery.web_page import Do, Visit, message, page, static_files
 
@@ -38,6 +48,10 @@ def routes(serving: Serving) -> list[Route]:
         _post("/labels", serving, web_labels.answer),
         _post("/labels/correct", serving, web_labels.correct),
         _get("/training", serving, web_training.training),
+        _get("/telegram", serving, web_telegram.telegram),
+        _post("/telegram", serving, web_telegram.say),
+        _get("/telegram/chat", serving, web_telegram.chat),
+        _get("/telegram/hub", serving, web_telegram.hub),
         _get("/me", serving, web_me.me),
         _post("/me", serving, web_me.choose),
         _get("/me/export", serving, web_me.export),

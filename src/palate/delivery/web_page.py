@@ -233,6 +233,7 @@ def draw(visit: Visit, template: str, status: int = 200, **values: object) -> HT
     """A page from its template. Everything in it is escaped unless it is Markup."""
     serving = visit.serving
     common = {"root": visit.root, "sample": serving.sample, "other": serving.other, "here": "", "notice": None}
+    common["telegram"] = serving.play is not None
     common["static"] = lambda name: f"{visit.root}/static/{name}?v={static_files()[name].digest}"
     text = _templates().get_template(template).render(**(common | values))
     # no-cache: the browser asks again, but keeps the page as it stood for the way back

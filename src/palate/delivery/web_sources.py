@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from palate import alerts, database, ingest, people, subscriptions
+from palate import accounts, alerts, channels, database, ingest, people, subscriptions
 from palate.database import reading, writing
 from palate.delivery.refusals import Refusal
 from palate.delivery.web_cards import age
@@ -38,6 +38,7 @@ def _list(visit: Visit, notice: str | None = None, found: list[FoundFeed] | None
         chosen = people.source_choices(connection, person) if person is not None else {}
         may_change = visit.may_change(connection)
         told = alerts.list_alerts(connection) if may_change else []
+        has_channels = may_change and bool(channels.count(connection) or accounts.list_accounts(connection))
     rows = [_row(source, counts.get(source.key, 0), chosen.get(source.key) == "hidden", visit.now) for source in listed]
     rows.sort(key=lambda row: (row.error is None, row.title.casefold()))
     return draw(
@@ -47,6 +48,7 @@ def _list(visit: Visit, notice: str | None = None, found: list[FoundFeed] | None
         sources=rows,
         failing=sum(row.error is not None for row in rows),
         may_change=may_change,
+        channels=has_channels,
         alerts=[(alert.text, age(alert.time, visit.now)) for alert in told],
         notice=notice,
         found=found,

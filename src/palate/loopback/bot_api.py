@@ -1,6 +1,7 @@
 """A stand-in for Telegram's Bot API over HTTP: strict, with rates that are counted, faults on demand, and people who tap.
 
-`POST /bot<token>/<method>` is what a bot asks. `GET /chats` and `POST /chats/<id>/say`, `…/tap`, `…/block` are the people's side.
+`POST /bot<token>/<method>` is what a bot asks. `GET /chats`, `GET /chats/<id>` and `POST /chats/<id>/say`, `…/tap`,
+`…/block` are the people's side.
 """
 
 from __future__ import annotations
@@ -45,12 +46,21 @@ def application(chats: Chats) -> web.Application:
     app = web.Application(client_max_size=50_000_000)
     app.router.add_route("*", "/bot{token}/{method}", partial(_ask, chats))
     app.router.add_get("/chats", partial(_show, chats))
+    app.router.add_get("/chats/{chat}", partial(_view, chats))
     app.router.add_post("/chats/{chat}/{act}", partial(_act, chats))
     return app
 
 
 async def _show(chats: Chats, _: web.Request) -> web.Response:
     return await _json(chats.state())
+
+
+async def _view(chats: Chats, request: web.Request) -> web.Response:
+    """One chat, as its person sees it."""
+    person = int(request.match_info["chat"])
+    if person not in chats.chats:
+        return await _json({"error": "nobody has this chat"}, 404)
+    return await _json(chats.view(person, min(int(request.query.get("last", 50)), 200)))
 
 
 async def _json(value: Any, status: int = 200) -> web.Response:
@@ -312,14 +322,18 @@ async def _act(chats: Chats, request: web.Request) -> web.Response:
     given = msgspec.json.decode(await request.read() or b"{}", type=dict[str, Any])
     act = request.match_info["act"]
     if act == "say":
-        chats.say(person, str(given["text"]))
+        text = str(given["text"]).strip()
+        payload = text.partition(" ")[2] if text.startswith("/start ") else None
+        if not 0 < rules.units(text) <= MAX_TEXT or not (payload is None or rules.PAYLOAD.fullmatch(payload)):
+            return await _json({"error": "nobody can say that"}, 400)
+        chats.say(person, text)
     elif act == "tap":
         chats.tap(person, int(given["message"]), data=str(given["data"]))
     elif act == "block":
         chats.block(person)
     else:
         return await _json({"error": "say, tap or block"}, 404)
-    return await _json(chats.state())
+    return await _json(chats.view(person, 1))
 
 
 async def wait_for_messages(chats: Chats, person: int, count: int, seconds: float = 30.0) -> list[Record]:

@@ -158,6 +158,8 @@ class Chats:
         """Time and chat of what was tapped and not answered yet."""
         self.faults: list[Fault] = []
         self.commands: dict[str, list[dict[str, str]]] = {}
+        self.preview: Callable[[str], Record | None] = lambda url: None
+        """What is shown of a link, for whoever watches the chats."""
         self.polls = 0
         """Calls of getUpdates so far: a newer one ends those before it."""
         self.rates = Rates(ticks)
@@ -251,6 +253,19 @@ class Chats:
             "waiting_updates": len(self.updates),
             "sent": self.rates.sent,
             "breaches": self.rates.breaches,
+        }
+
+    def view(self, person: int, last: int) -> Record:
+        """One chat as its person sees it, with as many of its last messages; everybody's names; what is shown of links."""
+        chat = self.chat(person)
+        shown = _shown(chat) | {"messages": list(chat.messages.values())[-last:]}
+        urls = {str(message.get("link_preview_options", {}).get("url", "")) for message in shown["messages"]}
+        return {
+            "bot": BOT,
+            "sent": self.rates.sent,
+            "people": [{"id": one.id, "name": one.name} for one in self.chats.values()],
+            "chat": shown,
+            "previews": {url: found for url in urls if (found := self.preview(url)) is not None},
         }
 
 

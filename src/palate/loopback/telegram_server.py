@@ -55,7 +55,7 @@ class _Fault:
 
 @dataclass(eq=False)
 class TelegramServer:
-    """Serves a world on a free port of the loopback address."""
+    """Serves a world on a port of the loopback address."""
 
     world: TelegramWorld
     calls: list[Call] = field(default_factory=list)
@@ -65,12 +65,14 @@ class TelegramServer:
     """Keys of sessions that gave the code and still owe the password, each with its account's name."""
     too_long: int = 1000
     """Changes of a channel beyond which its difference is too long to be given."""
+    port: int = 0
+    """Port to listen on; 0 takes any free one."""
     _faults: list[_Fault] = field(default_factory=list)
     _waits: dict[tuple[str, str], datetime] = field(default_factory=dict)
     _wire: MtprotoServer = field(init=False)
 
     def __post_init__(self) -> None:
-        self._wire = MtprotoServer(self._answer)
+        self._wire = MtprotoServer(self._answer, port=self.port)
         self.world.tell = self._tell
 
     async def start(self) -> None:
