@@ -55,6 +55,11 @@ def test_every_command_has_help(command: str) -> None:
     assert "Usage" in result.stdout
 
 
+def test_the_demo_says_that_it_can_play_telegram() -> None:
+    result = palate("demo", "--telegram", "--help")
+    assert (result.returncode, "/telegram" in result.stdout) == (0, True)
+
+
 def test_the_module_is_the_command() -> None:
     shown = subprocess.run([sys.executable, "-m", "palate", "--help"], capture_output=True, text=True, check=True)
     assert "recommend" in shown.stdout

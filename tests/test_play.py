@@ -230,6 +230,21 @@ async def press_all(serving: Serving, address: str) -> None:
         assert (await browser.get("/telegram?person=x")).status_code == 400
 
 
+def test_without_a_play_the_page_shows_accounts_and_no_chat(data: Path, sqlite_template: Path) -> None:
+    async def read(serving: Serving) -> None:
+        transport = httpx.ASGITransport(create_app({"": serving}))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
+            page = await browser.get("/telegram")
+            assert "No account yet" in page.text
+            assert 'id="chat"' not in page.text
+            assert 'href="/telegram"' not in page.text
+            assert (await browser.get("/telegram/chat")).status_code == 404
+            assert (await browser.post("/telegram", data={"text": "/start"})).status_code == 404
+
+    with open_serving(data, None, ServingParams()) as serving:
+        asyncio.run(read(serving))
+
+
 def _answers(address: str) -> bool:
     try:
         look(address, people.VISITOR)

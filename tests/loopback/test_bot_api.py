@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,7 +25,7 @@ from aiogram.exceptions import (
 from aiogram.types import BotCommand, BufferedInputFile, InlineKeyboardButton, InlineKeyboardMarkup, LinkPreviewOptions
 
 from palate.loopback.bot_api import serving
-from palate.loopback.bot_api_chats import TOKEN, Channel, Chats, Fault
+from palate.loopback.bot_api_chats import BOT, TOKEN, Channel, Chats, Fault
 
 Ask = Callable[[Bot, Chats], Awaitable[Any]]
 
@@ -280,6 +281,16 @@ def test_people_can_be_watched_and_played_over_http() -> None:
             assert [chat["id"] for chat in state["chats"]] == [5]
             assert state["waiting_updates"] == 1
             assert state["chats"][0]["messages"][0]["text"] == "/start"
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                await asyncio.to_thread(get, f"{address}/chats/5/say", {"text": "/start not a payload"})
+            chats.preview = lambda url: {"title": url} if url == "https://t.me/cats/1" else None
+            link = {"text": "Cats", "link_preview_options": {"url": "https://t.me/cats/1"}}
+            chats.put(chats.chat(5).messages, chats.chat(5).head(), BOT, link)
+            view = await asyncio.to_thread(get, f"{address}/chats/5?last=1")
+            assert [message["text"] for message in view["chat"]["messages"]] == ["Cats"]
+            assert view["previews"] == {"https://t.me/cats/1": {"title": "https://t.me/cats/1"}}
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                await asyncio.to_thread(get, f"{address}/chats/6")
             await asyncio.to_thread(get, f"{address}/chats/5/block", {})
             assert chats.chat(5).blocked
 
