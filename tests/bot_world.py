@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -104,6 +104,12 @@ class BotWorld:
     async def until_quiet(self) -> None:
         """Wait until everything that people did is dealt with and everything is sent."""
         await self.chats.until(lambda: not self.chats.updates, PATIENCE)
+        await self.settled()
+        with suppress(TimeoutError):  # while Telegram wants silence, no tap is answered
+            await self.chats.until(lambda: not self.chats.taps, 1.0)
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to be sent."""
         async with asyncio.timeout(PATIENCE):
             while self.waiting():
                 await asyncio.sleep(0.005)

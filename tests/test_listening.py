@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +416,27 @@ def test_what_the_owner_does_with_a_channel_counts(engine: sa.Engine, monkeypatc
             assert found is not None
             channels.set_state(connection, found.key, "left")
         await scene.until(lambda: one.joined == {habr.id} and len(scene.items()) == 2, timedelta(minutes=1))
+
+    play(engine, script, monkeypatch)
+
+
+def test_candidates_beyond_the_best_are_forgotten_once_a_day(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "prune_candidates", partial(channels.prune_candidates, keep=1))
+
+    def left() -> set[str | None]:
+        with reading(engine) as connection:
+            return {one.channel.username for one in channels.candidates(connection, 9)}
+
+    async def script(scene: Scene) -> None:
+        scene.account("one")
+        habr = scene.channel("habr")
+        await scene.join(1)
+        scene.world.post(habr, TEXT + " @often_named @seldom_named")
+        scene.world.post(habr, GERMAN + " @often_named")
+        await scene.until(lambda: left() == {"often_named", "seldom_named"})
+        await scene.until(lambda: left() == {"often_named"}, timedelta(hours=30))
 
     play(engine, script, monkeypatch)
 

@@ -22,7 +22,7 @@ def draft(cause: str, chat: int = 1, *calls: Call, urgency: Urgency = Urgency.AN
 def test_of_one_cause_nothing_is_put_in_twice_even_after_it_was_sent(engine: sa.Engine) -> None:
     with writing(engine) as connection:
         [first, second] = outbox.put(connection, [draft("a"), draft("a"), draft("b", 2)], NOW)
-        outbox.settle(connection, first.key, "sent", NOW)
+        outbox.settle(connection, [first.key], "sent", NOW)
         assert outbox.put(connection, [draft("a"), draft("b", 2)], NOW) == []
         assert outbox.is_known(connection, ["z", "a"])
         assert not outbox.is_known(connection, ["z"])
@@ -66,8 +66,8 @@ def test_a_chat_that_blocks_loses_only_its_own(engine: sa.Engine) -> None:
 def test_only_what_is_settled_and_old_is_pruned(engine: sa.Engine) -> None:
     with writing(engine) as connection:
         places = outbox.put(connection, [draft("a"), draft("b"), draft("c")], NOW)
-        outbox.settle(connection, places[0].key, "sent", NOW)
-        outbox.settle(connection, places[1].key, "failed", NOW + timedelta(days=2))
+        outbox.settle(connection, [places[0].key], "sent", NOW)
+        outbox.settle(connection, [places[1].key], "failed", NOW + timedelta(days=2))
         assert outbox.prune(connection, NOW + timedelta(days=1)) == 1
         assert not outbox.is_known(connection, ["a"])
         assert outbox.is_known(connection, ["b"])

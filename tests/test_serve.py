@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -20,6 +21,9 @@ import httpx
 import psutil
 import pytest
 
+from palate.loopback.bot_api import serving, wait_for_messages
+from palate.loopback.bot_api_chats import TOKEN, Chats
+
 PALATE = [sys.executable, "-m", "palate"]
 
 
@@ -36,15 +40,16 @@ def run(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
 class Service:
     """`palate serve` on a data folder, and the address it answers at."""
 
-    def __init__(self, data: Path) -> None:
-        self.data, self.port = data, free_port()
+    def __init__(self, data: Path, **environment: str) -> None:
+        self.data, self.port, self.environment = data, free_port(), environment
         self.address = f"http://127.0.0.1:{self.port}"
         self.start()
 
     def start(self) -> None:
         arguments = ["serve", "--data", str(self.data), "--port", str(self.port)]
         with (self.data.parent / "serve.log").open("a") as log:
-            self.process = subprocess.Popen([*PALATE, *arguments], stdout=log, stderr=log)
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen([*PALATE, *arguments], stdout=log, stderr=log, env=environment)
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
@@ -139,6 +144,54 @@ def test_a_killed_loop_is_started_again_while_the_others_serve(service: Service)
             return
         time.sleep(0.1)
     raise AssertionError("the trainer was not started again")
+
+
+class Telegram(threading.Thread):
+    """The stand-in for the Bot API, while it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.chats = Chats()
+        self.ready, self.address = threading.Event(), ""
+        self.start()
+        assert self.ready.wait(30)
+
+    def run(self) -> None:
+        asyncio.run(self.serve())
+
+    async def serve(self) -> None:
+        self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
+        async with serving(self.chats) as self.address:
+            self.ready.set()
+            await self.over.wait()
+
+    def talk(self) -> str:
+        """What the bot answers somebody first."""
+        self.loop.call_soon_threadsafe(self.chats.say, 1, "/start")
+        told = asyncio.run_coroutine_threadsafe(wait_for_messages(self.chats, 1, 1, 60), self.loop)
+        return str(told.result()[0]["text"])
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.over.set)
+        self.join(30)
+
+
+def bots(service: Service) -> list[list[str]]:
+    return [process.cmdline() for process in service.processes()[1:] if "bot" in process.cmdline()]
+
+
+def test_a_token_brings_the_bot_and_without_one_there_is_none(data: Path, tmp_path: Path) -> None:
+    telegram = Telegram()
+    with contextlib.ExitStack() as stack:
+        stack.callback(telegram.stop)
+        service = Service(data, PALATE_BOT__TOKEN=TOKEN, PALATE_BOT__API=telegram.address)
+        stack.callback(service.stop)
+        assert telegram.talk().startswith("Hello!")
+        assert len(bots(service)) == 1
+        other = Service(tmp_path / "other", PALATE_BOT__API=telegram.address)
+        stack.callback(other.stop)
+        assert len(other.processes()) >= 4
+        assert bots(other) == []
 
 
 class Load(threading.Thread):

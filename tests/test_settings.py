@@ -57,6 +57,22 @@ def test_an_unknown_variable_is_refused(name: str) -> None:
         settings.load(None, {"PALATE_DATABASE_URL": "postgresql://x/y", name: "1"})
 
 
+def test_no_secret_is_shown() -> None:
+    secrets = {
+        "PALATE_BOT__TOKEN": "1:TOKEN",
+        "PALATE_TELEGRAM__API_HASH": "hush",
+        "PALATE_TELEGRAM__SESSION_KEY": "kept",
+    }
+    loaded = settings.load(
+        None, secrets | {"PALATE_DATABASE_URL": "postgresql://ann:pass@w/rd@host/name?password=pass"}
+    )
+    shown = settings_file.without_secrets(loaded)
+    assert not [word for word in ("TOKEN", "hush", "kept", "pass@", "w/rd", "=pass") if word in str(shown)]
+    assert shown["database_url"] == "postgresql://ann:(hidden)@host/name?password=(hidden)"
+    assert settings_file.without_secrets(settings.Settings())["bot"]["token"] is None
+    assert {one.name for one in settings.describe() if one.is_secret} == {"token", "api_hash", "session_key"}
+
+
 def test_every_setting_is_documented() -> None:
     described = list(settings.describe())
     assert len(described) > 40

@@ -38,9 +38,9 @@ class TelegramParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     api_id: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """The id of your own application at my.telegram.org, under which accounts log in. None: no accounts."""
-    api_hash: str | None = None
+    api_hash: Annotated[str, msgspec.Meta(extra={"secret": True})] | None = None
     """The hash that belongs to it."""
-    session_key: str | None = None
+    session_key: Annotated[str, msgspec.Meta(extra={"secret": True})] | None = None
     """Key under which the sessions of accounts are encrypted; `palate accounts key` makes one. Best given as the variable
     PALATE_TELEGRAM__SESSION_KEY, so that it doesn't lie beside what it protects."""
     keep_text: bool = False

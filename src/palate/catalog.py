@@ -142,7 +142,7 @@ def get_many(connection: sa.Connection, keys: Iterable[int]) -> dict[int, Stored
     """Items by their keys; those that are deleted, stubs or not there are left out."""
     found: dict[int, StoredItem] = {}
     for chunk in identities.chunks(sorted(set(keys))):
-        rows = connection.execute(_SELECT.where(database.items.c.key.in_(chunk))).all()
+        rows = connection.execute(_SELECT_KEYS, {"keys": chunk}).all()
         found.update({row.key: _stored_item(row) for row in rows})
     return found
 
@@ -259,6 +259,8 @@ _SELECT = (
     .select_from(database.items.outerjoin(database.sources, database.items.c.source == database.sources.c.key))
     .where(database.items.c.state.in_(("live", "hidden")))
 )
+
+_SELECT_KEYS = _SELECT.where(database.items.c.key.in_(sa.bindparam("keys", expanding=True)))
 
 _SELECT_NAMES = (
     sa.select(

@@ -16,6 +16,7 @@ Language = Literal["en", "ru"]
 PREFIX = "telegram:"
 
 _TABLE = database.bot_chats
+_CHAT = sa.select(_TABLE).where(_TABLE.c.chat == sa.bindparam("one"))
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def meet(connection: sa.Connection, chat: int, language: Language, now: datetime
 
 def get(connection: sa.Connection, chat: int) -> Chat | None:
     """A chat; None when nobody wrote in it yet."""
-    row = connection.execute(sa.select(_TABLE).where(_TABLE.c.chat == chat)).one_or_none()
+    row = connection.execute(_CHAT, {"one": chat}).one_or_none()
     return None if row is None else _chat(row)
 
 

@@ -378,12 +378,11 @@ def recommend(
 
 @app.command("settings")
 def settings_command(config: Config = None, as_json: Json = False) -> None:
-    """Every setting with its value and meaning; checks the settings file."""
-    import msgspec
-
+    """Every setting with its value (secrets hidden) and meaning; checks the settings file."""
     from palate.settings import describe
+    from palate.settings_file import without_secrets
 
-    values = msgspec.to_builtins(_settings(config))
+    values = without_secrets(_settings(config))
     if as_json:
         typer.echo(json.dumps(values, indent=2))
         return

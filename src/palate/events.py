@@ -147,6 +147,15 @@ def _first_seen(connection: sa.Connection, arrived: Sequence[Received], now: int
     return [(event, received) for event, received in arrived if event.id is None or _take(unseen, event.id)]
 
 
+_OLD_IDS = (
+    sa.select(database.event_ids.c.id)
+    .where(database.event_ids.c.received < sa.bindparam("limit"))
+    .order_by(database.event_ids.c.received)
+    .limit(sa.bindparam("count", type_=sa.Integer))
+)
+_FORGET_IDS = sa.delete(database.event_ids).where(database.event_ids.c.id.in_(_OLD_IDS))
+
+
 def _take(unseen: set[str], id: str) -> bool:
     if id in unseen:
         unseen.remove(id)
@@ -156,9 +165,7 @@ def _take(unseen: set[str], id: str) -> bool:
 
 def _forget_old_ids(connection: sa.Connection, limit: int, count: int) -> None:
     """Forget at most `count` ids that are past their time: every append clears more than it adds."""
-    known = database.event_ids
-    old = sa.select(known.c.id).where(known.c.received < limit).order_by(known.c.received).limit(count)
-    connection.execute(sa.delete(known).where(known.c.id.in_(old)))
+    connection.execute(_FORGET_IDS, {"limit": limit, "count": count})
 
 
 Row = tuple[Any, ...]
@@ -216,14 +223,15 @@ def count(connection: sa.Connection, since: datetime | None) -> int:
     return int(hot + sum(part.rows for part in sealed))
 
 
-def of_user(connection: sa.Connection, user_keys: Collection[int], after_seq: int) -> EventColumns:
-    """The unsealed events of these users with a greater seq than `after_seq`."""
-    table = database.events
+def of_user(
+    connection: sa.Connection, user_keys: Collection[int], after_seq: int, person: int | None = None
+) -> EventColumns:
+    """The unsealed events of these users with a greater seq than `after_seq`; all are `person`, where that is known."""
     rows: list[Row] = []
     for keys in identities.chunks(user_keys):
-        query = sa.select(*_HOT).where(table.c.user.in_(keys), table.c.seq > after_seq)
-        rows += map(tuple, connection.execute(query))
-    log = columns.Log(len(rows), columns.persons(identities.persons(connection, user_keys)))
+        rows += database.plain_rows(connection.execute(_HOT_OF_USERS, {"users": keys, "after": after_seq}))
+    joined = identities.persons(connection, user_keys) if person is None else dict.fromkeys(user_keys, person)
+    log = columns.Log(len(rows), columns.persons(joined))
     log.add(columns.from_rows(sorted(rows)))
     return log.columns()
 
@@ -326,6 +334,9 @@ def _parts(connection: sa.Connection, after_seq: int = 0, earliest: int | None =
 
 
 _HOT = [database.events.c[name] for name in ("seq", "user", "item", "type", "value", "time")]
+_HOT_OF_USERS = sa.select(*_HOT).where(
+    database.events.c.user.in_(sa.bindparam("users", expanding=True)), database.events.c.seq > sa.bindparam("after")
+)
 
 
 def _hot_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -106,14 +106,22 @@ class _Scored:
     """What the order goes by: scores, less for old items."""
 
 
-def serve(live: Live, request: FeedRequest, params: FeedParams, rng: np.random.Generator, append: Append) -> Feed:
+def serve(
+    live: Live,
+    request: FeedRequest,
+    params: FeedParams,
+    rng: np.random.Generator,
+    append: Append,
+    within: sa.Connection | None = None,
+) -> Feed:
     """The next items for a person: find candidates, filter, score, arrange, explain, log what was shown.
 
-    `append` makes the events of what was shown durable before it returns. The list is empty when nothing is left. Raises
-    InvalidCursor, InvalidInput for a user id that can't be one, and whatever `append` raises.
+    `append` makes the events of what was shown durable before it returns. `within` is a transaction to read in, which sees what
+    it wrote itself; None: one of its own. The list is empty when nothing is left. Raises InvalidCursor, InvalidInput for a user
+    id that can't be one, and whatever `append` raises.
     """
     state, secret, id = live.state, live.secret, rng.bytes(16).hex()
-    with reading(live.engine) as connection:
+    with nullcontext(within) if within is not None else reading(live.engine) as connection:
         person = _person(connection, live, request.user, state)
         session = _session(request, person, secret, id)
         scored = _score(state, person, request.now, params)

@@ -127,6 +127,11 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+_KEY_OF = {  # made once: to make the statement takes as long as to run it
+    table: sa.select(table.c.key).where(table.c.id == sa.bindparam("one")) for table in (database.users, database.items)
+}
+
+
 def _create(
     connection: sa.Connection, table: sa.Table, ids: Collection[str], fresh: Mapping[str, object]
 ) -> dict[str, int]:
@@ -139,6 +144,10 @@ def _create(
 def _find(connection: sa.Connection, table: sa.Table, ids: Collection[str]) -> dict[str, int]:
     if not ids:
         return {}
+    if len(ids) == 1:
+        [id] = ids
+        key = connection.scalar(_KEY_OF[table], {"one": id})
+        return {} if key is None else {id: key}
     query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(_each(connection, sorted(ids))))
     return {row.id: row.key for row in connection.execute(query).all()}
 

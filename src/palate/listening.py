@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(minutes=1)
 """How long what is known of the pool, of accounts and of the plan is relied on: their owner may change them meanwhile."""
+TIDY = timedelta(days=1)
+"""Between two times that candidates are forgotten, of which there are too many."""
 LONGEST_ABSENCE = timedelta(minutes=10)
 """Time that a step makes up for at most, such as after the machine has slept."""
 _SLACK = timedelta(minutes=5)
@@ -74,6 +76,8 @@ class Hub:
     next_join: datetime | None = None
     own: Kept = field(default_factory=Kept)
     stepped: datetime | None = None
+    tidied: datetime | None = None
+    """When candidates were last forgotten."""
 
 
 async def step(hub: Hub, now: datetime) -> None:
@@ -84,7 +88,15 @@ async def step(hub: Hub, now: datetime) -> None:
     await _join(hub, now)
     sweeps = _sweeps(hub, now)
     await asyncio.gather(*(_sweep_some(hub, line, sweeps, now) for line in list(hub.lines.values())))
+    if _is_due(hub.tidied, now, TIDY):
+        _tidy(hub, now)
     hub.stepped = now
+
+
+def _tidy(hub: Hub, now: datetime) -> None:
+    with writing(hub.engine) as connection:
+        channels.prune_candidates(connection)
+    hub.tidied = now
 
 
 async def close(hub: Hub, now: datetime) -> None:

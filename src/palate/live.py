@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import catalog, contents, events, identities, people, snapshots
+from palate import catalog, contents, events, people, snapshots
 from palate.database import items as items_table
 from palate.database import reading, writing
 from palate.domain import EventColumns, to_milliseconds
@@ -107,11 +107,17 @@ class State:
 class Live:
     """The state that serving reads; one for a process, shared by its threads.
 
-    `interactions` says what a person's newest events mean, as it does in training; `model` is the one to serve by.
+    `interactions` says what a person's newest events mean, as it does in training; `model` is the one to serve by,
+    `secret` this installation's (None: it is read when it is needed).
     """
 
     def __init__(
-        self, engine: sa.Engine, data: Path, interactions: InteractionParams | None = None, model: str = "fm"
+        self,
+        engine: sa.Engine,
+        data: Path,
+        interactions: InteractionParams | None = None,
+        model: str = "fm",
+        secret: bytes | None = None,
     ) -> None:
         self.engine = engine
         self._model = model
@@ -124,7 +130,7 @@ class Live:
         self._refreshing = threading.Lock()
         self._since = self._newest = 0
         self._known = (0, 0)
-        self._secret: bytes | None = None
+        self._secret = secret
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -188,17 +194,16 @@ class Live:
 
         `snapshot` is that of the state the request works on.
         """
-        key = identities.user_keys(connection, [user_id], None).get(user_id)
-        if key is None:
+        found = people.identify(connection, user_id)
+        if found is None:
             return Person()
-        key = identities.persons(connection, [key])[key]
-        keys = tuple(identities.aliases(connection, key))
+        key, keys, choices = found.key, found.keys, found.choices
         vector, bias = _learned(snapshot, (key, *keys))
-        choices, by_source = people.choices(connection, key), people.source_choices(connection, key)
+        by_source = people.source_choices(connection, key)
         return Person(
             key=key,
             keys=keys,
-            history=self._history(connection, keys, snapshot),
+            history=self._history(connection, key, keys, snapshot),
             vector=vector,
             bias=bias,
             hidden=tuple(source for source, choice in by_source.items() if choice == "hidden"),
@@ -213,7 +218,7 @@ class Live:
 
         Only the unsealed part of the log is looked at: what was shown days ago has had its chance.
         """
-        hot = events.of_user(connection, person.keys, 0)
+        hot = events.of_user(connection, person.keys, 0, person.key)
         shown = np.array([name == "shown" for name in hot.types], bool)[hot.type]
         order = np.lexsort((hot.time, hot.item))
         newest = order[np.append(hot.item[order][1:] != hot.item[order][:-1], True)] if len(hot) else order
@@ -223,17 +228,19 @@ class Live:
 
     def shown_since(self, connection: sa.Connection, person: Person, since: datetime) -> Keys:
         """Items that were shown to the person at this time or later."""
-        hot = events.of_user(connection, person.keys, 0)
+        hot = events.of_user(connection, person.keys, 0, person.key)
         shown = np.array([name == "shown" for name in hot.types], bool)[hot.type]
         return np.unique(hot.item[shown & (hot.time >= to_milliseconds(since))])
 
-    def _history(self, connection: sa.Connection, keys: tuple[int, ...], snapshot: Snapshot | None) -> History:
+    def _history(
+        self, connection: sa.Connection, person: int, keys: tuple[int, ...], snapshot: Snapshot | None
+    ) -> History:
         """What the snapshot knows, with the events since taken in by the rules that training follows."""
         old = _learned_history(snapshot, keys)
-        recent = events.of_user(connection, keys, _history_seq(snapshot))
+        recent = events.of_user(connection, keys, _history_seq(snapshot), person)
         if np.isin(recent.item, old.items[old.voted | (old.weights != 0)]).any():
             # What said something before is touched again: only all its events together tell what holds now.
-            recent = events.of_user(connection, keys, 0)
+            recent = events.of_user(connection, keys, 0, person)
         return _continued(old, recent, self._params(snapshot))
 
     def _params(self, snapshot: Snapshot | None) -> InteractionParams:

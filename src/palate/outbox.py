@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from palate import database, identities
 from palate.domain import from_milliseconds, to_milliseconds
@@ -16,6 +17,14 @@ from palate.domain import from_milliseconds, to_milliseconds
 State = Literal["waiting", "sent", "failed", "dropped"]
 
 _TABLE = database.bot_outbox
+
+# Made once: to make a statement takes as long as to run it.
+_PUT = {
+    name: dialect.insert(_TABLE).on_conflict_do_nothing(index_elements=["cause"]).returning(_TABLE.c.key)
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+_KNOWN = sa.select(_TABLE.c.key).where(_TABLE.c.cause.in_(sa.bindparam("causes", expanding=True))).limit(1)
+_READ = sa.select(_TABLE).where(_TABLE.c.key == sa.bindparam("one"), _TABLE.c.state == "waiting")
 
 
 class Urgency(IntEnum):
@@ -75,7 +84,6 @@ class Message:
 def put(connection: sa.Connection, drafts: Sequence[Draft], now: datetime) -> list[Waiting]:
     """Put drafts in, and return their places; those whose cause is known are left out. Durable with the caller's transaction."""
     time = to_milliseconds(now)
-    insert = identities.insert_new(connection, _TABLE).on_conflict_do_nothing(index_elements=["cause"])
     placed = []
     for draft in drafts:
         row = {
@@ -88,7 +96,7 @@ def put(connection: sa.Connection, drafts: Sequence[Draft], now: datetime) -> li
             "due": time if draft.due is None else to_milliseconds(draft.due),
             "changed": time,
         }
-        key = connection.execute(insert.values(**row).returning(_TABLE.c.key)).scalar()
+        key = connection.scalar(_PUT[connection.dialect.name], row)
         if key is not None:
             placed.append(Waiting(key, draft.chat, draft.urgency, draft.due or now))
     return placed
@@ -96,7 +104,7 @@ def put(connection: sa.Connection, drafts: Sequence[Draft], now: datetime) -> li
 
 def is_known(connection: sa.Connection, causes: Sequence[str]) -> bool:
     """Whether something was put in for one of these causes."""
-    return connection.scalar(sa.select(_TABLE.c.key).where(_TABLE.c.cause.in_(causes)).limit(1)) is not None
+    return connection.scalar(_KNOWN, {"causes": causes}) is not None
 
 
 def waiting(connection: sa.Connection) -> list[Waiting]:
@@ -108,18 +116,19 @@ def waiting(connection: sa.Connection) -> list[Waiting]:
 
 def read(connection: sa.Connection, key: int) -> Message | None:
     """What waits at a place; None when it no longer does."""
-    row = connection.execute(sa.select(_TABLE).where(_TABLE.c.key == key, _TABLE.c.state == "waiting")).one_or_none()
+    row = connection.execute(_READ, {"one": key}).one_or_none()
     if row is None:
         return None
     calls = tuple(Call(call["method"], call["fields"]) for call in row.calls)
     return Message(row.key, row.chat, Urgency(row.urgency), calls, row.tries, from_milliseconds(row.changed))
 
 
-def settle(connection: sa.Connection, key: int, state: State, now: datetime) -> None:
-    """A message is sent, has failed for good, or isn't wanted any more: only its cause is kept."""
+def settle(connection: sa.Connection, keys: Collection[int], state: State, now: datetime) -> None:
+    """Messages are sent, have failed for good, or aren't wanted any more: only their causes are kept."""
     done: dict[str, Any] = {"state": state, "calls": [], "changed": to_milliseconds(now)}
-    connection.execute(sa.update(_TABLE).where(_TABLE.c.key == key).values(**done))
-    count(connection, state)
+    for chunk in identities.chunks(keys):
+        connection.execute(sa.update(_TABLE).where(_TABLE.c.key.in_(chunk)).values(**done))
+    count(connection, state, len(keys))
 
 
 def retry(connection: sa.Connection, message: Message, skip: int, due: datetime) -> None:

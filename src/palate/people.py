@@ -9,6 +9,7 @@ import hmac
 import math
 import secrets
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, cast
@@ -66,6 +67,17 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Who an id stands for, and what they chose."""
+
+    key: int
+    """Of the person's own row."""
+    keys: tuple[int, ...]
+    """Of all ids they are known by, their own included, in order."""
+    choices: Choices
+
+
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """An API key without its secret."""
 
@@ -97,6 +109,25 @@ def get(connection: sa.Connection, id: str) -> Person | None:
     """The person known by this id; None when nobody is."""
     keys = identities.user_keys(connection, [id], None)
     return _person(connection, identities.persons(connection, keys.values())[keys[id]]) if keys else None
+
+
+_NAMED = database.users.alias("named")
+_PERSON = sa.func.coalesce(_NAMED.c.person, _NAMED.c.key)
+_IDENTITY = (
+    sa.select(database.users.c.key, database.users.c.choices, _PERSON.label("own"))
+    .join_from(_NAMED, database.users, (database.users.c.key == _PERSON) | (database.users.c.person == _PERSON))
+    .where(_NAMED.c.id == sa.bindparam("one"))
+    .order_by(database.users.c.key)
+)
+
+
+def identify(connection: sa.Connection, id: str) -> Identity | None:
+    """The person known by this id, in one question; None when nobody is."""
+    rows = connection.execute(_IDENTITY, {"one": id}).all()
+    own = next((row for row in rows if row.key == row.own), None)
+    if own is None:
+        return None
+    return Identity(own.key, tuple(row.key for row in rows), msgspec.convert(own.choices or {}, Choices))
 
 
 def everybody(connection: sa.Connection) -> Iterator[str]:
@@ -148,11 +179,14 @@ def choose_source(
     connection.execute(insert.on_conflict_do_update(index_elements=["person", "source"], set_=new))
 
 
+_SOURCE_CHOICES = sa.select(database.source_choices.c.source, database.source_choices.c.choice).where(
+    database.source_choices.c.person == sa.bindparam("one")
+)
+
+
 def source_choices(connection: sa.Connection, person: int) -> dict[int, Literal["hidden", "followed"]]:
     """What a person chose by source key."""
-    table = database.source_choices
-    query = sa.select(table.c.source, table.c.choice).where(table.c.person == person)
-    return {row.source: row.choice for row in connection.execute(query)}
+    return {row.source: row.choice for row in connection.execute(_SOURCE_CHOICES, {"one": person})}
 
 
 def merge(connection: sa.Connection, anonymous: str, person: int) -> int:

@@ -20,6 +20,10 @@ from palate.errors import SettingsError
 RESERVED = {"PALATE_DATA", "PALATE_LEASH"}
 """Variables that begin like ours and are no settings: where tests find real data, and the supervisor's pipe."""
 
+HIDDEN = "(hidden)"
+PASSWORD = re.compile(r"(://[^/:@]*:|[?&]password=)(?:(?<=:).*(?=@)|(?<==)[^&]*)")
+"""In the address of a database, with what comes before it as its first group."""
+
 _PREFIX = "PALATE_"
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
@@ -37,6 +41,8 @@ class Setting:
     meaning: str
     about: str | None = None
     """What the section is for."""
+    is_secret: bool = False
+    """Whether its value is never shown."""
 
 
 def read(struct: type[Struct], file: Path | None, environment: Mapping[str, str]) -> Struct:
@@ -126,6 +132,21 @@ def _is_struct(type_: Any) -> bool:
 # Documentation
 
 
+def without_secrets(settings: msgspec.Struct) -> dict[str, Any]:
+    """The settings as plain values that may be shown: secrets that are set read `HIDDEN`, and so do passwords in addresses."""
+    values: dict[str, Any] = msgspec.to_builtins(settings)
+    for setting in described(settings):
+        part = values
+        for name in setting.section.split(".") if setting.section else ():
+            part = part[name]
+        value = part[setting.name]
+        if setting.is_secret and value is not None:
+            part[setting.name] = HIDDEN
+        elif isinstance(value, str):
+            part[setting.name] = PASSWORD.sub(rf"\1{HIDDEN}", value)
+    return values
+
+
 def described(defaults: msgspec.Struct, section: str | None = None, about: str | None = None) -> Iterator[Setting]:
     """Every field that can be set, in order: a struct's own, then those of the structs in it."""
     parts = []
@@ -133,7 +154,8 @@ def described(defaults: msgspec.Struct, section: str | None = None, about: str |
         if _is_struct(type_):
             parts.append((name, meaning))
         else:
-            yield Setting(section, name, _words(type_), getattr(defaults, name), meaning, about)
+            default = getattr(defaults, name)
+            yield Setting(section, name, _words(type_), default, meaning, about, _is_secret(type_))
     for name, meaning in parts:
         yield from described(getattr(defaults, name), f"{section}.{name}" if section else name, meaning)
 
@@ -154,6 +176,12 @@ def _fields(struct: type[msgspec.Struct]) -> Iterator[tuple[str, Any, str]]:
             meanings[statement.target.id] = " ".join(text.split())
     for field in msgspec.structs.fields(struct):
         yield field.name, field.type, meanings[field.name]
+
+
+def _is_secret(type_: Any) -> bool:
+    marks = get_args(type_)[1:] if get_origin(type_) is Annotated else ()
+    here = any((mark.extra or {}).get("secret") for mark in marks if isinstance(mark, msgspec.Meta))
+    return here or any(_is_secret(part) for part in get_args(type_))
 
 
 def _words(type_: Any) -> str:

@@ -7,14 +7,15 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from bot_world import BotWorld, bot_world, data_of, has_button, post
+from bot_world import BEGINNING, BotWorld, bot_world, data_of, has_button, post
 
-from palate import chats, outbox, people, staging
+from palate import chats, feed, outbox, people, staging
 from palate.database import reading, writing
 from palate.delivery import bot_callbacks
 from palate.delivery.bot_callbacks import Pressed
@@ -506,6 +507,39 @@ def test_many_people_vote_and_each_is_answered_in_order(play: Play) -> None:
         assert len(world.events("like", "dislike")) == people_count * votes
 
     play(script, posts=30)
+
+
+def test_a_vote_counts_although_no_next_post_can_be_found(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(world: BotWorld) -> None:
+        world.chats.say(1, "/start")
+        [first] = await world.until_posts(1, 1)
+        monkeypatch.setattr(feed, "serve", lambda *_: 1 / 0)
+        world.chats.tap(1, first["message_id"], "👍")
+        await world.until_quiet()
+        assert [event[2] for event in world.events("like")] == ["like"]
+        assert button_of(world.posts(1)[0], "👍")["text"] == "👍 ✓"
+
+    play(script)
+
+
+def test_old_posts_of_the_staging_channel_are_forgotten(play: Play) -> None:
+    async def script(world: BotWorld) -> None:
+        def known() -> list[int]:
+            with reading(world.serving.engine) as connection:
+                return [message for post in (1, 2) for message in staging.messages(connection, f"tg:77:{post}")]
+
+        await world.kill()
+        with writing(world.serving.engine) as connection:
+            staging.arrived(connection, 77, 1, 11, BEGINNING - timedelta(days=31))
+            staging.arrived(connection, 77, 2, 22, BEGINNING - timedelta(days=29))
+        assert known() == [11, 22]
+        world.start()
+        world.chats.say(1, "/start")
+        async with asyncio.timeout(30):
+            while known() != [22]:
+                await asyncio.sleep(0.01)
+
+    play(script)
 
 
 def test_every_text_is_there_in_every_language() -> None:

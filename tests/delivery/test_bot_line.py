@@ -100,7 +100,7 @@ def test_a_mailing_to_ten_thousand_takes_the_pace_that_is_allowed() -> None:
     for key in range(10_000):
         line.put(key, Lane(key, True), 3)
     sent = run_out(line)
-    assert 10_000 / 25 - 1 < sent[-1][0] < 1.1 * 10_000 / 25
+    assert 10_000 / 23 - 1 < sent[-1][0] < 1.1 * 10_000 / 23  # a tenth is kept for answers
 
 
 @given(
@@ -128,3 +128,43 @@ def test_no_limit_is_broken_and_nothing_is_lost(
         assert [(messages[key][2], key) for _, key in own] == sorted((messages[key][2], key) for _, key in own)
         gap = takes + 1.0 if lane.spaced else takes
         assert all(after[0] - before[0] >= gap - 1e-9 for before, after in pairwise(own))
+
+
+def busy(urgencies: list[tuple[int, int]], answers: int) -> list[tuple[float, int]]:
+    """When what (by its key) goes out of a line that begins with so many of each urgency, while answers come for 10 seconds."""
+    line = Line(25, 1.0)
+    key = 0
+    for urgency, number in urgencies:
+        for _ in range(number):
+            key += 1
+            line.put(key, Lane(key, urgency != 1), urgency)
+    sent: list[tuple[float, int]] = []
+    for tick in range(1000):
+        now = tick / 100
+        if tick % (100 // answers) == 0:
+            line.put(-1 - tick, Lane(-1 - tick, True), 0)
+        while (taken := line.take(now)) is not None:
+            line.done(taken, now)
+            sent.append((now, taken))
+    return sent
+
+
+def test_changes_take_half_of_what_is_allowed_at_most() -> None:
+    sent = busy([(1, 1000)], 5)
+    changes = [time for time, key in sent if key > 0]
+    assert 110 <= len(changes) <= 120
+    assert all(sum(start <= time < start + 1 for time in changes) <= 12 for start in changes)
+
+
+def test_answers_go_out_at_once_beside_changes_and_mailings() -> None:
+    sent = busy([(1, 1000), (3, 1000)], 2)
+    assert [time for time, key in sent if key < 0] == [(-1 - key) / 100 for _, key in sent if key < 0]
+    assert len(sent) >= 225
+
+
+def test_twenty_answers_a_second_hardly_wait_though_changes_fill_the_rest() -> None:
+    sent = busy([(1, 1000)], 20)
+    waits = sorted(time - (-1 - key) / 100 for time, key in sent if key < 0)
+    assert len(waits) >= 195
+    assert waits[len(waits) // 2] <= 0.05
+    assert len(sent) >= 225

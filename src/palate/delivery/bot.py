@@ -21,7 +21,7 @@ from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetr
 from aiogram.methods import GetUpdates
 from aiogram.types import BotCommand, Update, User
 
-from palate import outbox
+from palate import outbox, staging
 from palate.database import writing
 from palate.delivery import bot_schedule
 from palate.delivery.bot_conversation import dispatcher
@@ -41,6 +41,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before Telegram is asked again after it failed: doubled from failure to failure."""
 REMEMBERED = timedelta(days=2)
 """For how long the causes of answers are kept: Telegram brings updates again for one day."""
+STAGED = timedelta(days=30)
+"""For how long posts in the staging channel are known: nobody's window of freshness in the menu is longer."""
 LOOK = 0.2
 """Seconds between two looks at whether to stop."""
 
@@ -199,7 +201,7 @@ async def send_due(desk: Desk, sender: Sender, clock: Clock) -> None:
 
 
 async def _tidy(serving: Serving, clock: Clock) -> None:
-    """Forget what is settled, every hour."""
+    """Forget what is settled, and old posts of the staging channel, every hour."""
     while True:
         try:
             await in_thread(serving, _prune, serving, clock)
@@ -211,3 +213,4 @@ async def _tidy(serving: Serving, clock: Clock) -> None:
 def _prune(serving: Serving, clock: Clock) -> None:
     with writing(serving.engine) as connection:
         outbox.prune(connection, clock.now() - REMEMBERED)
+        staging.prune(connection, clock.now() - STAGED)

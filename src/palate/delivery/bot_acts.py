@@ -6,15 +6,18 @@ answers their cause, so that neither counts twice.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import partial
+from typing import Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, database, feed, identities, people, staging
+from palate import catalog, database, feed, outbox, people, staging
 from palate.catalog import StoredItem
-from palate.database import reading, writing
+from palate.database import writing
 from palate.delivery.bot_callbacks import Pressed, Shared
 from palate.delivery.bot_cards import Post, copy_calls, link_call, post_buttons, post_of
 from palate.delivery.bot_talk import (
@@ -23,18 +26,19 @@ from palate.delivery.bot_talk import (
     answer,
     change,
     changed_buttons,
-    choices_of,
-    known_person,
+    note,
     person_key,
-    reply,
     text_call,
 )
 from palate.delivery.bot_timetable import zone
-from palate.delivery.surfaces import record, shown_since
+from palate.delivery.surfaces import shown_since
 from palate.domain import Event, Feed, FeedRequest
+from palate.errors import DatabaseError
 from palate.feed import FeedParams
 from palate.outbox import Call, Draft, Urgency
-from palate.people import Choices
+from palate.people import Identity
+
+log = logging.getLogger(__name__)
 
 SURFACE = "bot"
 FOREVER = timedelta(days=36_500) / timedelta(minutes=1)
@@ -46,41 +50,58 @@ VERBS = {"l": "like", "d": "dislike", "h": "hide", "u": "retract:hide"}
 
 def next_post(talk: Talk) -> Reply:
     """The next post, at a person's asking."""
-    drafts, shown = _next(talk, 0)
-    return reply(talk, *drafts, shown=shown)
+    with writing(talk.serving.engine) as connection:
+        drafts = _next(connection, talk, _identity(connection, talk), 0)
+        return Reply(tuple(outbox.put(connection, drafts, talk.now)))
 
 
-def posts(talk: Talk, count: int, number: int, urgency: Urgency = Urgency.ANSWER) -> tuple[list[Draft], list[Event]]:
-    """The best `count` posts that the person has not seen, fewer where their day's ration ends; and that they were shown."""
-    chosen = choices_of(talk)
-    left = _left_today(talk, chosen)
+def posts(
+    connection: sa.Connection, talk: Talk, count: int, number: int = 0, urgency: Urgency = Urgency.ANSWER
+) -> list[Draft]:
+    """The best `count` posts that the person has not seen, fewer where their day's ration ends; they count as shown."""
+    return _posts(connection, talk, _identity(connection, talk), count, number, urgency)
+
+
+def _posts(
+    connection: sa.Connection, talk: Talk, me: Identity, count: int, number: int, urgency: Urgency
+) -> list[Draft]:
+    left = _left_today(connection, talk, me)
     if left <= 0:
-        return [], []
-    served, shown = _serve(talk, min(count, left), chosen)
+        return []
+    served = _serve(connection, talk, me, min(count, left))
     drafts: list[Draft] = []
     for ranked in served.items:
-        for calls in _calls(talk, post_of(ranked, served.request)):
+        for calls in _calls(connection, talk, me, post_of(ranked, served.request)):
             drafts.append(Draft(talk.chat.chat, f"{talk.cause}:{number + len(drafts)}", urgency, calls))
-    return drafts, shown
+    return drafts
 
 
-def _next(talk: Talk, number: int) -> tuple[list[Draft], list[Event]]:
-    drafts, shown = posts(talk, 1, number)
+def _next(connection: sa.Connection, talk: Talk, me: Identity, number: int) -> list[Draft]:
+    drafts = _posts(connection, talk, me, 1, number, Urgency.ANSWER)
     if drafts:
-        return drafts, shown
-    ration = choices_of(talk).daily_ration
-    over = ration is not None and _left_today(talk, choices_of(talk)) <= 0
-    text = talk.say("rationed", count=ration) if over else talk.say("nothing")
-    return [answer(talk, text_call(text), number=number)], []
+        return drafts
+    over = _left_today(connection, talk, me) <= 0
+    text = talk.say("rationed", count=me.choices.daily_ration) if over else talk.say("nothing")
+    return [answer(talk, text_call(text), number=number)]
 
 
-def _serve(talk: Talk, limit: int, chosen: Choices) -> tuple[Feed, list[Event]]:
-    shown: list[Event] = []
-    request = FeedRequest(user=talk.user, limit=limit, now=talk.now, surface=SURFACE, window=talk.window(chosen))
-    served = feed.serve(
-        talk.serving.live, request, _never_twice(talk.serving.params.feed), feed.generator(request), shown.extend
+def _identity(connection: sa.Connection, talk: Talk) -> Identity:
+    """Who the person is; somebody from now on."""
+    found = people.identify(connection, talk.user)
+    if found is None:
+        person_key(connection, talk)
+        found = people.identify(connection, talk.user)
+    assert found is not None, "the row has just been written"
+    return found
+
+
+def _serve(connection: sa.Connection, talk: Talk, me: Identity, limit: int) -> Feed:
+    window = talk.window(me.choices)
+    request = FeedRequest(user=talk.user, limit=limit, now=talk.now, surface=SURFACE, window=window)
+    params = _never_twice(talk.serving.params.feed)
+    return feed.serve(
+        talk.serving.live, request, params, feed.generator(request), partial(note, connection, talk), connection
     )
-    return served, shown
 
 
 def _never_twice(params: FeedParams) -> FeedParams:
@@ -88,73 +109,85 @@ def _never_twice(params: FeedParams) -> FeedParams:
     return msgspec.structs.replace(params, bring_back_minutes=FOREVER)
 
 
-def _calls(talk: Talk, post: Post) -> list[tuple[Call, ...]]:
+def _calls(connection: sa.Connection, talk: Talk, me: Identity, post: Post) -> list[tuple[Call, ...]]:
     """Messages that show a post, each with what is sent instead when it is refused."""
-    sharer = _sharer(talk)
-    by_link = link_call(talk, post, sharer)
+    by_link = link_call(talk, post, me.key)
     if talk.desk.params.staging_channel is None or not post.item.id.startswith(staging.PREFIX):
         return [(by_link,)]
-    with reading(talk.serving.engine) as connection:
-        staged = staging.messages(connection, post.item.id)
+    staged = staging.messages(connection, post.item.id)
     if not staged:
-        with writing(talk.serving.engine) as connection:
-            staging.want(connection, post.item.id, talk.now)
+        staging.want(connection, post.item.id, talk.now)
         return [(by_link,)]
-    copies = copy_calls(talk, post, sharer, staged)
+    copies = copy_calls(talk, post, me.key, staged)
     return [(copies[0], by_link)] if len(copies) == 1 else [(copies[0],), (copies[1], by_link)]
 
 
-def _sharer(talk: Talk) -> int:
-    """Key of the person, for the links by which they share."""
-    with reading(talk.serving.engine) as connection:
-        person = known_person(connection, talk)
-    return 0 if person is None else person  # deleted a moment ago
-
-
-def _left_today(talk: Talk, chosen: Choices) -> int:
-    if chosen.daily_ration is None:
+def _left_today(connection: sa.Connection, talk: Talk, me: Identity) -> int:
+    if me.choices.daily_ration is None:
         return ENDLESS
     midnight = talk.now.astimezone(zone(talk.chat.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
-    with reading(talk.serving.engine) as connection:
-        return chosen.daily_ration - shown_since(connection, known_person(connection, talk), midnight)
+    return me.choices.daily_ration - shown_since(connection, me.key, midnight)
 
 
 # votes
 
 
 def vote(talk: Talk, pressed: Pressed) -> Reply:
-    """A vote on a post, or its channel hidden: it counts, and the first one on a post brings the next."""
+    """A vote on a post, or its channel hidden: it counts, and the first one on a post brings the next.
+
+    The vote, the next post and that it was shown are one transaction, in which the choice of the post sees the vote.
+    """
     type = VERBS[pressed.verb]
-    with reading(talk.serving.engine) as connection:
+    with writing(talk.serving.engine) as connection:
         stored = catalog.get_many(connection, [pressed.key]).get(pressed.key)
-        known = known_person(connection, talk)
-        users = identities.aliases(connection, known) if known is not None else []
-        before = _standing(connection, users, pressed.key, talk.cause)
-    if stored is None or stored.state != "live":
-        return Reply((), talk.say("gone"))
-    if type in before or (type == "retract:hide" and "hide" not in before):
-        return Reply((), talk.say("counted"))
-    if type.endswith("hide"):
-        if stored.source_key is None:
-            return Reply((), talk.say("sourceless"))
-        _choose_source(talk, stored.source_key, type == "hide")
-    event = Event(
-        user=talk.user, item=stored.item.id, type=type, id=talk.cause, request=pressed.request, surface=SURFACE
+        me = _identity(connection, talk)
+        before = _standing(connection, me.keys, pressed.key, talk.cause)
+        if stored is None or stored.state != "live":
+            return Reply((), talk.say("gone"))
+        if type in before or (type == "retract:hide" and "hide" not in before):
+            return Reply((), talk.say("counted"))
+        if type.endswith("hide"):
+            if stored.source_key is None:
+                return Reply((), talk.say("sourceless"))
+            choice: Literal["hidden"] | None = "hidden" if type == "hide" else None
+            people.choose_source(connection, me.key, stored.source_key, choice, talk.now)
+        event = Event(
+            user=talk.user, item=stored.item.id, type=type, id=talk.cause, request=pressed.request, surface=SURFACE
+        )
+        note(connection, talk, [event])
+        drafts = _next_if_any(connection, talk, me) if not before and type != "retract:hide" else []
+        drafts.append(_judged(talk, me, pressed, stored, before, type))
+        return Reply(tuple(outbox.put(connection, drafts, talk.now)), _notice(talk, type, before, stored))
+
+
+def _next_if_any(connection: sa.Connection, talk: Talk, me: Identity) -> list[Draft]:
+    """The next post; none by a mistake of ours, for which no vote is to be lost."""
+    try:
+        return _next(connection, talk, me, 0)
+    except (sa.exc.SQLAlchemyError, DatabaseError):
+        raise
+    except Exception:
+        log.exception("A vote counts, but the next post could not be found.")
+        return []
+
+
+_TYPES = ("like", "dislike", "hide", *(f"retract:{name}" for name in ("like", "dislike", "hide")), "retract")
+_TOLD = (
+    sa.select(database.events.c.type)
+    .where(
+        database.events.c.user.in_(sa.bindparam("users", expanding=True)),
+        database.events.c.item == sa.bindparam("one"),
+        database.events.c.type.in_(_TYPES),
+        database.events.c.id.is_(None) | (database.events.c.id != sa.bindparam("cause")),
     )
-    record(talk.serving, [event], talk.now)
-    drafts, shown = _next(talk, 0) if not before and type != "retract:hide" else ([], [])
-    drafts = [*drafts, _judged(talk, pressed, stored, before, type)]
-    return reply(talk, *drafts, notice=_notice(talk, type, before, stored), shown=shown)
+    .order_by(database.events.c.seq)
+)
 
 
 def _standing(connection: sa.Connection, users: Sequence[int], item: int, cause: str) -> frozenset[str]:
     """What these users have said of an item so far: the newest of like and dislike, and hide; without what `cause` brought."""
-    table = database.events
-    types = ["like", "dislike", "hide", *(f"retract:{name}" for name in ("like", "dislike", "hide")), "retract"]
-    mine = table.c.user.in_(users) & (table.c.item == item) & table.c.type.in_(types)
-    mine &= table.c.id.is_(None) | (table.c.id != cause)
     on: set[str] = set()
-    for type in connection.scalars(sa.select(table.c.type).where(mine).order_by(table.c.seq)):
+    for type in connection.scalars(_TOLD, {"users": users, "one": item, "cause": cause}):
         on = _after(on, type)
     return frozenset(on)
 
@@ -167,13 +200,13 @@ def _after(on: Iterable[str], type: str) -> set[str]:
     return (set(on) - ({"like", "dislike"} if type != "hide" else set())) | {type}
 
 
-def _judged(talk: Talk, pressed: Pressed, stored: StoredItem, before: frozenset[str], type: str) -> Draft:
+def _judged(talk: Talk, me: Identity, pressed: Pressed, stored: StoredItem, before: frozenset[str], type: str) -> Draft:
     """The pressed message as it is now; away, where the person wants what they dislike to be."""
     if type == "dislike" and talk.chat.delete_disliked:
         return change(talk, Call("deleteMessage", {}))
     post = Post(stored.key, stored.item, stored.source_title, pressed.request)
     standing = _after(before, type)
-    return changed_buttons(talk, post_buttons(talk, post, _sharer(talk), standing, "hide" in standing))
+    return changed_buttons(talk, post_buttons(talk, post, me.key, standing, "hide" in standing))
 
 
 def _notice(talk: Talk, type: str, before: frozenset[str], stored: StoredItem) -> str:
@@ -183,38 +216,29 @@ def _notice(talk: Talk, type: str, before: frozenset[str], stored: StoredItem) -
     return talk.say("changed" if before & {"like", "dislike"} else f"{type}d")
 
 
-def _choose_source(talk: Talk, source: int, hide: bool) -> None:
-    with writing(talk.serving.engine) as connection:
-        person = person_key(connection, talk)
-        people.choose_source(connection, person, source, "hidden" if hide else None, talk.now)
-
-
 # beginnings
 
 
 def start(talk: Talk, is_new: bool, shared: Shared | None, menu: Call) -> Reply:
     """The beginning: two messages for somebody new (the second is `menu`), and a post; the one that a friend shared, if any."""
     drafts = [answer(talk, text_call(talk.say("welcome"))), answer(talk, menu, number=1)] if is_new else []
-    calls, shown = _shared_post(talk, shared) if shared is not None else ([], [])
-    number = len(drafts)
-    drafts += [answer(talk, *each, number=number + place) for place, each in enumerate(calls)]
-    if not calls:
-        more, shown = _next(talk, number)
-        drafts += more
-    return reply(talk, *drafts, shown=shown)
+    with writing(talk.serving.engine) as connection:
+        me, number = _identity(connection, talk), len(drafts)
+        calls = _shared_post(connection, talk, me, shared) if shared is not None else []
+        drafts += [answer(talk, *each, number=number + place) for place, each in enumerate(calls)]
+        if not calls:
+            drafts += _next(connection, talk, me, number)
+        return Reply(tuple(outbox.put(connection, drafts, talk.now)))
 
 
-def _shared_post(talk: Talk, shared: Shared) -> tuple[list[tuple[Call, ...]], list[Event]]:
-    """The post behind a shared link, and that it was shown; nothing when it is gone. It counts as a share of who sent it."""
-    with reading(talk.serving.engine) as connection:
-        stored = catalog.get_many(connection, [shared.item]).get(shared.item)
-        if stored is None or stored.state != "live":
-            return [], []
-        sharer = _name_of(connection, shared.sharer)
-        person = identities.persons(connection, [shared.sharer]).get(shared.sharer)
-        is_own = person == known_person(connection, talk)
-    calls = _calls(talk, Post(stored.key, stored.item, stored.source_title, why="why_shared"))
-    if sharer is not None and not is_own:
+def _shared_post(connection: sa.Connection, talk: Talk, me: Identity, shared: Shared) -> list[tuple[Call, ...]]:
+    """The post behind a shared link, which counts as shown, and as a share of who sent it; nothing when it is gone."""
+    stored = catalog.get_many(connection, [shared.item]).get(shared.item)
+    if stored is None or stored.state != "live":
+        return []
+    sharer = _name_of(connection, shared.sharer)
+    happened = [Event(user=talk.user, item=stored.item.id, type="shown", surface=SURFACE)]
+    if sharer is not None and shared.sharer not in me.keys:
         share = Event(
             user=sharer,
             item=stored.item.id,
@@ -222,8 +246,9 @@ def _shared_post(talk: Talk, shared: Shared) -> tuple[list[tuple[Call, ...]], li
             id=f"share.{shared.item}.{shared.sharer}.{talk.chat.chat}",
             surface=SURFACE,
         )
-        record(talk.serving, [share], talk.now)
-    return calls, [Event(user=talk.user, item=stored.item.id, type="shown", surface=SURFACE)]
+        happened.append(share)
+    note(connection, talk, happened)
+    return _calls(connection, talk, me, Post(stored.key, stored.item, stored.source_title, why="why_shared"))
 
 
 def _name_of(connection: sa.Connection, key: int) -> str | None:

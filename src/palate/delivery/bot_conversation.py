@@ -139,7 +139,7 @@ async def _press(desk: Desk, sender: Sender, clock: Clock, query: CallbackQuery,
     if given is not None:
         sender.put(given.waiting)
     if not sender.is_held():
-        await _notify(query, given.notice if given is not None else None)
+        sender.beside(_notify(query, given.notice if given is not None else None))
 
 
 def _pressed(pressed: Pressed | None, talk: Talk, _is_new: bool) -> Reply:
@@ -153,18 +153,17 @@ def _pressed(pressed: Pressed | None, talk: Talk, _is_new: bool) -> Reply:
 
 def _do(desk: Desk, clock: Clock, update: Update, chat: int, code: str | None, message: int, told: Told) -> Reply:
     """Meet the person and do what they asked for, unless that was done before."""
-    now = clock.now()
-    met, is_new = _met(desk, chat, code, now)
-    talk = Talk(desk, met, now, f"{desk.username}.{update.update_id}", message)
-    return Reply() if is_answered(talk) else told(talk, is_new)
+    now, cause = clock.now(), f"{desk.username}.{update.update_id}"
+    with reading(desk.serving.engine) as connection:
+        found = chats.get(connection, chat)
+        if is_answered(connection, cause):
+            return Reply()
+    met, is_new = (found, False) if found is not None and found.is_active else _met(desk, chat, code, now)
+    return told(Talk(desk, met, now, cause, message), is_new)
 
 
 def _met(desk: Desk, chat: int, code: str | None, now: datetime) -> tuple[Chat, bool]:
-    """The chat, and whether it is new; most often it is known, and nothing has to be written."""
-    with reading(desk.serving.engine) as connection:
-        found = chats.get(connection, chat)
-    if found is not None and found.is_active:
-        return found, False
+    """The chat of somebody who is not known, or who had blocked the bot, and whether it is new."""
     with writing(desk.serving.engine) as connection:
         identities.user_keys(connection, [chats.user_id(chat)], now)
         return chats.meet(connection, chat, language_of(code), now)

@@ -1,8 +1,8 @@
 """In which order, and how fast, waiting messages go out. Pure: it knows keys, chats and times, and no clock of its own.
 
 In any second at most `per_second` calls are under way or have just ended, so however late they reach Telegram, it never counts
-more. A chat gets its next message `gap` seconds after the last one's answer; changes of messages that are there don't wait for
-that, and have a lane of their own.
+more. A tenth of them is kept for what is most urgent, and changes of messages that are there take half at most. A chat gets its
+next message `gap` seconds after the last one's answer; changes don't wait for that, and have a lane of their own.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from collections import deque
 from typing import NamedTuple
 
 SECOND = 1.0
+MOST_URGENT = 0
 
 
 class Lane(NamedTuple):
     """What goes out one after another: a chat's messages (`spaced`), or the changes of them."""
 
     chat: int
+    spaced: bool
+
+
+class _Kind(NamedTuple):
+    urgency: int
     spaced: bool
 
 
@@ -28,12 +34,12 @@ class Line:
         self._per_second = per_second
         self._gap = gap
         self._waiting: dict[Lane, list[tuple[int, int]]] = {}
-        self._ready: list[tuple[int, int, Lane]] = []
+        self._ready: dict[_Kind, list[tuple[int, Lane]]] = {}
         self._resting: list[tuple[float, Lane]] = []
         self._rest: dict[Lane, float] = {}
         self._flying: dict[int, tuple[int, Lane]] = {}
         self._busy: set[Lane] = set()
-        self._ended: deque[float] = deque()
+        self._ended: deque[tuple[float, bool]] = deque()
         self._held: dict[int | None, float] = {}
         self._count = 0
 
@@ -48,23 +54,29 @@ class Line:
     def take(self, now: float) -> int | None:
         """Key of the message to send now, which is then under way; None when none may be."""
         self._wake(now)
-        if self._full(now) or self.held(None) > now:
+        if self.held(None) > now:
             return None
-        while self._ready:
-            urgency, key, lane = heapq.heappop(self._ready)
-            own = self._waiting.get(lane)
-            is_resting = self._rest.get(lane, 0.0) > now
-            if lane in self._busy or is_resting or not own or own[0] != (urgency, key):
-                continue  # the lane has gone on since it was put here
-            if self.held(lane.chat) > now:
-                self._let_rest(lane, self.held(lane.chat))
-                continue
-            heapq.heappop(own)
-            self._count -= 1
-            self._busy.add(lane)
-            self._flying[key] = urgency, lane
-            return key
+        for kind in sorted(self._ready):
+            while self._ready[kind] and self._has_room(kind):
+                key, lane = heapq.heappop(self._ready[kind])
+                if self._starts(key, lane, kind.urgency, now):
+                    return key
         return None
+
+    def _starts(self, key: int, lane: Lane, urgency: int, now: float) -> bool:
+        """Let a message be under way, if it is still the next of its lane."""
+        own = self._waiting.get(lane)
+        is_resting = self._rest.get(lane, 0.0) > now
+        if lane in self._busy or is_resting or not own or own[0] != (urgency, key):
+            return False  # the lane has gone on since it was put here
+        if self.held(lane.chat) > now:
+            self._let_rest(lane, self.held(lane.chat))
+            return False
+        heapq.heappop(own)
+        self._count -= 1
+        self._busy.add(lane)
+        self._flying[key] = urgency, lane
+        return True
 
     def done(self, key: int, now: float) -> None:
         """A message was answered, well or for good not: its lane goes on after the gap."""
@@ -93,26 +105,33 @@ class Line:
     def wait(self, now: float) -> float | None:
         """Seconds until `take` may give something; None when nothing waits but what is under way, or for that to end."""
         self._wake(now)
-        if len(self._flying) >= self._per_second or not (self._ready or self._resting):
-            return None
-        times = [] if self._ready else [self._resting[0][0]]
-        times += [self.held(None)]
-        times += [self._ended[0] + SECOND] if self._full(now) else []
-        return max(0.0, *(time - now for time in times))
+        ready = [kind for kind, heap in self._ready.items() if heap]
+        times = [self._resting[0][0]] if self._resting else []
+        times += [self._ended[0][0] + SECOND] if ready and self._ended else []
+        times += [now] if any(map(self._has_room, ready)) else []
+        return max(0.0, max(min(times), self.held(None)) - now) if times else None
 
-    def _full(self, now: float) -> bool:
-        while self._ended and self._ended[0] <= now - SECOND:
-            self._ended.popleft()
-        return len(self._ended) + len(self._flying) >= self._per_second
+    def _has_room(self, kind: _Kind) -> bool:
+        used = len(self._ended) + len(self._flying)
+        if kind.urgency == MOST_URGENT:
+            return used < self._per_second
+        changes = sum(not spaced for _, spaced in self._ended) + sum(
+            not lane.spaced for _, lane in self._flying.values()
+        )
+        within_half = kind.spaced or changes < max(self._per_second // 2, 1)
+        return within_half and used < self._per_second - self._per_second // 10
 
     def _wake(self, now: float) -> None:
+        while self._ended and self._ended[0][0] <= now - SECOND:
+            self._ended.popleft()
         while self._resting and self._resting[0][0] <= now:
             time, lane = heapq.heappop(self._resting)
             if time < self._rest.get(lane, 0.0) or lane in self._busy:
                 continue  # it was told to rest for longer
             own = self._waiting.get(lane)
             if own:
-                heapq.heappush(self._ready, (*own[0], lane))
+                urgency, key = own[0]
+                heapq.heappush(self._ready.setdefault(_Kind(urgency, lane.spaced), []), (key, lane))
             else:
                 self._waiting.pop(lane, None)
                 self._rest.pop(lane, None)
@@ -128,5 +147,5 @@ class Line:
     def _land(self, key: int, now: float) -> tuple[int, Lane]:
         urgency, lane = self._flying.pop(key)
         self._busy.discard(lane)
-        self._ended.append(now)
+        self._ended.append((now, lane.spaced))
         return urgency, lane

@@ -11,7 +11,7 @@ from msgspec import Meta
 class BotParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The bot on Telegram."""
 
-    token: Annotated[str, Meta(pattern=r"^[0-9]+:[A-Za-z0-9_-]+$")] | None = None
+    token: Annotated[str, Meta(pattern=r"^[0-9]+:[A-Za-z0-9_-]+$", extra={"secret": True})] | None = None
     """What @BotFather gave for the bot; None: there is no bot. Better set as PALATE_BOT__TOKEN than in a file."""
     api: str = "https://api.telegram.org"
     """Address of the Bot API: Telegram's own, or that of a server that stands for it."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, time
 
+import sqlalchemy as sa
+
 from palate import chats, mailings, outbox
 from palate.chats import Chat
 from palate.database import reading, writing
@@ -19,12 +21,13 @@ from palate.delivery.bot_talk import (
     answer,
     changed_menu,
     in_rows,
+    is_answered,
     is_owner,
     reply,
     text_call,
 )
 from palate.delivery.bot_timetable import latest, minute, named_zone, quiet_until, read_times
-from palate.domain import Event, to_milliseconds
+from palate.domain import to_milliseconds
 from palate.outbox import Draft, Urgency, Waiting
 
 ON = "✅ "
@@ -57,33 +60,25 @@ def deliver(desk: Desk, chat: Chat, now: datetime) -> tuple[Waiting, ...]:
     due, digest = latest(chat, chat.deliveries, now), latest(chat, [chat.digest] if chat.digest else [], now)
     if due is None and digest is None:
         return ()
-    drafts: list[Draft] = []
-    shown: list[Event] = []
-    if quiet_until(chat, now) is None:
-        if due is not None:
-            talk = Talk(desk, chat, now, f"delivery.{chat.chat}.{to_milliseconds(due)}")
-            drafts, shown = posts(talk, chat.posts, 0, Urgency.DELIVERY)
-        if digest is not None:
-            drafts += _digest(Talk(desk, chat, now, f"digest.{chat.chat}.{to_milliseconds(digest)}"))
-    return _sent(desk, chat, now, drafts, shown)
+    due, digest = (due, digest) if quiet_until(chat, now) is None else (None, None)
+    told = _digest(Talk(desk, chat, now, f"digest.{chat.chat}.{to_milliseconds(digest)}")) if digest else []
+    with writing(desk.serving.engine) as connection:
+        drafts = [*(_due_posts(connection, desk, chat, now, due) if due else []), *told]
+        chats.change(connection, chat.chat, delivered=to_milliseconds(now))
+        return tuple(outbox.put(connection, drafts, now))
+
+
+def _due_posts(connection: sa.Connection, desk: Desk, chat: Chat, now: datetime, due: datetime) -> list[Draft]:
+    """The posts of one delivery, unless it was made before."""
+    talk = Talk(desk, chat, now, f"delivery.{chat.chat}.{to_milliseconds(due)}")
+    if is_answered(connection, talk.cause):
+        return []
+    return posts(connection, talk, chat.posts, urgency=Urgency.DELIVERY)
 
 
 def _digest(talk: Talk) -> list[Draft]:
     text = stories_text(talk, "digest")
     return [replace(answer(talk, text_call(text)), urgency=Urgency.DELIVERY)] if text is not None else []
-
-
-def _sent(
-    desk: Desk, chat: Chat, now: datetime, drafts: Sequence[Draft], shown: Sequence[Event]
-) -> tuple[Waiting, ...]:
-    """Put it into the outbox, unless that was done before a crash, and note up to when all is done."""
-    talk = Talk(desk, chat, now, "delivery")
-    with reading(desk.serving.engine) as connection:
-        is_new = not outbox.is_known(connection, [draft.cause for draft in drafts])
-    given = reply(talk, *drafts, shown=shown) if is_new else Reply()
-    with writing(desk.serving.engine) as connection:
-        chats.change(connection, chat.chat, delivered=to_milliseconds(now))
-    return given.waiting
 
 
 # the menu

@@ -1,7 +1,6 @@
 """Sends what waits in the outbox, in its order and at Telegram's pace.
 
-A message is settled after Telegram's answer, so one whose answer a crash swallowed is sent once more: nothing is lost, and
-nothing that was acknowledged is sent twice.
+Messages are settled together, after Telegram's answer, so one whose answer a crash swallowed is sent once more: nothing is lost.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import sqlalchemy as sa
 from aiogram import Bot
 from aiogram.exceptions import (
     ClientDecodeError,
@@ -60,6 +60,8 @@ STALE = timedelta(minutes=2)
 LONGEST_DUE = timedelta(days=1)
 """For so long a message rests at most, however the clock was set meanwhile."""
 REQUEST_SECONDS = 20
+STATES: dict[str, outbox.State] = {"sent": "sent", "failed": "failed", "obsolete": "dropped"}
+"""What becomes of a message, by the result of its last try."""
 OBSOLETE = ("not modified", "to edit not found", "to delete not found", "can't be deleted", "can't be edited")
 UNREACHABLE = ("chat not found", "PEER_ID_INVALID", "user is deactivated", "USER_IS_BLOCKED")
 
@@ -108,6 +110,13 @@ def _says(error: Exception, phrases: Iterable[str]) -> bool:
     return isinstance(error, TelegramBadRequest | TelegramNotFound) and any(one in str(error) for one in phrases)
 
 
+@dataclass(frozen=True)
+class _Settling:
+    message: Message
+    found: Outcome
+    written: asyncio.Future[None]
+
+
 class Sender:
     """The loop that sends; one for a bot."""
 
@@ -118,6 +127,9 @@ class Sender:
         self._line = Line(desk.params.per_second, desk.params.chat_gap)
         self._changed = asyncio.Event()
         self._flying: set[asyncio.Task[None]] = set()
+        self._unsettled: list[_Settling] = []
+        self._settler: asyncio.Task[None] | None = None
+        self._beside: set[asyncio.Task[None]] = set()
 
     def put(self, waiting: Iterable[Waiting]) -> None:
         """Let what was put into the outbox go out when its turn comes."""
@@ -126,6 +138,12 @@ class Sender:
             rest = min(one.due - now, LONGEST_DUE).total_seconds()
             self._line.put(one.key, Lane(one.chat, one.urgency != Urgency.CHANGE), one.urgency, ticks + max(rest, 0))
         self._changed.set()
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for which nobody has to wait; it is given up when the bot stops."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def is_held(self) -> bool:
         """Whether Telegram has asked for silence."""
@@ -149,6 +167,8 @@ class Sender:
                     self._flying.add(task)
                     task.add_done_callback(self._flying.discard)
         finally:
+            for task in self._beside:
+                task.cancel()
             await asyncio.gather(*self._flying, return_exceptions=True)
 
     async def _rest(self, seconds: float | None) -> None:
@@ -216,26 +236,52 @@ class Sender:
         return SendDocument.model_validate({**fields, "document": BufferedInputFile(content, call.fields["document"])})
 
     async def _settle(self, message: Message, found: Outcome) -> None:
-        """Write down what became of it, however long the disk is full."""
+        """Write down what became of it, together with what else waits for that."""
+        one = _Settling(message, found, asyncio.get_running_loop().create_future())
+        self._unsettled.append(one)
+        if self._settler is None or self._settler.done():
+            self._settler = asyncio.create_task(self._settle_all())
+        await one.written
+
+    async def _settle_all(self) -> None:
+        while self._unsettled:
+            together, self._unsettled = self._unsettled, []
+            mistake: Exception | None = None
+            try:
+                await self._write_down(together)
+            except Exception as error:  # of ours: whoever waits learns of it
+                mistake = error
+            for one in together:
+                if one.written.done():
+                    continue  # nobody waits any more
+                one.written.set_result(None) if mistake is None else one.written.set_exception(mistake)
+
+    async def _write_down(self, together: Sequence[_Settling]) -> None:
+        """Write, however long the disk is full."""
         while True:
             try:
-                return await in_thread(self._desk.serving, self._write, message, found)
+                return await in_thread(self._desk.serving, self._write, together)
             except DatabaseError:
                 log.exception("The outbox can't be written")
                 await self._clock.sleep(FIRST_WAIT)
 
-    def _write(self, message: Message, found: Outcome) -> None:
+    def _write(self, together: Sequence[_Settling]) -> None:
         now = self._clock.now()
         with writing(self._desk.serving.engine) as connection:
-            if found.result in ("retry", "next"):
-                due = now + timedelta(seconds=found.wait)
-                outbox.retry(connection, message, int(found.result == "next"), due)
-            elif found.result == "blocked":
-                chats.block(connection, message.chat)
-                outbox.drop_chat(connection, message.chat, now)
-                outbox.count(connection, "blocked")
-            else:
-                state: dict[str, outbox.State] = {"sent": "sent", "failed": "failed", "obsolete": "dropped"}
-                outbox.settle(connection, message.key, state[found.result], now)
-        if found.result == "failed":
-            log.error("Message %d to a chat could not be sent and is given up", message.key)
+            for result, state in STATES.items():
+                keys = [one.message.key for one in together if one.found.result == result]
+                outbox.settle(connection, keys, state, now)
+            for one in together:
+                self._write_rest(connection, one.message, one.found, now)
+        for one in together:
+            if one.found.result == "failed":
+                log.error("Message %d to a chat could not be sent and is given up", one.message.key)
+
+    def _write_rest(self, connection: sa.Connection, message: Message, found: Outcome, now: datetime) -> None:
+        if found.result in ("retry", "next"):
+            due = now + timedelta(seconds=found.wait)
+            outbox.retry(connection, message, int(found.result == "next"), due)
+        elif found.result == "blocked":
+            chats.block(connection, message.chat)
+            outbox.drop_chat(connection, message.chat, now)
+            outbox.count(connection, "blocked")

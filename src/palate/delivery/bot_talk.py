@@ -143,20 +143,21 @@ def changed_buttons(talk: Talk, rows: Rows) -> Draft:
     return change(talk, Call("editMessageReplyMarkup", {"reply_markup": {"inline_keyboard": rows}}))
 
 
-def reply(talk: Talk, *drafts: Draft, notice: str | None = None, shown: Sequence[Event] = ()) -> Reply:
-    """Put answers into the outbox, and what they show into the log: both or nothing. Raises NotDurable."""
-    checked = [events.check(event, index, talk.now) for index, event in enumerate(shown)]
-    if not drafts and not checked:
-        return Reply((), notice)
+def reply(talk: Talk, *drafts: Draft, notice: str | None = None) -> Reply:
+    """Put answers into the outbox. Raises NotDurable."""
     with writing(talk.serving.engine) as connection:
-        events.append(connection, checked, talk.now)
         return Reply(tuple(outbox.put(connection, drafts, talk.now)), notice)
 
 
-def is_answered(talk: Talk) -> bool:
+def note(connection: sa.Connection, talk: Talk, happened: Sequence[Event]) -> None:
+    """Put events into the log, durable with the caller's transaction. Raises InvalidEvent."""
+    checked = [events.check(event, index, talk.now) for index, event in enumerate(happened)]
+    events.append(connection, checked, talk.now)
+
+
+def is_answered(connection: sa.Connection, cause: str) -> bool:
     """Whether this was answered before: a crash may have kept Telegram from learning that it was."""
-    with reading(talk.serving.engine) as connection:
-        return outbox.is_known(connection, [f"{talk.cause}:0", f"{talk.cause}:change"])
+    return outbox.is_known(connection, [f"{cause}:0", f"{cause}:change"])
 
 
 def in_rows(buttons: Sequence[dict[str, str]], width: int) -> Rows:

@@ -163,7 +163,7 @@ def open_serving(
         migrate(engine)
         with writing(engine) as connection:
             secret = people.secret(connection)
-        live = Live(engine, data, params.interactions, params.feed.model)
+        live = Live(engine, data, params.interactions, params.feed.model, secret)
         live.refresh(utc_now())
         metrics = Metrics()
         commits = GroupCommit(engine, params.events, metrics.commits.observe)
