@@ -93,6 +93,16 @@ def engine(migrated_url: str | None, data: Path) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
+@pytest.fixture
+def sqlite_engine(sqlite_template: Path, data: Path) -> Iterator[sa.Engine]:
+    """An empty, migrated SQLite database."""
+    data.mkdir()
+    shutil.copy(sqlite_template, data / "palate.sqlite")
+    engine = connect(None, data)
+    yield engine
+    engine.dispose()
+
+
 def make_database(server: sa.Engine, name: str, template: str | None = None) -> None:
     with server.connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else "")))

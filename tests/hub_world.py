@@ -48,6 +48,7 @@ class Scene:
     telegram: TelegramParams
     joining: JoiningParams
     hub: listening.Hub = field(init=False)
+    staging: int | None = None
     added: dict[str, datetime] = field(default_factory=dict)
     """When each account was added."""
 
@@ -57,7 +58,7 @@ class Scene:
     def start(self) -> None:
         """A hub that knows nothing but what is in the database."""
         rng = np.random.default_rng(1)
-        self.hub = listening.Hub(self.engine, self.params, self.telegram, self.joining, rng, Path())
+        self.hub = listening.Hub(self.engine, self.params, self.telegram, self.joining, rng, Path(), self.staging)
 
     async def restart(self) -> None:
         """As after a crash: nothing is stored any more, and the lines are dead."""

@@ -33,12 +33,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def engine(data: Path, sqlite_template: Path) -> Iterator[sa.Engine]:
+def engine(sqlite_engine: sa.Engine) -> sa.Engine:
     """SQLite alone: what differs between databases is tested where the tables are."""
-    engine = connect(None, data)
-    migrate(engine)
-    yield engine
-    engine.dispose()
+    return sqlite_engine
 
 
 def alert_kinds(engine: sa.Engine) -> set[tuple[str, str]]:
@@ -141,6 +138,30 @@ def test_a_forwarded_post_is_the_original_and_its_channel_becomes_a_candidate(
     play(engine, script, monkeypatch)
 
 
+def test_channels_that_posts_name_are_counted_once_for_each_source(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(scene: Scene) -> None:
+        scene.account("one")
+        habr, digest = scene.channel("habr"), scene.channel("digest")
+        stranger = scene.channel("stranger", wanted=False)
+        await scene.join(2)
+        for channel in (habr, digest):
+            scene.world.post(channel, "The very same", fwd_from=forward(stranger.id, 77))
+        hidden = types.MessageEntityTextUrl(0, 4, "https://t.me/by_link/15")
+        scene.world.post(habr, "Here and t.me/+AbCdEfGhIjK, by @by_name", entities=[hidden])
+        await scene.until(lambda: len(scene.items()) == 2)
+        scene.world.edit(habr, 2, "Now @by_name only")
+        await scene.until(lambda: scene.hub.lines[1].channels[habr.id].reached == habr.pts)
+        await scene.step()
+        with reading(engine) as connection:
+            found = {one.channel.address: (one.sources, one.mentions) for one in channels.candidates(connection, 9)}
+        named = dict.fromkeys(["https://t.me/by_link", "https://t.me/by_name", "https://t.me/+AbCdEfGhIjK"], (1, 1))
+        assert found == {"https://t.me/stranger": (2, 2), **named}
+
+    play(engine, script, monkeypatch)
+
+
 def test_a_renamed_channel_keeps_its_items_under_new_addresses(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +218,60 @@ def test_who_asked_to_be_let_in_listens_as_soon_as_the_owner_allows_it(
     play(engine, script, monkeypatch)
 
 
+def test_who_is_never_let_in_gives_up_after_some_weeks(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(scene: Scene) -> None:
+        scene.account("one")
+        scene.world.add_channel(invite="club", asks=True, title="Club")
+        with writing(engine) as connection:
+            channels.add(connection, scene.clock.now, invite="club")
+        await scene.until(lambda: scene.pool()["https://t.me/+club"] == "requested")
+        for _ in range(27):
+            await scene.step(timedelta(days=1))
+        assert scene.pool()["https://t.me/+club"] == "requested"
+        await scene.step(timedelta(days=2))
+        with reading(engine) as connection:
+            [club] = channels.list_channels(connection)
+        assert (club.state, club.error) == (
+            "failed",
+            "Its owner was asked on 2026-03-02 to let us in, and hasn't answered.",
+        )
+        assert scene.server.made("CheckChatInvite") == []
+
+    play(engine, script, monkeypatch)
+
+
+def test_channels_that_an_account_is_in_for_its_owner_take_its_places(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(scene: Scene) -> None:
+        one = scene.account("one")
+        for number in range(130):
+            one.joined.add(scene.world.add_channel(f"owners_{number:03}").id)
+        scene.channel("habr")
+        await scene.join(131)
+        await scene.restart()
+        await scene.step()
+        with reading(engine) as connection:
+            assert accounts.get(connection, "one").other_channels == 130
+        assert len(scene.server.made("GetDialogs")) == 4
+
+    play(engine, script, monkeypatch)
+
+
+def test_an_account_that_cannot_be_reached_holds_up_nobody(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(scene: Scene) -> None:
+        with writing(engine) as connection:
+            key = accounts.add(connection, "away", None, scene.clock.now).key
+            session = TelegramServer(scene.world).session(None)  # where nobody listens
+            accounts.log_in(connection, key, session, scene.telegram, scene.clock.now - timedelta(days=30))
+        two = scene.account("two")
+        scene.channel("habr")
+        await scene.until(lambda: len(two.joined) == 1, timedelta(minutes=1), steps=3)
+        assert state_of(engine, "away") == "active"
+
+    play(engine, script, monkeypatch)
+
+
 def test_updates_that_were_lost_are_found(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(scene: Scene) -> None:
         one = scene.account("one")
@@ -244,8 +319,8 @@ def test_each_post_comes_exactly_once_through_cut_lines_crashes_and_full_disks(
 ) -> None:
     async def script(scene: Scene) -> None:
         everybody = [scene.account(name) for name in ("one", "two", "three")]
-        many = [scene.channel(f"channel_{number:02}") for number in range(12)]
-        await scene.join(12)
+        many = [scene.channel(f"channel_{number:02}") for number in range(6)]
+        await scene.join(6)
         rng, posted = np.random.default_rng(5), set[str]()
         refuse = [False]
         original = ingest.store_items
@@ -256,8 +331,8 @@ def test_each_post_comes_exactly_once_through_cut_lines_crashes_and_full_disks(
             return original(*arguments, **options)
 
         monkeypatch.setattr(ingest, "store_items", store_or_fail)
-        for turn in range(60):
-            channel = many[int(rng.integers(12))]
+        for turn in range(48):
+            channel = many[int(rng.integers(6))]
             fate = int(rng.integers(8))
             everybody[turn % 3].hears = fate != 1
             if fate == 0:
@@ -450,7 +525,7 @@ def test_counters_are_kept_up_for_some_days(engine: sa.Engine, monkeypatch: pyte
         one.hears = False
         scene.world.count(habr, 1, views=500, forwards=7)
         await scene.until(lambda: scene.counted(f"tg:{habr.id}:1").get("views") == 500.0, HOUR / 2, steps=20)
-        await scene.until(lambda: scene.clock.now > START + timedelta(days=4), HOUR)
+        await scene.until(lambda: scene.clock.now > START + timedelta(days=4), 4 * HOUR)
         asked = len(scene.server.made("GetMessagesViews"))
         await scene.step(timedelta(hours=7))
         assert len(scene.server.made("GetMessagesViews")) == asked > 4

@@ -6,34 +6,30 @@ Left to `make soak`, but for a small run of each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from hub_world import Scene, play
 
-from palate import accounts, channels, memberships, subscriptions
-from palate.database import connect, migrate, reading, writing
+from palate import accounts, channels, joins, memberships, subscriptions
+from palate.database import reading, writing
 from palate.hub_params import HubParams
 from palate.loopback.telegram_server import Call
 from palate.loopback.telegram_world import Channel
-from palate.sources.joining import JoiningParams
+from palate.sources.joining import Idle, JoiningParams
 
-RARE = HubParams(shortest_sweep=1440, longest_sweep=2880, counter_hours=720)
+RARE = HubParams(shortest_sweep=5760, longest_sweep=10_080, counter_hours=720)
 """Simulated weeks would be nothing but sweeps otherwise."""
 DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def engine(data: Path, sqlite_template: Path) -> Iterator[sa.Engine]:
-    engine = connect(None, data)
-    migrate(engine)
-    yield engine
-    engine.dispose()
+def engine(sqlite_engine: sa.Engine) -> sa.Engine:
+    """SQLite alone: what differs between databases is tested where the tables are."""
+    return sqlite_engine
 
 
 def keeps_the_limits(calls: list[Call], params: JoiningParams, since: datetime) -> None:
@@ -66,9 +62,9 @@ def test_channels_are_joined_over_weeks_under_every_limit(
         rng = np.random.default_rng(3)
         while (inside := joined(engine)) < number:
             assert scene.clock.now < began + timedelta(days=10 + number / 4)
-            if rng.random() < 0.004:
+            if rng.random() < 0.008:
                 scene.server.fail(f"FLOOD_WAIT_{int(rng.integers(60, 40_000))}", method="JoinChannel")
-            if rng.random() < 0.002:
+            if rng.random() < 0.004:
                 await scene.restart()
             if inside >= number // 2 and "four" not in scene.world.accounts:
                 scene.world.accounts["one"].refused = "USER_DEACTIVATED_BAN"
@@ -76,8 +72,7 @@ def test_channels_are_joined_over_weeks_under_every_limit(
                 scene.account("four", days=0)
                 scene.account("five", days=0)
                 names += ["four", "five"]
-            by_day = params.quiet_until <= scene.clock.now.hour < params.quiet_from
-            await scene.step(timedelta(minutes=15 if by_day else 60))
+            await scene.step(until_due(engine, params, scene.clock.now))
         with reading(engine) as connection:
             states = {one.name: one.state for one in accounts.list_accounts(connection)}
             attempts = memberships.count_outcomes(connection)
@@ -85,12 +80,36 @@ def test_channels_are_joined_over_weeks_under_every_limit(
         assert Counter(scene.pool().values()) == {"joined": number}
         for name in names:
             keeps_the_limits([call for call in scene.server.calls if call.account == name], params, scene.added[name])
-        weeks = (scene.clock.now - began) / timedelta(weeks=1)
-        print(
-            f"{number} channels, {weeks:.1f} weeks, {attempts}, {Counter(call.method for call in scene.server.calls)}"
-        )
+        print(f"{number} channels in {(scene.clock.now - began) / DAY:.1f} days, {attempts}; {figures(scene)}")
 
     play(engine, script, monkeypatch, joining=params, params=RARE)
+
+
+def until_due(engine: sa.Engine, params: JoiningParams, now: datetime) -> timedelta:
+    """Till when nothing happens but sweeps, which may wait a little; between a second and two hours."""
+    with reading(engine) as connection:
+        action = joins.next_action(connection, params, now)
+    due = action.until if isinstance(action, Idle) else now
+    return min(max((due or now + DAY) - now, timedelta(seconds=1)), timedelta(hours=2))
+
+
+def figures(scene: Scene) -> str:
+    """What the server saw, of each account: joins and look-ups within 24 hours at most, the shortest pause, waits."""
+    calls = scene.server.calls
+    tried = ("JoinChannel", "ImportChatInvite")
+    lines = []
+    for name in scene.world.accounts:
+        times = [call.time for call in calls if call.account == name and call.method in tried]
+        looked_up = [call.time for call in scene.server.made("ResolveUsername", name)]
+        pause = min((later - earlier for earlier, later in pairwise(times)), default=DAY)
+        lines.append(f"{name}: {len(times)}, {most(times)} a day, {most(looked_up)} look-ups a day, pause {pause}")
+    waits = [call for call in calls if call.error is not None and call.error.startswith("FLOOD_WAIT")]
+    return f"{len(waits)} waits; {'; '.join(lines)}; {dict(Counter(call.method for call in calls))}"
+
+
+def most(times: list[datetime]) -> int:
+    """Of these within any 24 hours."""
+    return max((sum(time - DAY < one <= time for one in times) for time in times), default=0)
 
 
 def joined(engine: sa.Engine) -> int:

@@ -179,6 +179,24 @@ def alias(connection: sa.Connection, names: Mapping[str, str]) -> None:
         connection.execute(identities.insert_new(connection, database.item_origins).on_conflict_do_nothing(), rows)
 
 
+def aliases(connection: sa.Connection, ids: Iterable[str]) -> dict[str, list[str]]:
+    """By item id all ids under which sources gave the item, its own among them; ids that are no item's are left out."""
+    items, origins, found = database.items, database.item_origins, dict[str, list[str]]()
+    for chunk in identities.chunks(sorted(set(ids))):
+        query = sa.select(items.c.id, origins.c.guid).join(origins, origins.c.item == items.c.key)
+        for row in connection.execute(query.where(items.c.id.in_(chunk)).order_by(origins.c.guid)):
+            found.setdefault(row.id, []).append(row.guid)
+    return found
+
+
+def unknown(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
+    """Of these ids those under which no source has given an item."""
+    origins, left = database.item_origins, set(ids)
+    for chunk in identities.chunks(sorted(left)):
+        left.difference_update(connection.scalars(sa.select(origins.c.guid).where(origins.c.guid.in_(chunk))))
+    return left
+
+
 def delete(connection: sa.Connection, id: str, now: datetime) -> bool:
     """Take an item's content away for good; False when there is none. Sources that give it again don't bring it back."""
     key = _key_of(connection, id)

@@ -607,10 +607,12 @@ def _listening(
     engine: sa.Engine, data: Path, settings: Settings, stop: threading.Event, clock: Callable[[], datetime]
 ) -> Iterator[None]:
     """Telegram's channels are listened to beside the block; when that ends the rest of what was heard is stored."""
-    from palate import hub
+    from palate import hub, staging
 
     params = (settings.hub, settings.telegram, settings.joining)
-    listener = threading.Thread(target=hub.follow, args=(engine, data, *params, stop, clock), name="hub")
+    chat = settings.bot.staging_channel
+    channel = None if chat is None else staging.channel_of(chat)
+    listener = threading.Thread(target=hub.follow, args=(engine, data, *params, stop, clock, channel), name="hub")
     listener.start()
     try:
         yield

@@ -205,16 +205,17 @@ async def _whole(net: _Net, client: Client, group: list[Any]) -> list[Any]:
 def _store(
     engine: sa.Engine, nets: Sequence[_Net], now: datetime, keep_text: bool, own: OwnModel | None
 ) -> Counter[str]:
-    outcomes, new = Counter[str](), set[str]()
+    outcomes = Counter[str]()
+    with reading(engine) as connection:
+        fresh = catalog.unknown(connection, [post.item.id for net in nets for post in net.posts])
     for kept in (False, True):
         chosen = [(net, post) for net in nets for post in net.posts if (keep_text and not post.is_protected) is kept]
         items = [_item(net.channel, post) for net, post in chosen]
         for one in ingest.store_items(engine, items, now, revive=False, keep_text=kept, own=own):
             outcomes[one.outcome] += 1
-            new |= {one.id} if one.outcome == "new" else set()
     with writing(engine) as connection:
         for net in nets:
-            _settle(connection, net, new, now)
+            _settle(connection, net, fresh, now)
     return outcomes
 
 
@@ -222,8 +223,9 @@ def _item(channel: Followed, post: Post) -> Item:
     return msgspec.structs.replace(post.item, source=channel.source, labels=channel.labels)
 
 
-def _settle(connection: sa.Connection, net: _Net, new: set[str], now: datetime) -> None:
-    """All that goes with the items of one channel, and how far it has got."""
+def _settle(connection: sa.Connection, net: _Net, fresh: set[str], now: datetime) -> None:
+    """All that goes with the items of one channel, and how far it has got. `fresh`: ids of posts that came for the first time,
+    also of those that are another channel's post."""
     channel = net.channel
     telegram_id = channel.ref.id
     catalog.alias(connection, _parts(net.posts))
@@ -231,7 +233,7 @@ def _settle(connection: sa.Connection, net: _Net, new: set[str], now: datetime) 
     catalog.withdraw(connection, [telegram_posts.item_id(telegram_id, id) for id in gone], now)
     counted = {telegram_posts.item_id(telegram_id, id): numbers for id, numbers in net.counters.items()}
     counters.put(connection, {post.item.id: post.counters for post in net.posts} | counted, now)
-    named = [mention for post in net.posts if post.item.id in new for mention in _mentions(post, channel.name)]
+    named = [mention for post in net.posts if post.item.id in fresh for mention in _mentions(post, channel.name)]
     channels.record_mentions(connection, channel.source_key, named, now)
     rename(connection, channel, net.names[telegram_id], now)
     if net.reached is not None:

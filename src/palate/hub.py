@@ -35,14 +35,16 @@ def follow(
     joining: JoiningParams,
     stop: threading.Event,
     clock: Callable[[], datetime],
+    staging: int | None = None,
 ) -> None:
-    """Listen until `stop`; what can't be done is said in the log, and the rest of Palate goes on without."""
+    """Listen until `stop`; what can't be done is said in the log, and the rest of Palate goes on without.
+    `staging`: Telegram's own number of the channel into which posts are forwarded for the bot."""
     while not stop.is_set():
         if not _anybody(engine):
             stop.wait(_EARLY * params.poll_seconds)
             continue
         try:
-            asyncio.run(_follow(engine, data, params, telegram, joining, stop, clock))
+            asyncio.run(_follow(engine, data, params, telegram, joining, stop, clock, staging))
         except PalateError as error:
             log.error("Telegram isn't listened to: %s", error)
         except ImportError:
@@ -68,12 +70,13 @@ async def _follow(
     joining: JoiningParams,
     stop: threading.Event,
     clock: Callable[[], datetime],
+    staging: int | None,
 ) -> None:
     import numpy as np
 
     from palate import listening
 
-    hub = listening.Hub(engine, params, telegram, joining, np.random.default_rng(), data)
+    hub = listening.Hub(engine, params, telegram, joining, np.random.default_rng(), data, staging)
     trouble = 0.0
     try:
         while not stop.is_set():

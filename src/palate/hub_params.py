@@ -24,5 +24,7 @@ class HubParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Hours after which views and forwards of a channel's recent posts are asked for again; that counts nobody as a reader."""
     history_days: Annotated[float, msgspec.Meta(ge=0, le=30)] = 3.0
     """Days of a channel's past that are read when it was joined, and for which its counters are kept up."""
+    forward_pause: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 10.0
+    """Seconds between two times that an account forwards posts into the bot's staging channel, at most 100 messages at once."""
     retry_minutes: Annotated[float, msgspec.Meta(ge=0.1, le=1440)] = 2.0
     """Minutes after which a line that was lost is made again."""

@@ -7,8 +7,8 @@ The rules are `sources/joining.py`'s. Who joins asks `next_action`, logs with `b
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -52,10 +52,15 @@ class PlannedJoin:
     reason: str
 
 
-def next_action(connection: sa.Connection, params: JoiningParams, now: datetime) -> Join | Idle:
-    """What may be joined now, or until when nothing may."""
+def next_action(
+    connection: sa.Connection, params: JoiningParams, now: datetime, reachable: Container[int] | None = None
+) -> Join | Idle:
+    """What may be joined now, or until when nothing may. `reachable`: keys of the accounts that are connected; None: all are."""
     targets = _targets(connection, now, LOOKED_AT)
-    return joining.next_action(_joiners(connection, params, now, targets), targets, params, now)
+    joiners = _joiners(connection, params, now, targets)
+    if reachable is not None:
+        joiners = [replace(one, reachable=one.key in reachable) for one in joiners]
+    return joining.next_action(joiners, targets, params, now)
 
 
 def begin(
@@ -135,6 +140,19 @@ def lose(connection: sa.Connection, account: int, state: LostState, error: str |
         said = f"The account {name} is {state}: its {len(moved)} channels are moving to other accounts."
         alerts.start(connection, f"account_{state}", name, said, now)
     return len(moved)
+
+
+def give_up(connection: sa.Connection, params: JoiningParams, now: datetime) -> int:
+    """Channels whose owners haven't let us in for long have failed. Gives how many."""
+    given = 0
+    for channel in channels.list_channels(connection, ["requested"]):
+        attempts = memberships.list_attempts(connection, channel.created, channel=channel.key)
+        asked = max((one.time for one in attempts if one.outcome == "requested"), default=channel.created)
+        if now - asked > timedelta(days=params.request_days):
+            reason = f"Its owner was asked on {asked:%Y-%m-%d} to let us in, and hasn't answered."
+            channels.set_state(connection, channel.key, "failed", error=reason)
+            given += 1
+    return given
 
 
 def remove(connection: sa.Connection, name: str, now: datetime) -> int:

@@ -1,4 +1,4 @@
-"""What the hub does: accounts → connect → store what was heard → join → sweep.
+"""What the hub does: accounts → connect → store what was heard → join → sweep → forward what the bot wants.
 
 Every account has a line of its own. What Telegram tells unasked is stored as it comes; since it doesn't tell all, each channel is
 asked now and then what has happened since its last position (`sweeping`). Which channel is joined next is the plan's to say
@@ -17,14 +17,24 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from palate import accounts, channels, hearing, joins, memberships, own_categories, subscriptions, sweeping
+from palate import (
+    accounts,
+    channels,
+    forwarding,
+    hearing,
+    joins,
+    memberships,
+    own_categories,
+    staging,
+    subscriptions,
+    sweeping,
+)
 from palate.accounts import Account, TelegramParams
 from palate.channels import Channel
 from palate.database import reading, writing
 from palate.errors import DatabaseError, SourceError, TelegramUnreachable
 from palate.hearing import Followed
 from palate.hub_params import HubParams
-from palate.memberships import Membership
 from palate.own_categories import Kept
 from palate.sources import joining, telegram, telegram_refusals
 from palate.sources.joining import AlreadyIn, Join, Joined, JoiningParams, Outcome
@@ -36,10 +46,11 @@ log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(minutes=1)
 """How long what is known of the pool, of accounts and of the plan is relied on: their owner may change them meanwhile."""
-TIDY = timedelta(days=1)
-"""Between two times that candidates are forgotten, of which there are too many."""
 LONGEST_ABSENCE = timedelta(minutes=10)
 """Time that a step makes up for at most, such as after the machine has slept."""
+DAY = timedelta(days=1)
+STAGED_FOR = timedelta(days=30)
+"""How long it is remembered what lies in the staging channel."""
 _SLACK = timedelta(minutes=5)
 
 
@@ -53,7 +64,11 @@ class Line:
     rest: tuple[datetime, timedelta] | None = None
     """Since when Telegram has it wait, and how long."""
     news: bool = False
-    """It was told of a channel that it isn't listening to."""
+    """A channel that it isn't listening to has changed: it may have been let in."""
+    staging: ChannelRef | None = None
+    """The channel into which posts are forwarded for the bot; None when it may not."""
+    forwarded: datetime | None = None
+    """When posts were forwarded last."""
 
 
 @dataclass(eq=False)
@@ -67,36 +82,32 @@ class Hub:
     rng: np.random.Generator
     data: Path
     """The data folder, which may have a model of categories of its own."""
+    staging: int | None = None
+    """Telegram's number of the channel into which posts are forwarded for the bot."""
     lines: dict[int, Line] = field(default_factory=dict)
     """By the account's key."""
     failed: dict[int, datetime] = field(default_factory=dict)
     """When an account's line was lost last."""
     looked: datetime | None = None
     """When accounts and channels were last read."""
+    tidied: datetime | None = None
     next_join: datetime | None = None
     own: Kept = field(default_factory=Kept)
     stepped: datetime | None = None
-    tidied: datetime | None = None
-    """When candidates were last forgotten."""
 
 
 async def step(hub: Hub, now: datetime) -> None:
     """Do all that is due. Raises DatabaseError, SettingsError."""
     if _is_due(hub.looked, now, LOOK_AGAIN):
         await _look_again(hub, now)
+    if _is_due(hub.tidied, now, DAY):
+        _tidy(hub, now)
     await _store(hub, now)
     await _join(hub, now)
     sweeps = _sweeps(hub, now)
     await asyncio.gather(*(_sweep_some(hub, line, sweeps, now) for line in list(hub.lines.values())))
-    if _is_due(hub.tidied, now, TIDY):
-        _tidy(hub, now)
+    await asyncio.gather(*(_forward_some(hub, line, now) for line in list(hub.lines.values())))
     hub.stepped = now
-
-
-def _tidy(hub: Hub, now: datetime) -> None:
-    with writing(hub.engine) as connection:
-        channels.prune_candidates(connection)
-    hub.tidied = now
 
 
 async def close(hub: Hub, now: datetime) -> None:
@@ -127,9 +138,8 @@ async def _look_again(hub: Hub, now: datetime) -> None:
     for account in active.values():
         if account.key not in hub.lines and _is_due(hub.failed.get(account.key), now, _retry(hub)):
             await _connect(hub, account, now)
-    for line in list(hub.lines.values()):
-        await _asked(hub, line, _leave_one(hub, line), now)
-        _read_channels(hub, line, now)
+    await _leave_some(hub, now)
+    _read_channels(hub, now)
     hub.own = own_categories.look(hub.data, hub.own)
     hub.looked, hub.next_join = now, None
 
@@ -159,13 +169,16 @@ def _retry(hub: Hub) -> timedelta:
 async def _introduce(hub: Hub, line: Line, session: str) -> None:
     """Learn what Telegram says of the account, and keep its session where that has changed."""
     profile = await line.client.profile()
+    dialogs = await line.client.dialogs()
+    line.staging = next((one.ref for one in dialogs if one.ref.id == hub.staging and one.may_post), None)
     with writing(hub.engine) as connection:
+        ours = memberships.telegram_ids(connection, line.account.key)
         accounts.describe(
             connection,
             line.account.key,
             premium=profile.premium,
             channel_limit=profile.channel_limit,
-            other_channels=line.account.other_channels,
+            other_channels=sum(one.ref.id not in ours for one in dialogs),
         )
         if line.client.session() != session:
             accounts.keep_session(connection, line.account.key, line.client.session(), hub.telegram)
@@ -226,6 +239,16 @@ def _lose_channel(hub: Hub, line: Line, channel: Followed, said: Outcome, now: d
         line.channels.pop(channel.ref.id, None)
 
 
+def _tidy(hub: Hub, now: datetime) -> None:
+    """Once a day: forget what leads nowhere."""
+    with writing(hub.engine) as connection:
+        channels.prune_candidates(connection)
+        joins.give_up(connection, hub.joining, now)
+        staging.expire(connection, now - DAY)
+        staging.prune(connection, now - STAGED_FOR)
+    hub.tidied = now
+
+
 # Listening
 
 
@@ -235,7 +258,7 @@ def _hear(hub: Hub, account: int, change: Change) -> None:
     channel = line.channels.get(change.channel) if line else None
     if channel is not None:
         hearing.hear(channel, change, hub.stepped or channel.next_sweep)
-    elif line is not None:
+    elif line is not None and change.moved:
         line.news = True
 
 
@@ -257,23 +280,20 @@ def _rests(line: Line, now: datetime) -> bool:
     return now - line.rest[0] < length
 
 
-def _read_channels(hub: Hub, line: Line, now: datetime) -> None:
-    """Listen to those channels of the account that its owner wants listened to, and to no others."""
+def _read_channels(hub: Hub, now: datetime) -> None:
+    """Listen to those channels of each account that its owner wants listened to, and to no others."""
     with reading(hub.engine) as connection:
-        inside = memberships.list_memberships(connection, account=line.account.key)
-        wanted = {one.key: one for one in channels.list_channels(connection, ["joined"])}
-        active = {one.key: one.id for one in subscriptions.list_sources(connection) if one.status == "active"}
-    before = {one.key: one for one in line.channels.values()}
-    line.channels = {}
-    for member in inside:
-        channel = wanted.get(member.channel)
-        if channel is None or channel.source not in active or channel.telegram_id is None:
-            continue
-        one = before.get(channel.key) or _followed(hub, channel, member, active[channel.source], now)
-        line.channels[channel.telegram_id] = one
+        wanted = memberships.to_follow(connection)
+        for account, line in hub.lines.items():
+            before = {one.key: one for one in line.channels.values()}
+            keys = sorted(wanted.get(account, ()))
+            followed = [before.get(key) or _followed(connection, account, key, now) for key in keys]
+            line.channels = {one.ref.id: one for one in followed}
 
 
-def _followed(hub: Hub, channel: Channel, member: Membership, source: str, now: datetime) -> Followed:
+def _followed(connection: sa.Connection, account: int, key: int, now: datetime) -> Followed:
+    channel = channels.get(connection, key)
+    [member] = memberships.list_memberships(connection, account=account, channel=key)
     assert channel.telegram_id is not None, "a channel that was joined has a number"
     assert channel.source is not None, "… and a source"
     return Followed(
@@ -281,7 +301,7 @@ def _followed(hub: Hub, channel: Channel, member: Membership, source: str, now: 
         account=member.account,
         ref=ChannelRef(channel.telegram_id, member.access_hash or 0),
         name=ChannelName(channel.telegram_id, channel.title or "", channel.username),
-        source=source,
+        source=subscriptions.of_key(connection, channel.source).id,
         source_key=channel.source,
         labels=(channel.category,) if channel.category else (),
         reached=member.pts,
@@ -290,18 +310,24 @@ def _followed(hub: Hub, channel: Channel, member: Membership, source: str, now: 
     )
 
 
-async def _leave_one(hub: Hub, line: Line) -> None:
-    """Leave one of the channels that the owner wants no more; the next follows with the next look."""
+async def _leave_some(hub: Hub, now: datetime) -> None:
+    """Each account leaves one of the channels that the owner wants no more; the next follows with the next look."""
     with reading(hub.engine) as connection:
-        unwanted = {one.key: one for one in channels.list_channels(connection, ["left"])}
-        inside = memberships.list_memberships(connection, account=line.account.key)
-    for member in inside:
-        channel = unwanted.get(member.channel)
-        if channel is not None and channel.telegram_id is not None and member.access_hash is not None:
-            await line.client.leave(ChannelRef(channel.telegram_id, member.access_hash))
-            with writing(hub.engine) as connection:
-                memberships.leave(connection, channel.key, line.account.key)
-            return
+        unwanted = memberships.to_leave(connection)
+    for account, keys in unwanted.items():
+        line = hub.lines.get(account)
+        if line is not None and not _rests(line, now):
+            await _asked(hub, line, _leave(hub, line, min(keys)), now)
+
+
+async def _leave(hub: Hub, line: Line, key: int) -> None:
+    with reading(hub.engine) as connection:
+        channel = channels.get(connection, key)
+        [member] = memberships.list_memberships(connection, account=line.account.key, channel=key)
+    assert channel.telegram_id is not None, "a channel that was joined has a number"
+    await line.client.leave(ChannelRef(channel.telegram_id, member.access_hash or 0))
+    with writing(hub.engine) as connection:
+        memberships.leave(connection, key, line.account.key)
 
 
 # Joining
@@ -311,15 +337,13 @@ async def _join(hub: Hub, now: datetime) -> None:
     """Join the channel that the plan says, if it says one."""
     if hub.next_join is not None and now < hub.next_join:
         return
+    reachable = {account for account, line in hub.lines.items() if not _rests(line, now)}
     with reading(hub.engine) as connection:
-        action = joins.next_action(connection, hub.joining, now)
+        action = joins.next_action(connection, hub.joining, now, reachable)
     if not isinstance(action, Join):
         hub.next_join = min(action.until or now + LOOK_AGAIN, now + LOOK_AGAIN)
         return
-    line = hub.lines.get(action.account)
-    if line is None or _rests(line, now):
-        hub.next_join = now + LOOK_AGAIN
-        return
+    line = hub.lines[action.account]
     with writing(hub.engine) as connection:
         channel = channels.get(connection, action.channel)
         attempt = joins.begin(connection, action, hub.joining, now, hub.rng)
@@ -331,7 +355,7 @@ async def _join(hub: Hub, now: datetime) -> None:
     if joining.consequence(outcome, 0, hub.joining, now).account is not None:
         await _hang_up(hub, line)
     elif settled.joined:
-        _read_channels(hub, line, now)
+        _read_channels(hub, now)
 
 
 async def _try_to_join(hub: Hub, line: Line, channel: Channel) -> Outcome:
@@ -386,7 +410,7 @@ async def _let_in(hub: Hub, line: Line, now: datetime) -> None:
             with writing(hub.engine) as connection:
                 key = joins.let_in(connection, channel.key, line.account.key, _inside(AlreadyIn, found), now)
                 _give_source(connection, channels.get(connection, key), now)
-            _read_channels(hub, line, now)
+            _read_channels(hub, now)
 
 
 # Sweeping
@@ -433,3 +457,18 @@ async def _sweep(hub: Hub, line: Line, channel: Followed, now: datetime) -> None
     with writing(hub.engine) as connection:
         memberships.record_sweep(connection, channel.key, channel.account, now)
         subscriptions.note_heard(connection, channel.source_key, now)
+
+
+# Forwarding
+
+
+async def _forward_some(hub: Hub, line: Line, now: datetime) -> None:
+    """Forward posts that the bot wants to copy, when it is time."""
+    pause = timedelta(seconds=hub.params.forward_pause)
+    if line.staging is None or _rests(line, now) or not _is_due(line.forwarded, now, pause):
+        return
+    line.forwarded = now
+    if not await _asked(
+        hub, line, forwarding.forward_some(hub.engine, line.client, line.staging, line.channels, now), now
+    ):
+        line.forwarded = now + _retry(hub)

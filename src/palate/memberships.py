@@ -102,6 +102,42 @@ def list_memberships(
     return [_membership(row) for row in connection.execute(query)]
 
 
+def to_follow(connection: sa.Connection) -> dict[int, set[int]]:
+    """Channels that are to be listened to, by the account that is in them: those whose owner has paused neither them nor their
+    source."""
+    sources = database.sources
+    kept = (
+        _inside("joined").join(sources, sources.c.key == database.channels.c.source).where(sources.c.status == "active")
+    )
+    return _by_account(connection, kept)
+
+
+def to_leave(connection: sa.Connection) -> dict[int, set[int]]:
+    """Channels that their owner wants no more, by the account that is still in them."""
+    return _by_account(connection, _inside("left"))
+
+
+def telegram_ids(connection: sa.Connection, account: int) -> set[int]:
+    """Telegram's own ids of the channels that an account is in for us."""
+    channels = database.channels
+    query = sa.select(channels.c.telegram_id).join(_TABLE, _TABLE.c.channel == channels.c.key)
+    found = connection.scalars(query.where(_TABLE.c.account == account, _TABLE.c.joined.is_not(None)))
+    return {id for id in found if id is not None}
+
+
+def _inside(state: str) -> sa.Select[tuple[int, int]]:
+    channels = database.channels
+    query = sa.select(_TABLE.c.account, _TABLE.c.channel).join(channels, channels.c.key == _TABLE.c.channel)
+    return query.where(_TABLE.c.joined.is_not(None), channels.c.state == state, channels.c.telegram_id.is_not(None))
+
+
+def _by_account(connection: sa.Connection, query: sa.Select[tuple[int, int]]) -> dict[int, set[int]]:
+    found: dict[int, set[int]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.account, set()).add(row.channel)
+    return found
+
+
 def list_known(connection: sa.Connection, channels: Sequence[int]) -> list[tuple[int, int]]:
     """Account and channel, of these channels, wherever the one can name the other without looking it up."""
     query = sa.select(_TABLE.c.account, _TABLE.c.channel).where(_TABLE.c.access_hash.is_not(None))

@@ -5,6 +5,7 @@ The bot wants posts (`want`), the account forwards them (`wanted`), and the bot 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +18,19 @@ PREFIX = "tg:"
 """How the ids of Telegram's posts begin: `tg:<channel>:<message>`, of an album its first message."""
 MOST_PARTS = 10
 """Messages of an album."""
+CHANNEL_NUMBERS = -(10**12)
+"""Bots number channels from here downwards."""
 
 _TABLE = database.bot_staged
+
+
+def channel_of(chat: int) -> int:
+    """Telegram's own number of the channel that bots know as `chat`.
+
+    >>> channel_of(-1001234567890)
+    1234567890
+    """
+    return CHANNEL_NUMBERS - chat
 
 
 def want(connection: sa.Connection, item: str, now: datetime) -> None:
@@ -30,6 +42,18 @@ def wanted(connection: sa.Connection, limit: int) -> list[str]:
     """Ids of items that are wanted, the longest wanted first."""
     query = sa.select(_TABLE.c.item).where(_TABLE.c.state == "wanted").order_by(_TABLE.c.time).limit(limit)
     return list(connection.scalars(query))
+
+
+def begin(connection: sa.Connection, items: Sequence[str], now: datetime) -> None:
+    """Posts are about to be forwarded: they aren't wanted meanwhile, so that none comes twice should we die."""
+    for item in items:
+        _insert(connection, item, "begun", [], now, replace=True)
+
+
+def again(connection: sa.Connection, items: Sequence[str], now: datetime) -> None:
+    """Posts that were begun could not be forwarded for now: they are wanted still."""
+    for item in items:
+        _insert(connection, item, "wanted", [], now, replace=True)
 
 
 def refuse(connection: sa.Connection, item: str, now: datetime) -> None:
@@ -45,9 +69,20 @@ def arrived(
     _insert(connection, item, "staged", sorted({*messages(connection, item), message}), now, replace=True)
 
 
+def staged(connection: sa.Connection, item: str, lying: Sequence[int], now: datetime) -> None:
+    """A post was forwarded, and lies in the channel as these messages."""
+    _insert(connection, item, "staged", sorted({*messages(connection, item), *lying}), now, replace=True)
+
+
 def messages(connection: sa.Connection, item: str) -> list[int]:
     """Ids of an item's messages in the channel; none when it isn't there."""
     return list(connection.scalar(sa.select(_TABLE.c.messages).where(_TABLE.c.item == item)) or [])
+
+
+def expire(connection: sa.Connection, before: datetime) -> int:
+    """Forget posts wanted or begun before, which nobody could forward: whoever sends them wants them anew. Returns how many."""
+    old = sa.delete(_TABLE).where(_TABLE.c.state.in_(("wanted", "begun")), _TABLE.c.time < to_milliseconds(before))
+    return connection.execute(old).rowcount
 
 
 def prune(connection: sa.Connection, before: datetime) -> int:

@@ -27,7 +27,6 @@ from palate.errors import DatabaseError, PalateError
 log = logging.getLogger(__name__)
 
 Press = Callable[[Talk, int], Reply]
-CHANNEL_NUMBERS = -1_000_000_000_000
 """In the Bot API a channel's number is this less its own."""
 TRIES = 5
 """Times that an act is tried while the database can't be written."""
@@ -196,7 +195,7 @@ def _stage(desk: Desk, clock: Clock, message: Message) -> None:
     origin = message.forward_origin
     if not isinstance(origin, MessageOriginChannel):
         return
-    channel = CHANNEL_NUMBERS - origin.chat.id
+    channel = staging.channel_of(origin.chat.id)
     is_part = message.media_group_id is not None
     with writing(desk.serving.engine) as connection:
         staging.arrived(connection, channel, origin.message_id, message.message_id, clock.now(), is_part=is_part)

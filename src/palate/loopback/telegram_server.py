@@ -303,6 +303,38 @@ def _leave(server: TelegramServer, account: Account, request: Any) -> Any:
     return types.Updates([types.UpdateChannel(channel.id)], [], chats, server.world.clock(), 0)
 
 
+def _dialogs(server: TelegramServer, account: Account, request: Any) -> Any:
+    """A page of the channels that the account is in, in the order of their ids."""
+    start = getattr(request.offset_peer, "channel_id", 0)
+    inside = [server.world.channels[id] for id in sorted(account.joined) if id > start]
+    page = inside[: min(request.limit, 100)]
+    settings = types.PeerNotifySettings()
+    dialogs = [types.Dialog(types.PeerChannel(one.id), one.last_id, 0, 0, 0, 0, 0, 0, settings) for one in page]
+    last = [one.posts[one.last_id] for one in page if one.last_id in one.posts]
+    chats = [*(server.world.tl_channel(account, one) for one in page), *server.world.shown_channels(account, last)]
+    if len(page) < len(account.joined):
+        return types.messages.DialogsSlice(len(account.joined), dialogs, last, chats, [])
+    return types.messages.Dialogs(dialogs, last, chats, [])
+
+
+def _forward(server: TelegramServer, account: Account, request: Any) -> Any:
+    channel, to = (_open_channel(server, account, peer) for peer in (request.from_peer, request.to_peer))
+    if len(request.id) > 100 or request.drop_author:
+        server.breaches.append(
+            f"{account.name} forwarded {len(request.id)} posts, without author: {request.drop_author}"
+        )
+    if to.id not in account.writes:
+        raise refusal("CHAT_WRITE_FORBIDDEN")
+    if channel.noforwards or any(channel.posts[id].noforwards for id in request.id if id in channel.posts):
+        raise refusal("CHAT_FORWARDS_RESTRICTED")
+    forwarded = server.world.forward(channel, request.id, to)
+    if not forwarded:
+        raise refusal("MESSAGE_ID_INVALID")
+    numbers = zip(request.id, request.random_id, strict=True)
+    ids = [types.UpdateMessageID(forwarded[id], number) for id, number in numbers if id in forwarded]
+    return types.Updates(ids, [], [server.world.tl_channel(account, to)], server.world.clock(), 0)
+
+
 def _mute(server: TelegramServer, account: Account, request: Any) -> Any:
     account.muted.add(_channel(server, account, request.peer.peer).id)
     return True
@@ -415,6 +447,8 @@ _ANSWERS: Mapping[type, Callable[[TelegramServer, Account, Any], Any]] = {
     functions.channels.GetMessagesRequest: _some,
     functions.messages.CheckChatInviteRequest: _check_invite,
     functions.messages.ImportChatInviteRequest: _import_invite,
+    functions.messages.GetDialogsRequest: _dialogs,
+    functions.messages.ForwardMessagesRequest: _forward,
     functions.messages.GetHistoryRequest: _history,
     functions.messages.GetMessagesViewsRequest: _views,
     functions.account.UpdateNotifySettingsRequest: _mute,

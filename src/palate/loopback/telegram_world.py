@@ -32,6 +32,8 @@ class Account:
     """Ids of the keys of its sessions."""
     joined: set[int] = field(default_factory=set)
     muted: set[int] = field(default_factory=set)
+    writes: set[int] = field(default_factory=set)
+    """Channels in which it may publish."""
     hears: bool = True
     """False: what changes isn't told, as when updates are lost."""
     refused: str | None = None
@@ -75,6 +77,8 @@ class Channel:
     last_id: int = 0
     migrated_from: int | None = None
     """Id of the small group that it was; its invitation leads here."""
+    noforwards: bool = False
+    """Whether it forbids copies."""
 
 
 @dataclass(eq=False)
@@ -126,6 +130,23 @@ class TelegramWorld:
         self._publish(channel, updates)
         return ids
 
+    def forward(self, channel: Channel, ids: Sequence[int], to: Channel) -> dict[int, int]:
+        """Forward posts to another channel, albums as albums; gives their ids there. Those that are gone are left out."""
+        forwarded, updates = dict[int, int](), list[Any]()
+        for post in (channel.posts[id] for id in ids if id in channel.posts):
+            to.last_id += 1
+            origin = post.fwd_from or self._origin(channel, post)
+            fields = {"fwd_from": origin, "grouped_id": post.grouped_id}
+            copy = self._message(to, to.last_id, post.message, fields)
+            to.posts[copy.id] = copy
+            forwarded[post.id] = copy.id
+            updates.append(self._record(to, types.UpdateNewChannelMessage(copy, 0, 0), 1, is_post=True))
+        self._publish(to, updates)
+        return forwarded
+
+    def _origin(self, channel: Channel, post: Any) -> Any:
+        return types.MessageFwdHeader(post.date, from_id=types.PeerChannel(channel.id), channel_post=post.id)
+
     def edit(self, channel: Channel, id: int, text: str) -> None:
         """Give a post another text."""
         post = channel.posts[id]
@@ -176,6 +197,8 @@ class TelegramWorld:
             access_hash=account.access_hash(channel.id),
             broadcast=True,
             username=channel.username,
+            noforwards=channel.noforwards or None,
+            admin_rights=types.ChatAdminRights(post_messages=True) if channel.id in account.writes else None,
             left=channel.id not in account.joined or None,
         )
 

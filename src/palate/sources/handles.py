@@ -60,7 +60,7 @@ def named(text: str, url: str | None = None) -> list[Handle]:
     ['durov', 'telegram']
     """
     found = [_link(url)] if url else []
-    found += (_link(match[0]) for match in _LINKS.finditer(text.replace("&amp;", "&")))
+    found += (_link(match[0].rstrip(".,:;!?")) for match in _LINKS.finditer(text.replace("&amp;", "&")))
     found += (Handle(username=match[1].lower()) for match in _MENTIONS.finditer(text) if _username(match[1]))
     handles = dict.fromkeys(one for one in found if one is not None and not (one.username or "").endswith("bot"))
     return list(handles)[:MOST]

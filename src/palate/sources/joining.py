@@ -59,6 +59,8 @@ class JoiningParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Days after a wait that Telegram asked for in which the account joins half as often; each further wait halves again."""
     full_days: Annotated[float, msgspec.Meta(ge=0, le=365)] = 7.0
     """Days that an account rests when Telegram says that it is in too many channels."""
+    request_days: Annotated[float, msgspec.Meta(ge=1, le=365)] = 28.0
+    """Days after which a channel whose owner hasn't let us in is given up."""
     tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
     """Attempts that may fail for reasons of the moment before a channel is given up."""
 
@@ -276,6 +278,8 @@ class Joiner:
     active: bool
     logged_in: datetime | None
     premium: bool = False
+    reachable: bool = True
+    """Whether it is connected, and Telegram doesn't have it wait."""
     channel_limit: int | None = None
     """As Telegram says; None: by `premium`."""
     channels: int = 0
@@ -410,6 +414,8 @@ def ready_at(joiner: Joiner, resolves: bool, params: JoiningParams, now: datetim
     """The earliest time from `now` on at which the account may join, and the rule that it has to wait for."""
     if not joiner.active or joiner.logged_in is None:
         return Ready(None, f"{joiner.name} is not active")
+    if not joiner.reachable:
+        return Ready(None, f"{joiner.name} is not connected")
     if fullness(joiner, params) >= 1:
         return Ready(None, f"{joiner.name} is full")
     if params.joins_per_day == 0 or (resolves and params.resolves_per_day == 0):

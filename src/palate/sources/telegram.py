@@ -11,9 +11,10 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from telethon import TelegramClient, errors, events
+from telethon import TelegramClient, errors, events, utils
 from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
@@ -26,6 +27,8 @@ DIFFERENCE = 100
 """Changes that a difference has at most; Telegram allows 10 to 100."""
 PAGE = 100
 """Messages that a page of a channel's history has at most."""
+DIALOG_PAGES = 50
+"""Pages of an account's dialogs that are read at most."""
 ALBUM = 10
 """Messages that an album has at most."""
 FOREVER = 2**31 - 1
@@ -94,6 +97,14 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Dialog:
+    """A channel or a large group that an account is in."""
+
+    ref: ChannelRef
+    may_post: bool
+
+
+@dataclass(frozen=True)
 class Profile:
     """What Telegram says of an account."""
 
@@ -134,6 +145,31 @@ class Client:
         me, numbers = users[0], _numbers(config.config)
         limit = numbers.get("channels_limit_premium" if me.premium else "channels_limit_default")
         return Profile(me.id, me.phone, bool(me.premium), None if limit is None else int(limit))
+
+    async def dialogs(self) -> list[Dialog]:
+        """All channels and large groups that the account is in, for us or for its owner."""
+        found = dict[int, Dialog]()
+        offset: tuple[datetime | None, int, Any] = (None, 0, types.InputPeerEmpty())
+        for _ in range(DIALOG_PAGES):
+            answer = await self.ask(functions.messages.GetDialogsRequest(*offset, limit=PAGE, hash=0))
+            found |= {chat.id: _dialog(chat) for chat in answer.chats if _is_inside(chat)}
+            if not isinstance(answer, types.messages.DialogsSlice) or len(answer.dialogs) < PAGE:
+                break
+            offset = _after(answer)
+        return list(found.values())
+
+    async def forward(self, ref: ChannelRef, messages: Sequence[int], to: ChannelRef) -> dict[int, int]:
+        """Forward at most 100 messages to another channel, as what they are; gives the id that each that is still there has
+        there."""
+        assert len(messages) <= PAGE, "Telegram forwards at most 100 messages at a time"
+        peers = [types.InputPeerChannel(one.id, one.access_hash) for one in (ref, to)]
+        request = functions.messages.ForwardMessagesRequest(
+            peers[0], list(messages), peers[1], silent=True, drop_author=False
+        )
+        answer = await self.ask(request)
+        ids = {one.random_id: one.id for one in answer.updates if isinstance(one, types.UpdateMessageID)}
+        sent = zip(messages, request.random_id, strict=True)
+        return {message: ids[number] for message, number in sent if number in ids}
 
     async def resolve(self, username: str) -> Found:
         """The channel of this name; Telegram allows few such questions a day."""
@@ -335,6 +371,28 @@ def _joined(answer: Any) -> Found:
     if isinstance(answer, types.messages.ChatInviteJoinResultWebView):
         raise TelegramRefused("The channel lets people in by a program of its own: join it by hand.", "JOIN_WEB_VIEW")
     return _found(getattr(answer, "updates", answer).chats)
+
+
+def _is_inside(chat: Any) -> bool:
+    return isinstance(chat, types.Channel) and not chat.left and chat.access_hash is not None
+
+
+def _dialog(chat: Any) -> Dialog:
+    rights = chat.admin_rights
+    return Dialog(ChannelRef(chat.id, chat.access_hash), bool(chat.creator or (rights and rights.post_messages)))
+
+
+def _after(answer: Any) -> tuple[datetime | None, int, Any]:
+    """Where the next page of dialogs begins."""
+    last = answer.dialogs[-1]
+    dates = {
+        (utils.get_peer_id(one.peer_id), one.id): getattr(one, "date", None) for one in answer.messages if one.peer_id
+    }
+    peers = {
+        utils.get_peer_id(one): utils.get_input_peer(one, check_hash=False) for one in (*answer.chats, *answer.users)
+    }
+    place = utils.get_peer_id(last.peer)
+    return dates.get((place, last.top_message)), last.top_message, peers.get(place, types.InputPeerEmpty())
 
 
 def _found(chats: Sequence[Any]) -> Found:
