@@ -159,7 +159,7 @@ def test_the_log_of_the_installation_is_the_default(files: Path, tmp_path: Path)
     ("more", "words"),
     [
         (("--metrics", "hits@x"), "There is no metric hits@x: choose among hr@K"),
-        (("--model", "svd"), "There is no model svd: choose among popularity, fm"),
+        (("--model", "slim"), "There is no model slim: choose among popularity, fm"),
         (("--model", "fm", "--set", "factor=3"), "did you mean factors?"),
         (("--model", "fm", "--set", "factors=many"), "Parameter factors"),
         (("--model", "fm", "--set", "factors"), "write name=value"),
