@@ -203,6 +203,15 @@ def test_channels_are_joined_posts_arrive_and_a_press_on_the_page_brings_the_nex
         assert votes == [(f"telegram:{people.VISITOR}", "like")]
 
 
+async def page_with(browser: httpx.AsyncClient, address: str, words: str, times: int) -> str:
+    """The page, once it has the words so often: messages come while it is looked at."""
+    end = time.monotonic() + PATIENCE
+    while (page := (await browser.get(address)).text).count(words) < times:
+        assert time.monotonic() < end, f"{words!r} never came to {address}"
+        await asyncio.sleep(0.05)
+    return page
+
+
 async def press_all(serving: Serving, address: str) -> None:
     """What a visitor of the page does: begin, like the first post, look at what that has led to."""
     transport = httpx.ASGITransport(create_app({"": serving}))
@@ -214,15 +223,12 @@ async def press_all(serving: Serving, address: str) -> None:
         assert begun.headers["location"] == "/telegram?person=1#chat"
         await asyncio.to_thread(until, lambda: len(posts(address, 1)) == 1)
         [first] = posts(address, 1)
-        page = (await browser.get("/telegram?person=1")).text
-        assert first["link_preview_options"]["url"] in page
-        assert "views" in page
+        await page_with(browser, "/telegram?person=1", first["link_preview_options"]["url"], 1)
         data = first["reply_markup"]["inline_keyboard"][0][0]["callback_data"]
         pressed = {"person": "1", "message": str(first["message_id"]), "data": data}
         await browser.post("/telegram", data=pressed, headers={"hx-request": "true"})
         await asyncio.to_thread(until, lambda: len(posts(address, 1)) == 2)
-        until_marked = (await browser.get("/telegram/chat?person=1")).text
-        assert until_marked.count("👎") >= 2
+        await page_with(browser, "/telegram/chat?person=1", "👎", 2)
         beside = (await browser.get("/telegram/hub?person=1")).text
         assert "👍 1 · 👎 0" in beside
         assert "anna" in beside

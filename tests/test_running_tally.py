@@ -43,7 +43,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(steps, st.sampled_from([1, 2]))
 def test_sums_that_are_kept_are_those_that_counting_anew_gives(history: list[tuple[Any, ...]], threads: int) -> None:
     memory, seq, cut = Memory(window=empty(PARAMS)), 0, 0
