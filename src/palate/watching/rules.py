@@ -1,6 +1,6 @@
-"""What a session and its ticks say was watched: the rules, as SQL that DuckDB and Spark read alike.
+"""What a session and its ticks say was watched: the rules, in SQL that keeps to what DuckDB and Spark have in common.
 
-All times are whole milliseconds since 1970 and all sums are of whole numbers, so both engines give the same rows to the last bit.
+All times are whole milliseconds since 1970 and all sums are of whole numbers, so that no engine or order changes a bit.
 A day's views come of the staged tables `sessions` (session, viewer, item, start, device, duration) and `ticks` (session, time).
 """
 
@@ -17,9 +17,6 @@ SESSION_COLUMNS = ("session", "user", "video", "start", "device", "duration")
 """Of an archive of sessions; device and duration (seconds of the whole video) may be missing."""
 TICK_COLUMNS = ("session", "time")
 OPTIONAL = frozenset({"device", "duration"})
-
-OUTPUT = ("user", "item", "type", "value", "time", "seconds", "duration", "sessions", "device")
-"""Columns of a day's views: those of an event file (`value` is the watched fraction, `time` the start), then what it comes of."""
 
 
 class WatchParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +69,11 @@ def day_tables(params: WatchParams, day: int) -> list[tuple[str, str]]:
 
     `day` is the number of the day since 1970.
     """
+    return [*_sessions_and_ticks(params, day), *_plays(params), *_views(params)]
+
+
+def _sessions_and_ticks(params: WatchParams, day: int) -> list[tuple[str, str]]:
+    """What the day has, each once."""
     start, end = day * DAY, (day + 1) * DAY
     return [
         (
@@ -88,9 +90,16 @@ def day_tables(params: WatchParams, day: int) -> list[tuple[str, str]]:
                 FROM ticks JOIN day_sessions ON ticks.session = day_sessions.session""",
         ),
         ("day_ticks", "SELECT DISTINCT session, start, time FROM tick_rows WHERE inside"),
+    ]
+
+
+def _plays(params: WatchParams) -> list[tuple[str, str]]:
+    """How much of each session was watched, and how long each video is."""
+    return [
         (
             "steps",
-            """SELECT session, time, greatest(0, time - lag(time, 1, start) OVER (PARTITION BY session ORDER BY time)) AS gap
+            """SELECT session, time,
+                    greatest(0, time - coalesce(lag(time) OVER (PARTITION BY session ORDER BY time), start)) AS gap
                FROM day_ticks""",
         ),
         (
@@ -112,6 +121,12 @@ def day_tables(params: WatchParams, day: int) -> list[tuple[str, str]]:
             """SELECT item, max(duration) AS longest, min(duration) AS shortest
                FROM day_sessions WHERE duration > 0 GROUP BY item""",
         ),
+    ]
+
+
+def _views(params: WatchParams) -> list[tuple[str, str]]:
+    """Sessions that go on with one another as one view."""
+    return [
         (
             "chained",
             """SELECT *, max(ended) OVER (PARTITION BY viewer, item ORDER BY start, session
