@@ -138,6 +138,22 @@ def get(connection: sa.Connection, id: str) -> StoredItem | None:
     return None if key is None else get_many(connection, [key]).get(key)
 
 
+def page(connection: sa.Connection, after: int, limit: int, search: str = "") -> list[StoredItem]:
+    """Live and hidden items with a key beyond `after`, in the order of their keys; `search`: with this in their title."""
+    query = _SELECT.where(database.items.c.key > after).order_by(database.items.c.key).limit(limit)
+    if search:
+        query = query.where(database.items.c.title.icontains(search, autoescape=True))
+    return [_stored_item(row) for row in connection.execute(query)]
+
+
+def stubs(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
+    """Those of these ids that nothing but events names."""
+    table, found = database.items, set[str]()
+    for chunk in identities.chunks(sorted(set(ids))):
+        found.update(connection.scalars(sa.select(table.c.id).where(table.c.id.in_(chunk), table.c.state == "stub")))
+    return found
+
+
 def get_many(connection: sa.Connection, keys: Iterable[int]) -> dict[int, StoredItem]:
     """Items by their keys; those that are deleted, stubs or not there are left out."""
     found: dict[int, StoredItem] = {}
@@ -197,6 +213,17 @@ def unknown(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
     return left
 
 
+def amend(connection: sa.Connection, item: Item, hidden: bool, now: datetime) -> None:
+    """Make title, time and labels of a stored item exactly what is given, None and empty included, and hide or show it."""
+    table = database.items
+    values = {name: value for name, value in _given(item, None).items() if name in ("title", "published", "labels")}
+    values |= {"state": "hidden" if hidden else "live"}
+    known = (table.c.id == item.id) & table.c.state.in_(("live", "hidden"))
+    row = connection.execute(sa.select(*(table.c[name] for name in values)).where(known)).one_or_none()
+    if row is not None and row._asdict() != values:
+        connection.execute(sa.update(table).where(known).values(**values, updated=to_milliseconds(now)))
+
+
 def delete(connection: sa.Connection, id: str, now: datetime) -> bool:
     """Take an item's content away for good; False when there is none. Sources that give it again don't bring it back."""
     key = _key_of(connection, id)
@@ -217,13 +244,16 @@ def withdraw(connection: sa.Connection, ids: Iterable[str], now: datetime) -> in
     return _wipe(connection, sorted(keys), "withdrawn", now)
 
 
+_FOUND_OUT = (database.understandings, database.item_vectors, database.item_counters, database.gorse_items)
+
+
 def _wipe(connection: sa.Connection, keys: Sequence[int], state: State, now: datetime) -> int:
     table, wiped = database.items, 0
     values: dict[str, Any] = dict.fromkeys(_CONTENT_ITSELF) | {"media": [], "labels": []}
     values |= {"state": state, "updated": to_milliseconds(now)}
     for chunk in identities.chunks(keys):
         wiped += connection.execute(sa.update(table).where(table.c.key.in_(chunk)).values(**values)).rowcount
-        for found_out in (database.understandings, database.item_vectors, database.item_counters):
+        for found_out in _FOUND_OUT:
             connection.execute(sa.delete(found_out).where(found_out.c.item.in_(chunk)))
         if state == "deleted":
             _forget_labels(connection, chunk)

@@ -529,6 +529,7 @@ def _serving_params(settings: Settings) -> Any:
         labels=settings.labels,
         fetch=settings.fetch,
         joining=settings.joining,
+        gorse=settings.gorse,
     )
 
 

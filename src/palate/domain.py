@@ -197,6 +197,8 @@ class FeedRequest:
     """Only items in this language."""
     category: str | None = None
     """Only news of this category."""
+    labels: tuple[str, ...] = ()
+    """Only items that have all of these labels."""
     log: bool = True
     """False (prefetch, outlets): nothing is logged and nothing is used up."""
 

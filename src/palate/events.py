@@ -351,15 +351,14 @@ def _hot_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColum
         after_seq = rows[-1][0]
 
 
-def stream(engine: sa.Engine, folder: Path) -> Iterator[list[Event]]:
-    """Every event that is durable at the start, once, in the order of the log, in lists that fit into memory.
+def stream(engine: sa.Engine, folder: Path, after: int = 0) -> Iterator[list[Event]]:
+    """Every event (of a seq beyond `after`) that is durable at the start, once, in the order of the log, in lists that fit.
 
     `user` is the id that the event came with, also when that was joined to another since. Raises DataFolderError when a
     sealed file is missing or broken.
     """
     with reading(engine) as connection:
         end = last_seq(connection)
-    after = 0
     while after < end:
         rows, after = _retried(lambda after=after: _next_rows(engine, folder, after, end))  # type: ignore[misc]
         if rows:

@@ -18,7 +18,7 @@ from palate import catalog, cursors, identities
 from palate.candidates import exploration, filters, fresh, personal, popular, stories
 from palate.cursors import Session
 from palate.database import reading
-from palate.domain import Also, Event, Feed, FeedRequest, Item, RankedItem, to_milliseconds
+from palate.domain import Also, Event, EventColumns, Feed, FeedRequest, Item, RankedItem, to_milliseconds
 from palate.errors import InvalidInput
 from palate.live import Live, Person, State
 from palate.models.registry import Name
@@ -135,9 +135,25 @@ def serve(
             places += _arrange(scored, again, limit - len(places), 0.0, params, rng)
         items = _explain(connection, scored, places, session.places, request.now)
     if request.log and items:
-        append(_shown(items, id, request, state.pool.model.version))
+        append(shown(items, id, request, state.pool.model.version))
     session = session.after([item.key for item in items], request.log, person.key, request.now)
     return Feed(id, items, cursors.write(session, secret), state.pool.model.version)
+
+
+def visit(
+    live: Live, history: EventColumns, request: FeedRequest, params: FeedParams, rng: np.random.Generator
+) -> tuple[RankedItem, ...]:
+    """The items for somebody of whom nothing is known but these events (`user` is of no meaning); nothing is logged."""
+    state = live.state
+    with reading(live.engine) as connection:
+        person = live.visitor(history, state.snapshot)
+        scored = _score(state, person, request.now, params)
+        allowed = _fitting(state.pool, person, request.now, _window(request.window, person, params))
+        if request.labels:
+            allowed = allowed & filters.with_all_labels(state.pool, request.labels)
+        limit = min(request.limit, params.limit_max)
+        places = _arrange(scored, _unseen(scored, allowed), limit, 0.0, params, rng)
+        return _explain(connection, scored, places, 0, request.now)
 
 
 def generator(request: FeedRequest) -> np.random.Generator:
@@ -254,6 +270,8 @@ def _allowed(
     mask = _fitting(pool, person, request.now, _window(request.window, person, params))
     if request.language is not None or request.category is not None:
         mask = mask & filters.about(pool, request.language, request.category)
+    if request.labels:
+        mask = mask & filters.with_all_labels(pool, request.labels)
     excluded = identities.item_keys(connection, _possible(request.exclude), None).values()
     given = np.array(session.keys, np.int64)
     mask = stories.without(pool, mask, given)
@@ -404,7 +422,8 @@ def _name(item: Item) -> str:
     return item.title or item.url or item.id
 
 
-def _shown(items: Sequence[RankedItem], id: str, request: FeedRequest, snapshot: str | None) -> list[Event]:
+def shown(items: Sequence[RankedItem], id: str, request: FeedRequest, snapshot: str | None) -> list[Event]:
+    """The events that log these items of an answer as shown; `id` is the answer's."""
     return [
         Event(
             user=request.user,

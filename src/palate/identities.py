@@ -62,6 +62,16 @@ def item_keys(connection: sa.Connection, ids: Iterable[str], now: datetime | Non
     return found | _create(connection, database.items, wanted - found.keys(), fresh)
 
 
+def item_ids(connection: sa.Connection, keys: Iterable[int]) -> dict[int, str]:
+    """Public id of each item key that there is."""
+    return _ids(connection, database.items, keys)
+
+
+def user_ids(connection: sa.Connection, keys: Iterable[int]) -> dict[int, str]:
+    """Public id of each user key that there is."""
+    return _ids(connection, database.users, keys)
+
+
 def persons(connection: sa.Connection, keys: Iterable[int]) -> dict[int, int]:
     """The person behind each user key: the key itself unless it was joined to another."""
     users, found = database.users, {}
@@ -150,6 +160,14 @@ def _find(connection: sa.Connection, table: sa.Table, ids: Collection[str]) -> d
         return {} if key is None else {id: key}
     query = sa.select(table.c.id, table.c.key).where(table.c.id.in_(_each(connection, sorted(ids))))
     return {row.id: row.key for row in connection.execute(query).all()}
+
+
+def _ids(connection: sa.Connection, table: sa.Table, keys: Iterable[int]) -> dict[int, str]:
+    found = dict[int, str]()
+    for chunk in chunks(keys):
+        rows = connection.execute(sa.select(table.c.key, table.c.id).where(table.c.key.in_(chunk)))
+        found.update({row.key: row.id for row in rows})
+    return found
 
 
 def _find_merged(connection: sa.Connection, ids: Collection[str]) -> dict[str, int]:

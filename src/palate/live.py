@@ -213,6 +213,10 @@ class Live:
             window=None if choices.window_days is None else timedelta(days=choices.window_days),
         )
 
+    def visitor(self, recent: EventColumns, snapshot: Snapshot | None) -> Person:
+        """Somebody of whom nothing is known but these events, all of them one person's."""
+        return Person(history=_continued(History(), recent, self._params(snapshot)))
+
     def unanswered(self, connection: sa.Connection, person: Person, before: datetime) -> Keys:
         """Items last shown before this time, to which nothing else ever happened, that shown longest ago first.
 

@@ -137,6 +137,14 @@ def everybody(connection: sa.Connection) -> Iterator[str]:
     yield from connection.scalars(sa.select(users.c.id).where(own).order_by(users.c.key))
 
 
+def page(connection: sa.Connection, after: int, limit: int) -> list[Person]:
+    """People whose own row has a key beyond `after`, in the order of their keys."""
+    users = database.users
+    own = users.c.person.is_(None) | (users.c.person == users.c.key)
+    query = sa.select(users.c.key).where(own, users.c.key > after).order_by(users.c.key).limit(limit)
+    return [_person(connection, key) for key in connection.scalars(query).all()]
+
+
 def choices(connection: sa.Connection, person: int) -> Choices:
     """The choices of a person by key; the defaults for a key that nobody has."""
     users = database.users
@@ -225,6 +233,9 @@ def delete(connection: sa.Connection, id: str) -> list[int]:
         (database.source_choices, database.source_choices.c.person),
         (database.logins, database.logins.c.person),
         (database.label_answers, database.label_answers.c.annotator),
+        (database.gorse_users, database.gorse_users.c.user),
+        (database.gorse_feedback, database.gorse_feedback.c.user),
+        (database.gorse_write_backs, database.gorse_write_backs.c.user),
         (database.users, database.users.c.key),
     ):
         for keys in identities.chunks(person.keys):

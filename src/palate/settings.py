@@ -15,6 +15,7 @@ import msgspec
 from palate.accounts import TelegramParams
 from palate.delivery.bot_params import BotParams
 from palate.delivery.context import ServerParams
+from palate.delivery.gorse_messages import GorseParams
 from palate.events import EventParams
 from palate.feed import FeedParams
 from palate.hub_params import HubParams
@@ -90,6 +91,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The loop that learns."""
     feed: FeedParams = FeedParams()
     """What a person is served."""
+    gorse: GorseParams = GorseParams()
+    """The surface for clients of Gorse."""
     watch: WatchParams = WatchParams()
     """How a player's sessions and ticks become views (`palate watch-etl`)."""
 

@@ -167,6 +167,8 @@ def test_serving_loads_nothing_heavy(tmp_path: Path) -> None:
             assert client.post("/v1/events", json={"user": "u", "item": "a", "type": "like"}).status_code == 200
             assert client.get("/v1/feed?user=v").json()["items"]
             assert client.post("/v1/rank", json={"user": "u", "items": ["a"]}).status_code == 200
+            assert client.get("/api/recommend/w").json() == ["a"]
+            assert client.get("/api/user/u/feedback/like").json()[0]["ItemId"] == "a"
         heavy = {"numba", "pyarrow", "trafilatura", "feedparser", "alembic", "llvmlite", "fasttext_pybind"}
         print(" ".join(sorted(heavy & {name.split(".")[0] for name in sys.modules})))
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -74,6 +75,14 @@ def with_labels(pool: Pool, labels: NDArray[np.int32]) -> Mask:
     """With at least one of these labels (numbers)."""
     hits = np.concatenate(([0], np.cumsum(_among(pool, labels))))
     return hits[pool.label_offsets[1:]] > hits[pool.label_offsets[:-1]]
+
+
+def with_all_labels(pool: Pool, names: Sequence[str]) -> Mask:
+    """With every one of these labels; all items when there are none."""
+    mask = np.ones(len(pool), bool)
+    for name in names:
+        mask &= with_labels(pool, pool.label_names.find([name]))
+    return mask
 
 
 def first_label(pool: Pool, rows: NDArray[np.int64], labels: NDArray[np.int32]) -> NDArray[np.int32]:

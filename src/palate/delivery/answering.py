@@ -38,12 +38,12 @@ def answering(operations: Sequence[Operation], serving: Serving) -> ASGIApp:
             operation, id = _operation(known, scope)
             headers = fields(scope)
             if keyed:
-                await _authorize(serving, operation, headers)
+                await authorize(serving, operation.scope, headers)
             asked = Asked(
                 now=utc_now(),
                 id=id,
                 query=_query(operation.query, scope["query_string"]),
-                body=await _body(operation.body, headers, receive, server),
+                body=await read_body(operation.body, headers, receive, server),
             )
             given = await operation.do(serving, asked)
         except Exception as error:
@@ -67,8 +67,9 @@ def _operation(known: Table, scope: Scope) -> tuple[Operation, str]:
     return operation, check_id(id, operation.parameter) if operation.parameter else ""
 
 
-async def _authorize(serving: Serving, operation: Operation, headers: Mapping[str, str]) -> None:
-    if operation.scope is None:
+async def authorize(serving: Serving, scope: people.Scope | None, headers: Mapping[str, str]) -> None:
+    """Raises Refusal unless the request carries a key that allows this; None needs none."""
+    if scope is None:
         return
     token = security.api_key(headers.get("authorization"), headers.get("x-api-key"))
     if token is None:
@@ -79,8 +80,8 @@ async def _authorize(serving: Serving, operation: Operation, headers: Mapping[st
         if key is None:
             raise _unauthorized("This API key is unknown or revoked.")
         serving.keys.put(token, key)
-    if not key.allows(operation.scope):
-        raise Refusal(403, "forbidden", f"This needs an API key with the scope {operation.scope}.")
+    if not key.allows(scope):
+        raise Refusal(403, "forbidden", f"This needs an API key with the scope {scope}.")
 
 
 def _key(serving: Serving, token: str) -> people.ApiKey | None:
@@ -119,7 +120,8 @@ def _lists(type_: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(field.name for field in fields if isinstance(field.type, msgspec.inspect.ListType))
 
 
-async def _body(type_: Any, headers: Mapping[str, str], receive: Receive, server: ServerParams) -> Any:
+async def read_body(type_: Any, headers: Mapping[str, str], receive: Receive, server: ServerParams) -> Any:
+    """The body as this type; None for the type None. Raises Refusal for one that isn't it, or that is too large or too slow."""
     if type_ is None:
         return None
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from palate.delivery import security
 from palate.delivery.api import create_api
 from palate.delivery.context import Play, ServerParams, Serving, ServingParams, open_serving
+from palate.delivery.gorse import create_gorse
 from palate.delivery.observing import fields, observed, refuse
 from palate.delivery.refusals import Refusal
 from palate.delivery.web import create_pages
@@ -24,6 +25,7 @@ from palate.delivery.workers import run_workers
 from palate.errors import SettingsError
 
 BACKLOG = 2048
+GORSE_PATH = "/api/"
 API_PATHS = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -63,11 +65,12 @@ def _beside(prefixes: Iterable[str], prefix: str) -> str | None:
 
 def installation(serving: Serving, prefix: str) -> ASGIApp:
     """API and web pages of one installation; a request's scope says by `root_path` where it is mounted."""
-    api, pages = create_api(serving, prefix), create_pages(serving)
+    api, gorse, pages = create_api(serving, prefix), create_gorse(serving), create_pages(serving)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(prefix)
-        await (api if path.startswith(API_PATHS) else pages)(scope, receive, send)
+        asked = gorse if path.startswith(GORSE_PATH) else api if path.startswith(API_PATHS) else pages
+        await asked(scope, receive, send)
 
     return observed(guarded(app, serving.params.server), serving)
 
@@ -90,7 +93,7 @@ def _refused(scope: Scope, headers: Mapping[str, str], server: ServerParams) -> 
     if not security.host_allowed(host, server.host, server.names):
         return Refusal(403, "foreign_host", "This server is not known by this name; the setting server.names adds it.")
     # Reading a feed uses it up, so the whole API is closed to other sites, the pages only where they change something.
-    changes = scope["method"] not in SAFE_METHODS or "/v1/" in scope["path"]
+    changes = scope["method"] not in SAFE_METHODS or any(path in scope["path"] for path in ("/v1/", GORSE_PATH))
     if changes and security.from_another_site(host, headers.get("sec-fetch-site"), headers.get("origin")):
         return Refusal(403, "foreign_site", "A page of another site may not do this.")
     return None

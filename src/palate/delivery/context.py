@@ -18,8 +18,9 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import Meta
 
-from palate import database, people
+from palate import database, gorse_feedback, people
 from palate.database import connect, migrate, writing
+from palate.delivery.gorse_messages import GorseParams
 from palate.delivery.metrics import Metrics
 from palate.delivery.security import KeyCache
 from palate.errors import DatabaseError, PalateError
@@ -85,6 +86,7 @@ class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     labels: LabelParams = LabelParams()
     fetch: FetchParams = FetchParams()
     joining: JoiningParams = JoiningParams()
+    gorse: GorseParams = GorseParams()
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ def _keep_fresh(serving: Serving, stop: threading.Event) -> None:
     while not stop.wait(serving.params.server.refresh_seconds):
         try:
             serving.live.refresh(utc_now())
+            gorse_feedback.write_back_due(serving.engine, utc_now())
             failing = False
         except Exception:  # serving goes on with what it has, whatever is wrong with the new
             if not failing:

@@ -286,18 +286,18 @@ def _gorse_event(row: Row) -> Row:
 
 
 def _gorse_item(row: Row) -> Row:
-    labels = [*(row.get("Categories") or []), *_strings(row.get("Labels"))]
+    labels = [*(row.get("Categories") or []), *gorse_strings(row.get("Labels"))]
     item = {"item": row["ItemId"], "title": row.get("Comment"), "published": row.get("Timestamp"), "labels": labels}
     return {name: value for name, value in item.items() if value}
 
 
-def _strings(value: Any) -> Iterator[str]:
+def gorse_strings(value: Any) -> Iterator[str]:
     """Every string inside Gorse's free-form labels; numbers are embeddings, which Palate learns by itself."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
+            yield from gorse_strings(part)
 
 
 # --- rows to values -------------------------------------------------------------------------------------------------------
