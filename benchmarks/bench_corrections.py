@@ -36,7 +36,7 @@ OTHERS = 300
 
 
 def main(folder: Path, language: str) -> None:
-    articles = text_models._contest(folder / "news/contest-articles.tar.xz")
+    articles = text_models._contest(folder / "news/contest-articles.tar.xz", text_models.labels_of_articles())
     labelled = [one for one in articles if one.origin == "labelled" and one.language == language]
     classes = np.array([CLASSES.index(one.allowed[0]) for one in labelled])
     quarter = np.array([hash_of(one) % 4 for one in labelled])

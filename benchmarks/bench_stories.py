@@ -223,8 +223,7 @@ def default() -> float:
 
 def labels(documents: Documents, **chosen: Any) -> NDArray[np.int64]:
     """For each document, in the order of the keys 0, 1, 2 …, the name of its story."""
-    stories = clustering.cluster(documents, msgspec.structs.replace(ClusteringParams(), **chosen))
-    return stories.labels[np.argsort(stories.documents.keys)]
+    return labels_of(clustering.cluster(documents, msgspec.structs.replace(ClusteringParams(), **chosen)))
 
 
 # Speed
@@ -237,14 +236,14 @@ def scale() -> None:
     )
     print("| documents | days | seconds | processor, µs a document | peak above the input, MB | stories | largest |")
     print("|--:|--:|--:|--:|--:|--:|--:|", flush=True)
-    largest = int(sys.argv[sys.argv.index("--largest") + 1]) if "--largest" in sys.argv else 1_000_000
+    most = largest(1_000_000)
     with TemporaryDirectory() as folder:
-        documents = varied(largest)
+        documents = varied(most)
         for name in COLUMNS:
             np.save(Path(folder) / name, getattr(documents, name))
         del documents
         for count in (1_000, 10_000, 100_000, 1_000_000):
-            if count <= largest:
+            if count <= most:
                 command = [sys.executable, __file__, "--measure", folder, str(count)]
                 print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="", flush=True)
 
@@ -264,18 +263,32 @@ def measure(folder: Path, count: int) -> None:
 
 
 def arrival() -> None:
-    """Milliseconds for one document more in a window of 100,000, at its end and anywhere in the last day."""
-    documents = varied(100_200)
-    order = np.argsort(documents.times, kind="stable")
-    stories = clustering.cluster(chosen(documents, order[:100_000]), ClusteringParams())
-    for name, rows_of in (("the newest", order[100_000:100_100]), ("any of the last day", order[-20_000::200])):
-        stories_now = clustering.removed(stories, documents.keys[rows_of])
-        took = []
-        for row in rows_of:
-            start = time.perf_counter()
-            clustering.joined(stories_now, chosen(documents, np.array([row])))
-            took.append((time.perf_counter() - start) * 1000)
-        print(f"{name}: median {np.median(took):.1f} ms, 99th percentile {np.percentile(took, 99):.1f} ms")
+    """Milliseconds of processor time for one document more: the newest, one after the other, and any of the last days."""
+    print("| documents | what comes | median ms | 90th percentile | 99th percentile |\n|--:|---|--:|--:|--:|")
+    for count in [size for size in (10_000, 100_000, 1_000_000) if size <= largest(100_000)]:
+        documents = varied(count + 200)
+        order = np.argsort(documents.times, kind="stable")
+        late = np.random.default_rng(7).choice(order[-min(count, A_DAY) :], 200, replace=False)
+        for name, rows_of in (("the newest", order[count:]), ("any of the last day", late)):
+            stories = clustering.cluster(chosen(documents, np.setdiff1d(order, rows_of)), ClusteringParams())
+            took = []
+            for row in rows_of:
+                start = time.process_time()
+                stories = clustering.joined(stories, chosen(documents, np.array([row])))
+                took.append((time.process_time() - start) * 1000)
+            median, most, worst = np.quantile(took, [0.5, 0.9, 0.99])
+            print(f"| {count:,} | {name} | {median:.1f} | {most:.1f} | {worst:.1f} |", flush=True)
+            together = clustering.cluster(documents, ClusteringParams())
+            assert (labels_of(stories) == labels_of(together)).all(), "one after the other as all at one time"
+
+
+def labels_of(stories: clustering.Stories) -> NDArray[np.int64]:
+    """By the keys 0, 1, 2 …"""
+    return stories.labels[np.argsort(stories.documents.keys)]
+
+
+def largest(default: int) -> int:
+    return int(sys.argv[sys.argv.index("--largest") + 1]) if "--largest" in sys.argv else default
 
 
 def varied(count: int) -> Documents:

@@ -244,7 +244,7 @@ def _principal(raw: Array) -> Array:
 
 def examples(folder: Path) -> Iterator[Example]:
     """All of them, in an order that is always the same."""
-    labels = dict(line.split("\t") for line in (HERE / "labels.tsv").read_text().splitlines())
+    labels = labels_of_articles()
     for language in LANGUAGES:
         yield from _gold(folder / "news/gold", language)
         yield from _silver(folder / "news/silver", language, labels)
@@ -252,6 +252,11 @@ def examples(folder: Path) -> Iterator[Example]:
     yield from _contest(folder / "news/contest-articles.tar.xz", labels)
     for name, percent in FREE.items():
         yield from _free(folder / "free" / name, percent)
+
+
+def labels_of_articles() -> dict[str, str]:
+    """Classes by the names of files, and of the winner's articles by digests of title and text."""
+    return dict(line.split("\t") for line in (HERE / "labels.tsv").read_text().splitlines())
 
 
 def _gold(folder: Path, language: str) -> Iterator[Example]:

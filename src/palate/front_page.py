@@ -18,7 +18,7 @@ from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.live import Live
 from palate.pool import NO_DATE, Pool
-from palate.stories import importance, neighbours
+from palate.stories import importance
 from palate.stories.clustering import Stories
 from palate.stories.importance import StoryStanding
 from palate.stories.neighbours import Placed
@@ -113,9 +113,8 @@ def _stories(pool: Pool, rows: Rows, params: StoryParams) -> Stories:
     rows, keys, times = rows[order], keys[order], times[order]
     labels = np.where(pool.story[rows] >= 0, pool.story[rows], keys)
     sources = np.where(pool.source[rows] >= 0, pool.source[rows], -1 - keys)  # without one each is its own
-    nothing = neighbours.Pairs(rows[:0], rows[:0], np.zeros(0, np.int32))
     placed = Placed(keys, np.zeros((len(keys), 0), np.int8), sources, times, np.zeros((len(keys), 0), np.uint16))
-    return Stories(params.clustering, placed, nothing, labels, labels)
+    return Stories(params.clustering, placed, labels)
 
 
 def _weights(live: Live, keys: NDArray[np.int64], now: datetime, params: StoryParams) -> NDArray[np.float64]:

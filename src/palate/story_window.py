@@ -243,7 +243,7 @@ def _wanted(
     sizes = np.unique(told.labels, return_inverse=True, return_counts=True)
     alone = sizes[2][sizes[1]] == 1
     wanted = dict.fromkeys(told.documents.keys[alone].tolist(), ALONE)
-    return wanted | _with_headlines(engine, window, _chosen(told, ~alone))
+    return wanted | _with_headlines(engine, window, clustering.picked(told, np.flatnonzero(~alone)))
 
 
 def _told_anew(before: Stories, after: Stories, changed: Keys) -> Stories:
@@ -252,13 +252,7 @@ def _told_anew(before: Stories, after: Stories, changed: Keys) -> Stories:
     moved = (was != after.labels) | np.isin(after.documents.keys, changed)
     left = before.labels[_rows_of(after, before.documents.keys) < 0]
     touched = np.concatenate((after.labels[moved], was[moved], left))
-    return _chosen(after, np.isin(after.labels, touched))
-
-
-def _chosen(stories: Stories, rows: NDArray[np.bool_]) -> Stories:
-    """Whole stories alone, without their pairs."""
-    none = neighbours.chosen(stories.pairs, np.zeros(len(stories.pairs.first), np.bool_))
-    return Stories(stories.params, stories.documents[rows], none, stories.parts[rows], stories.labels[rows])
+    return clustering.picked(after, np.flatnonzero(np.isin(after.labels, touched)))
 
 
 def _with_headlines(engine: sa.Engine, window: StoryWindow, stories: Stories) -> dict[int, Written]:

@@ -189,18 +189,60 @@ def chosen(of: Documents, rows: NDArray[np.int64] | list[int]) -> Documents:
 
 
 def same(one: Stories, other: Stories) -> None:
-    np.testing.assert_array_equal(one.documents.keys, other.documents.keys)
-    np.testing.assert_array_equal(one.labels, other.labels)
-    np.testing.assert_array_equal(one.parts, other.parts)
+    """The same stories of the same documents, which hang together in the same way at every level."""
+    ones, others = (np.argsort(stories.documents.keys) for stories in (one, other))
+    np.testing.assert_array_equal(one.documents.keys[ones], other.documents.keys[others])
+    np.testing.assert_array_equal(one.labels[ones], other.labels[others])
+    for level in range(max(len(one.levels), len(other.levels))):
+        np.testing.assert_array_equal(company_of(one, ones, level), company_of(other, others, level))
 
 
-@given(worlds(), st.integers(1, 9), st.sampled_from([3, 1000]))
-def test_as_they_come_and_all_at_one_time_give_the_same(world: Documents, step: int, largest: int) -> None:
-    params = msgspec.structs.replace(PARAMS, largest=largest)
+def company_of(stories: Stories, rows: NDArray[np.int64], level: int) -> NDArray[np.int64]:
+    """For each of the rows the place among them of the first of its company."""
+    names = stories.levels[min(level, len(stories.levels) - 1)][rows]
+    _, first, places = np.unique(names, return_index=True, return_inverse=True)
+    return np.asarray(first[places])
+
+
+@settings(max_examples=60)
+@given(worlds(), st.integers(1, 9), st.sampled_from([3, 6, 1000]), st.sampled_from([0.0, 1.0, 1e9]))
+def test_as_they_come_and_all_at_one_time_give_the_same(world: Documents, step: int, largest: int, many: float) -> None:
+    """Also where companies become too large over and over, and whatever number counts as many that come at one time."""
+    params = msgspec.structs.replace(PARAMS, largest=largest, similarity=0.3)
     stories = cluster(chosen(world, []), params)
-    for start in range(0, len(world), step):
-        stories = joined(stories, chosen(world, np.arange(start, min(start + step, len(world)))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustering, "_MANY", many)
+        for start in range(0, len(world), step):
+            stories = joined(stories, chosen(world, np.arange(start, min(start + step, len(world)))))
     same(stories, cluster(world, params))
+
+
+@settings(max_examples=60)
+@given(worlds(), st.integers(1, 5), st.sampled_from([3, 6]), st.lists(st.integers(1, 40), max_size=12))
+def test_who_comes_goes_and_comes_again_leaves_no_trace(
+    world: Documents, step: int, largest: int, leaving: list[int]
+) -> None:
+    params = msgspec.structs.replace(PARAMS, largest=largest, similarity=0.3)
+    stories = cluster(chosen(world, []), params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustering, "_MANY", 1e9)
+        for start in range(0, len(world), step):
+            stories = joined(stories, chosen(world, np.arange(start, min(start + step, len(world)))))
+            stories = removed(stories, np.array(leaving))
+        stories = joined(stories, chosen(world, np.flatnonzero(np.isin(world.keys, leaving))))
+    same(stories, cluster(world, params))
+
+
+def test_an_older_version_stays_as_it_was_whatever_came_after() -> None:
+    """Versions share what they agree on."""
+    first = joined(cluster(documents(plane(0, 90)), PARAMS), documents(plane(5), start=3))
+    one = joined(first, documents(plane(95), start=4))
+    other = joined(first, documents(plane(180), start=5))
+    assert groups(first) == {frozenset({1, 3}), frozenset({2})}
+    assert groups(one) == {frozenset({1, 3}), frozenset({2, 4})}
+    assert groups(other) == {frozenset({1, 3}), frozenset({2}), frozenset({5})}
+    assert one.documents.keys.tolist() == [1, 2, 3, 4]
+    assert joined(one, documents(plane(40), start=6)).documents.codes.base is one.documents.codes.base
 
 
 @given(worlds(), st.integers(0, 40), st.integers(0, 200))
@@ -294,9 +336,3 @@ def test_a_product_of_many_is_that_of_two() -> None:
 def test_agglomeration_knows_each_document_by_the_first_of_its_story() -> None:
     placed = neighbours.place(documents(plane(0, 90, 5, 95)))
     assert divide(placed, PARAMS).tolist() == [0, 1, 0, 1]
-
-
-def test_a_part_is_named_after_its_first_document() -> None:
-    stories = cluster(documents(plane(0, 50, 100, 150), hours=[3, 2, 1, 0]), PARAMS)
-    assert stories.parts.tolist() == [4, 4, 4, 4]
-    assert clustering.removed(stories, np.array([2])).parts.tolist() == [4, 4, 1]

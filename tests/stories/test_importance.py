@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from palate.stories import importance
 from palate.stories.clustering import Stories
 from palate.stories.importance import ImportanceParams, Readers, StoryStanding
-from palate.stories.neighbours import LENGTH, ClusteringParams, Pairs, Placed
+from palate.stories.neighbours import LENGTH, ClusteringParams, Placed
 
 PARAMS = ImportanceParams(least_source=0.5, window_hours=8, half_life_hours=4, readers=1.0)
 HOUR = 3_600_000
@@ -31,8 +31,7 @@ def told(*documents: tuple[int, int, float]) -> Stories:
         np.array([hour * HOUR for _, _, hour in ordered], np.int64),
         np.zeros((len(keys), 0), np.uint16),
     )
-    none = np.zeros(0, np.int64)
-    return Stories(ClusteringParams(), placed, Pairs(none, none, none.astype(np.int32)), labels, labels)
+    return Stories(ClusteringParams(), placed, labels)
 
 
 def ranked(stories: Stories, now: int = NOW, **given: object) -> list[StoryStanding]:

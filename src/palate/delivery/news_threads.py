@@ -16,10 +16,10 @@ from palate.delivery.news_answers import Part, State, Told, packed, told_json, u
 from palate.delivery.news_keeping import Kept
 from palate.delivery.news_process import Answering, Process
 from palate.news import NewsParams, common_category, in_order
-from palate.stories.clustering import Stories, cluster, joined, removed
+from palate.stories.clustering import Stories, cluster, joined, picked, removed
 from palate.stories.headline import Member, closeness
 from palate.stories.importance import StoryStanding, data_clock, rank
-from palate.stories.neighbours import Documents, Pairs
+from palate.stories.neighbours import Documents
 from palate.stories.sources import page_rank, weights
 from palate.text import embedding
 from palate.text.category import CATEGORIES, LANGUAGES
@@ -169,7 +169,7 @@ class Following:
             else:
                 told[label] = before
         if rows:
-            told |= self._tell_anew(_part(stories, np.sort(np.concatenate(rows))), now)
+            told |= self._tell_anew(picked(stories, np.concatenate(rows)), now)
         return told
 
     def _tell_anew(self, stories: Stories, now: int) -> dict[int, tuple[Keys, Told]]:
@@ -227,14 +227,8 @@ def _number(source: str) -> int:
 
 
 def _groups(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Rows of each story, in order of time."""
+    """Rows of each story."""
     order = np.argsort(labels, kind="stable")
     edges = np.flatnonzero(np.diff(labels[order], prepend=-1, append=-1))
     for start, end in pairwise(edges.tolist()):
         yield order[start:end]
-
-
-def _part(stories: Stories, rows: NDArray[np.int64]) -> Stories:
-    """Whole stories as such, for what looks at documents and labels alone."""
-    none = Pairs(rows[:0], rows[:0], np.zeros(0, np.int32))
-    return Stories(stories.params, stories.documents[rows], none, stories.parts[rows], stories.labels[rows])

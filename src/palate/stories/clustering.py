@@ -1,37 +1,41 @@
 """Stories: documents that belong together, found for all at one time or as they come, with the same result.
 
-Similar pairs → what hangs together by them → divided into stories. What a story is depends on the documents that hang together
-with it and on nothing else, neither on other documents nor on the order of arrival. So when a document comes, goes or expires,
-that part alone is divided anew.
+Similar pairs → companies of what hangs together by them → divided into stories. What a story is depends on the documents of its
+company and on nothing else, neither on other documents nor on the order of arrival. So when a document comes, goes or expires,
+the companies that gain or lose one are divided anew, and no others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.stories import neighbours
+from palate.stories import company, neighbours, room
 from palate.stories.agglomeration import divide
-from palate.stories.neighbours import SCALE, ClusteringParams, Documents, Pairs, Placed
+from palate.stories.company import Levels, Moved
+from palate.stories.neighbours import NO_PAIRS, ClusteringParams, Documents, Pairs, Placed
+from palate.stories.room import Room
 
-_STEP = 0.02
-"""By so much the least similarity rises until parts are small enough."""
+_MANY = 0.02
+"""Share of the documents from which on those that come are too many to look at what each of them joins."""
 
 
 @dataclass(frozen=True)
 class Stories:
-    """Documents in order of time (then key), each with its story."""
+    """Documents, each with its story: those found at one time in order of time (then key), then the others as they came."""
 
     params: ClusteringParams
     documents: Placed
-    pairs: Pairs
-    parts: NDArray[np.int64]
-    """The key of the first document of all that hang together with it."""
     labels: NDArray[np.int64]
     """The key of the first document of its story."""
+    pairs: Pairs = NO_PAIRS
+    levels: Levels = ()
+    """What each hangs together with. None where nothing can join any more (`picked`)."""
+    rooms: tuple[Room | None, Room | None] = (None, None)
+    """Where documents and pairs lie."""
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -39,22 +43,32 @@ class Stories:
 
 def cluster(documents: Documents, params: ClusteringParams) -> Stories:
     """All documents divided into stories. Time and memory are about linear in their number for a given number a day."""
-    return _whole(neighbours.place(documents), params)
+    placed = neighbours.place(documents)
+    pairs = neighbours.near(placed, np.ones(len(placed), np.bool_), params)
+    levels = company.found(len(placed), pairs, params)
+    labels = placed.keys.copy()
+    _divide(labels, np.arange(len(placed)), levels, placed, params)
+    return Stories(params, placed, labels, pairs, levels)
 
 
 def joined(stories: Stories, documents: Documents) -> Stories:
     """The stories with these documents too, as if all had come at one time. A known key's document takes the old one's place."""
     stories = removed(stories, documents.keys)
-    together, old, new = neighbours.joined(stories.documents, neighbours.place(documents))
-    is_new = np.zeros(len(together), np.bool_)
-    is_new[new] = True
-    found = neighbours.near(together, is_new, stories.params)
-    known = stories.pairs._replace(first=old[stories.pairs.first], second=old[stories.pairs.second])
-    parts, labels = together.keys.copy(), together.keys.copy()
-    parts[old], labels[old] = stories.parts, stories.labels
-    touched = np.unique(parts[np.concatenate((new, found.first, found.second))])
-    pairs = neighbours.together([known, found])
-    return _renewed(Stories(stories.params, together, pairs, parts, labels), touched)
+    count, params = len(stories), stories.params
+    new = neighbours.place(documents)
+    together, of_documents = neighbours.extended(stories.documents, new, stories.rooms[0])
+    found = neighbours.near_newest(together, count, params)
+    columns, of_pairs = room.extended(stories.pairs, found, stories.rooms[1])
+    pairs = Pairs(*columns)
+    if len(new) > _MANY * count:
+        moved = Moved(company.found(len(together), pairs, params), np.arange(len(together)))
+    else:
+        moved = company.grown(stories.levels, stories.pairs, found, len(together), params)
+    was = np.append(stories.levels[-1], np.full(len(new), -1, np.int32))
+    rows = company.changed(stories.levels[-1], was, moved)
+    labels = np.concatenate((stories.labels, new.keys))
+    _divide(labels, rows, moved.levels, together, params)
+    return Stories(params, together, labels, pairs, moved.levels, (of_documents, of_pairs))
 
 
 def removed(stories: Stories, keys: NDArray[np.int64]) -> Stories:
@@ -64,11 +78,13 @@ def removed(stories: Stories, keys: NDArray[np.int64]) -> Stories:
         return stories
     stays = ~leaves
     rows = np.cumsum(stays) - 1
-    kept = stays[stories.pairs.first] & stays[stories.pairs.second]
-    pairs = Pairs(rows[stories.pairs.first[kept]], rows[stories.pairs.second[kept]], stories.pairs.products[kept])
-    touched = np.unique(stories.parts[leaves])
-    rest = Stories(stories.params, stories.documents[stays], pairs, stories.parts[stays], stories.labels[stays])
-    return _renewed(rest, touched)
+    kept = neighbours.chosen(stories.pairs, stays[stories.pairs.first] & stays[stories.pairs.second])
+    pairs = kept._replace(first=rows[kept.first], second=rows[kept.second])
+    moved = company.without(stories.levels, stays, pairs, stories.params)
+    documents, labels = stories.documents[stays], stories.labels[stays]
+    changed = company.changed(stories.levels[-1], stories.levels[-1][stays], moved)
+    _divide(labels, changed, moved.levels, documents, stories.params)
+    return Stories(stories.params, documents, labels, pairs, moved.levels)
 
 
 def expired(stories: Stories, before: int) -> Stories:
@@ -76,78 +92,28 @@ def expired(stories: Stories, before: int) -> Stories:
     return removed(stories, stories.documents.keys[stories.documents.times < before])
 
 
-def _whole(placed: Placed, params: ClusteringParams) -> Stories:
-    pairs = neighbours.near(placed, np.ones(len(placed), np.bool_), params)
-    return _renewed(Stories(params, placed, pairs, placed.keys, placed.keys), None)
+def picked(stories: Stories, rows: NDArray[np.int64]) -> Stories:
+    """Whole stories by themselves, in order of time, for who looks at documents and labels alone."""
+    rows = neighbours.in_order(stories.documents, rows)
+    return Stories(stories.params, stories.documents[rows], stories.labels[rows])
 
 
-def _renewed(stories: Stories, touched: NDArray[np.int64] | None) -> Stories:
-    """With the parts of these names (None: all) found and divided anew."""
-    inside = np.ones(len(stories), np.bool_) if touched is None else np.isin(stories.parts, touched)
-    rows = np.flatnonzero(inside)
-    places = np.cumsum(inside) - 1
-    chosen = inside[stories.pairs.first]
-    pairs = Pairs(
-        places[stories.pairs.first[chosen]], places[stories.pairs.second[chosen]], stories.pairs.products[chosen]
-    )
-    part = stories.documents if touched is None else stories.documents[rows]
-    parts, labels = stories.parts.copy(), stories.labels.copy()
-    parts[rows] = part.keys[_connected(len(part), pairs)]
-    labels[rows] = part.keys[_divided(part, pairs, stories.params)]
-    return replace(stories, parts=parts, labels=labels)
-
-
-def _divided(documents: Placed, pairs: Pairs, params: ClusteringParams) -> NDArray[np.int64]:
-    """For each document the row of the first of its story."""
-    heads = np.arange(len(documents))
-    roots = _small_enough(len(documents), pairs, params)
-    order = np.argsort(roots, kind="stable")
-    edges = np.flatnonzero(np.diff(roots[order], prepend=-1, append=-1))
+def _divide(
+    labels: NDArray[np.int64], rows: NDArray[np.int64], levels: Levels, documents: Placed, params: ClusteringParams
+) -> None:
+    """Label the documents at `rows`, which are whole companies, by their stories. In place."""
+    rows = neighbours.in_order(documents, rows)
+    names = levels[-1][rows]
+    order = np.argsort(names, kind="stable")
+    edges = np.flatnonzero(np.diff(names[order], prepend=-1, append=-1))
     for start, end in pairwise(edges.tolist()):
-        members = order[start:end]
-        if end - start == 2:
-            heads[members] = members[0]  # a similar pair is a story
-        elif end - start > 2:
-            heads[members] = members[divide(documents[members], params)]
-    return heads
+        for first in range(start, end, params.largest):  # more are texts that are all the same
+            members = rows[order[first : min(first + params.largest, end)]]
+            labels[members] = documents.keys[members[_heads(documents, members, params)]]
 
 
-def _small_enough(count: int, pairs: Pairs, params: ClusteringParams) -> NDArray[np.int64]:
-    """For each document the first row of its part, where a part of more than `largest` is parted by its weakest links."""
-    roots, level = _connected(count, pairs), params.similarity
-    while True:
-        large = np.bincount(roots, minlength=count)[roots] > params.largest
-        if not large.any():
-            return roots
-        if level >= 1:
-            return _cut(roots, params.largest)
-        level += _STEP
-        pairs = neighbours.chosen(pairs, large[pairs.first] & (pairs.products >= level * SCALE**2))
-        roots = np.where(large, _connected(count, pairs), roots)
-
-
-def _cut(roots: NDArray[np.int64], largest: int) -> NDArray[np.int64]:
-    """Of texts that are all the same each `largest` in order of time are a part."""
-    order = np.argsort(roots, kind="stable")
-    starts = np.flatnonzero(np.diff(roots[order], prepend=-1))
-    places = np.arange(len(roots)) - np.repeat(starts, np.diff(starts, append=len(roots)))
-    result = np.empty_like(roots)
-    result[order] = order[np.arange(len(roots)) - places % largest]
-    return result
-
-
-def _connected(count: int, pairs: Pairs) -> NDArray[np.int64]:
-    """For each document the first row of all that it hangs together with: labels run along the pairs until none changes."""
-    roots = np.arange(count)
-    first, second = pairs.first, pairs.second
-    while True:
-        one, other = roots[first], roots[second]
-        different = one != other
-        if not different.any():
-            return roots
-        first, second = first[different], second[different]
-        low = np.minimum(one[different], other[different])
-        np.minimum.at(roots, one[different], low)
-        np.minimum.at(roots, other[different], low)
-        while (roots[roots] != roots).any():
-            roots = roots[roots]
+def _heads(documents: Placed, members: NDArray[np.int64], params: ClusteringParams) -> NDArray[np.int64]:
+    """For each member of a company the place of the first of its story."""
+    if len(members) <= 2:
+        return np.zeros(len(members), np.int64)  # a similar pair is a story
+    return divide(documents[members], params)

@@ -17,6 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.stories import room as growing
+from palate.stories.room import Room
+
 SCALE = 400
 """A vector of length 1 is rounded to whole numbers after it was made so long."""
 
@@ -77,7 +80,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class Placed:
-    """Documents in order of time (then key), ready to be compared."""
+    """Documents ready to be compared. To be compared with `near` they stand in order of time (then key)."""
 
     keys: NDArray[np.int64]
     codes: NDArray[np.int8]
@@ -94,11 +97,14 @@ class Placed:
 
 
 class Pairs(NamedTuple):
-    """Similar documents by their rows in a `Placed`: `first` came before `second`, `products` is their similarity × SCALE²."""
+    """Similar documents by their rows in a `Placed`: `first` stands before `second`, `products` is their similarity × SCALE²."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     products: NDArray[np.int32]
+
+
+NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
 def together(parts: Sequence[Pairs]) -> Pairs:
@@ -122,13 +128,33 @@ def place(documents: Documents) -> Placed:
     return Placed(documents.keys[order], codes, sources, times, keywords)
 
 
-def joined(one: Placed, other: Placed) -> tuple[Placed, NDArray[np.int64], NDArray[np.int64]]:
-    """All documents of both, and the rows that those of `one` and of `other` have there."""
-    both = Placed(*(np.concatenate((getattr(one, field.name), getattr(other, field.name))) for field in fields(one)))
-    order = np.lexsort((both.keys, both.times))
-    rows = np.empty(len(order), np.int64)
-    rows[order] = np.arange(len(order))
-    return both[order], rows[: len(one)], rows[len(one) :]
+def in_order(placed: Placed, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows in order of time (then key)."""
+    return rows[np.lexsort((placed.keys[rows], placed.times[rows]))]
+
+
+def extended(one: Placed, other: Placed, room: Room | None) -> tuple[Placed, Room]:
+    """The documents of both, those of `one` in their rows and the others behind them; `room` is where `one` lies."""
+    columns, more = ([getattr(each, field.name) for field in fields(Placed)] for each in (one, other))
+    found, room = growing.extended(columns, more, room)
+    return Placed(*found), room
+
+
+def near_newest(documents: Placed, start: int, params: ClusteringParams) -> Pairs:
+    """The pairs as `near` has them with a document from row `start` on, in whatever order documents are."""
+    new = np.arange(start, len(documents))
+    if not len(new):
+        return NO_PAIRS
+    times, words = documents.times, np.zeros(np.iinfo(np.uint16).max + 1, np.float32)
+    words[documents.keywords[new]] = 1
+    low, high = times[new].min() - params.window, times[new].max() + params.window
+    close = np.flatnonzero((times[:start] >= low) & (times[:start] <= high))
+    shared = words.take(documents.keywords[close]) @ np.ones(documents.keywords.shape[1], np.float32)
+    asked = close[shared > 0]
+    rows = in_order(documents, np.concatenate((asked, new)))
+    found = near(documents[rows], rows >= start, params)
+    one, other = rows[found.first], rows[found.second]
+    return Pairs(np.minimum(one, other), np.maximum(one, other), found.products)
 
 
 def near(placed: Placed, new: NDArray[np.bool_], params: ClusteringParams) -> Pairs:
@@ -139,7 +165,7 @@ def near(placed: Placed, new: NDArray[np.bool_], params: ClusteringParams) -> Pa
     asking = np.flatnonzero(new)
     is_large = len(asking) >= _MANY and len(placed) >= _LARGE
     step, find = (_SLAB, _near_by_words) if is_large else (_BLOCK, _near_all)
-    found = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))]
+    found = [NO_PAIRS]
     for start in range(0, len(asking), step):
         rows = asking[start : start + step]
         low = int(np.searchsorted(placed.times, placed.times[rows[0]] - params.window))
@@ -198,7 +224,7 @@ def _near_few(
     params: ClusteringParams,
 ) -> Pairs:
     """The pairs by words that few share: each pair by itself."""
-    found = [Pairs(rows[:0], rows[:0], np.zeros(0, np.int32))]
+    found = [NO_PAIRS]
     for step in range(1, _FEW):
         places = np.flatnonzero(words[step:] == words[:-step])
         one, other = rows[places + step], rows[places]
@@ -222,7 +248,7 @@ def _near_word(
 ) -> Pairs:
     """The pairs of the documents that share a word."""
     asking = rows[asks[rows - within.start]]
-    found = [Pairs(rows[:0], rows[:0], np.zeros(0, np.int32))]
+    found = [NO_PAIRS]
     times = placed.times[rows]
     for start in range(0, len(asking), _BLOCK):
         block = asking[start : start + _BLOCK]

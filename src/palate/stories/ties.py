@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.stories.clustering import Stories
-from palate.stories.neighbours import Placed, products_of
+from palate.stories.clustering import Stories, picked
+from palate.stories.neighbours import Placed, in_order, products_of
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -35,16 +35,30 @@ def tied(stories: Stories, ties: Ties) -> Stories:
     Of pairs that contradict each other `different` holds, and of the others those that stand first. It is laid over what was
     found and never goes back into it: `clustering.joined` and `removed` take the stories as they were.
     """
-    different = _rows(stories, ties.different)
-    atoms = _atoms(_rows(stories, ties.same), different)
+    rows = in_order(stories.documents, _concerned(stories, ties))
+    part = picked(stories, rows)
+    different = _rows(part, ties.different)
+    atoms = _atoms(_rows(part, ties.same), different)
     if not different and not atoms:
         return stories
+    labels = stories.labels.copy()
+    labels[rows] = _tied(part, atoms, different)
+    return replace(stories, labels=labels)
+
+
+def _concerned(stories: Stories, ties: Ties) -> NDArray[np.int64]:
+    """Rows of the stories of which somebody said something."""
+    wanted = np.array(sorted({key for pair in (*ties.same, *ties.different) for key in pair}), np.int64)
+    return np.flatnonzero(np.isin(stories.labels, stories.labels[np.isin(stories.documents.keys, wanted)]))
+
+
+def _tied(stories: Stories, atoms: dict[int, int], different: Pairs) -> NDArray[np.int64]:
     labels = _united(stories, atoms)
     for one, other in different:
         if labels[one] == labels[other]:
             members = np.flatnonzero(labels == labels[one])
             labels[members] = _parted(stories.documents[members], members, atoms, different)
-    return replace(stories, labels=labels)
+    return labels
 
 
 def _rows(stories: Stories, pairs: Pairs) -> list[tuple[int, int]]:
