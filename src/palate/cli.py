@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from palate import cli_evaluation, cli_labels, cli_play, cli_telegram, cli_tuning, cli_watch, supervisor
+from palate import cli_evaluation, cli_gorse, cli_labels, cli_play, cli_telegram, cli_tuning, cli_watch, supervisor
 from palate.errors import NotFound, PalateError
 from palate.supervisor import role
 
@@ -401,6 +401,7 @@ cli_telegram.add_to(app)
 cli_play.add_to(app)
 cli_watch.add_to(app)
 cli_labels.add_to(app, import_app, export_app)
+cli_gorse.add_to(import_app)
 
 
 # --- people and keys ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""The command `palate import gorse`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from palate.errors import ArchiveError, PalateError
+
+if TYPE_CHECKING:
+    from palate.gorse_import import What
+    from palate.transfer import Progress, Report
+
+Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
+Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
+From = Annotated[
+    list[str], typer.Argument(help="Address of a running server (http://host:8088), or files of its bulk export.")
+]
+Key = Annotated[str | None, typer.Option(help="The server's API key.", envvar="GORSE_API_KEY")]
+DATA = Path("data")
+
+
+def add_to(import_app: typer.Typer) -> None:
+    """Register the command."""
+    import_app.command("gorse")(import_gorse)
+
+
+def import_gorse(origin: From, key: Key = None, data: Data = DATA, config: Config = None) -> None:
+    """Take in users, items and feedback of Gorse, from its running server or from files.
+
+    What is cut off goes on where it was when the same command is given again; nothing counts twice.
+    """
+    from palate import gorse_import
+    from palate.database import opened
+    from palate.settings import load
+
+    settings = load(config)
+    with opened(settings.database_url, data) as engine, ExitStack() as stack:
+        told = _bars(stack)
+        if any(one.startswith(("http://", "https://")) for one in origin):
+            if len(origin) > 1:
+                raise ArchiveError("Give one address of a server, or files: not both, and not several servers.")
+            source = gorse_import.Source(origin[0], key)
+            reports = gorse_import.from_server(engine, source, settings.gorse, _now, told)
+        else:
+            reports = gorse_import.from_files(engine, list(map(Path, origin)), settings.gorse, _now, told)
+    _tell(reports)
+
+
+def _tell(reports: dict[What, Report]) -> None:
+    typer.echo(", ".join(f"{report.taken} {what}" for what, report in reports.items()) + " taken in.")
+    for what, report in reports.items():
+        for fault in report.faults:
+            print(f"palate: {what}, number {fault.line}: {fault.reason}.", file=sys.stderr)
+    left_out = sum(report.left_out for report in reports.values())
+    if left_out:
+        raise PalateError(f"{left_out} things of Gorse's were left out.")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _bars(stack: ExitStack) -> Callable[[What], Progress]:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+    )
+    bar = stack.enter_context(Bar(*columns, console=Console(stderr=True), transient=True))
+
+    def begin(what: What) -> Progress:
+        task = bar.add_task(f"Taking in {what}", total=None)
+        return lambda rows: bar.update(task, completed=rows)
+
+    return begin
