@@ -18,6 +18,7 @@ os.environ.pop("OPENBLAS_CORETYPE", None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -387,16 +388,17 @@ def quality_gowalla(folder: Path, settings: list[ImplicitALSParams], held_out: b
 def memory() -> None:
     """Largest memory of a fit above that of its material, beside both orientations of the matrix and both sides' vectors."""
     data = material_of(*synthetic(*SIZES["synthetic"]))
-    implicit_als.fit(material_of(*synthetic(60, 40, 500)), PARAMS, 0)  # the compiler's memory is none of the fit's
-    for factors in (64, 128):
+    for solver in ("cg", "exact"):  # the compiler's memory is none of the fit's
+        implicit_als.fit(material_of(*synthetic(60, 40, 500)), msgspec.structs.replace(PARAMS, solver=solver), 0)
+    cells, rows = len(data.interactions), len(data.users) + len(data.items)
+    for solver, factors in itertools.product(("cg", "exact"), (64, 128)):
         Path("/proc/self/clear_refs").write_text("5")  # from here on a new largest
         before = _status("VmRSS")
-        implicit_als.fit(data, msgspec.structs.replace(PARAMS, factors=factors, epochs=1), 0)
-        cells, rows = len(data.interactions), len(data.users) + len(data.items)
+        implicit_als.fit(data, msgspec.structs.replace(PARAMS, solver=solver, factors=factors, epochs=1), 0)
         allowed = 16 * cells + 8 * rows + 4 * rows * factors
         used = _status("VmHWM") - before
         print(
-            f"  {factors} factors: {used / 1e6:.0f} MB above the material; data + factors {allowed / 1e6:.0f} MB ({used / allowed:.2f} ×)"
+            f"  {solver}, {factors} factors: {used / 1e6:.0f} MB above the material; data + factors {allowed / 1e6:.0f} MB ({used / allowed:.2f} ×)"
         )
 
 

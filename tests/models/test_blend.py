@@ -246,6 +246,38 @@ def test_without_times_members_that_come_to_the_same_are_one() -> None:
     assert found.quality > 0.3
 
 
+def test_a_member_once_more_is_the_same_model_by_another_seed() -> None:
+    timeless = material(replace(DATA, time=np.zeros(len(DATA), np.int64)), NOW)
+    assert blend._different(["m~1d", "m@3d", "m~1d#2", "m#2", "m#3"], timeless) == ["m", "m#2", "m#3"]
+    params = BlendParams(members=("ials", "ials#2", "ials#3"), settings={"ials": {"factors": 3, "epochs": 1}})
+    first, *others = (
+        blend._member(name, material(DATA, NOW), params, 0, registry.entry).model for name in params.members
+    )
+    again = blend._member("ials#2", material(DATA, NOW), params, 0, registry.entry).model
+    assert {first.params} == {other.params for other in others}
+    different = {model.item_vectors.tobytes() for model in (first, *others)}
+    assert len(different) == 3
+    assert again.item_vectors.tobytes() in different
+
+
+def test_several_fits_of_a_member_have_one_weight_together() -> None:
+    def lookup(name: str) -> Entry:
+        """Of `noisy` each fit knows the right kind, and says something of its own about each item."""
+
+        def score_all(model: tuple[str, int], people: Known) -> NDArray[np.float32]:
+            own = np.random.default_rng(model[1]).standard_normal(ITEMS).astype(np.float32)
+            return knows(people) + own if name == "noisy" else order(people)
+
+        return replace(table(m=order)("m"), fit=lambda learned, params, seed: (name, seed), score_all=score_all)
+
+    names = ("order", *("noisy", "noisy#2", "noisy#3", "noisy#4"))
+    found = mixed(lookup, *names, by="score")
+    alike = weights(found)
+    assert len({alike.pop(f"noisy{fit}") for fit in ("", "#2", "#3", "#4")}) == 1
+    assert set(alike) <= {"order"}
+    assert found.quality > mixed(lookup, "order", "noisy", by="score").quality
+
+
 def test_nothing_to_ask_leaves_all_members_alike() -> None:
     key, weight = np.array([1]), np.ones(1, np.float32)
     one = Interactions(key, key, weight, weight, key)
@@ -273,7 +305,9 @@ def test_members_steer_by_their_own_settings_or_those_of_their_model() -> None:
         mixed(lookup, "b", settings={"b": {"depth": 1}})
 
 
-@pytest.mark.parametrize("member", ["blend", "ials@", "ials~2", "ials@3w", "@3d", "blend~3d", "IALS"])
+@pytest.mark.parametrize(
+    "member", ["blend", "ials@", "ials~2", "ials@3w", "@3d", "blend~3d", "IALS", "ials#", "ials#2~3d"]
+)
 def test_names_that_are_no_members_are_refused(member: str) -> None:
     with pytest.raises(ValueError, match="is no model"):
         BlendParams(members=(member,))
@@ -292,7 +326,8 @@ def test_a_member_that_is_no_model_is_named() -> None:
 
 def test_real_members_survive_a_snapshot() -> None:
     entry = registry.entry("blend")
-    params = BlendParams(members=("popularity~2d", "itemknn", "ials"), settings={"ials": {"factors": 4, "epochs": 2}})
+    members = ("popularity~2d", "itemknn", "ials~3d#2")
+    params = BlendParams(members=members, settings={"ials": {"factors": 4, "epochs": 2}})
     learned = material(DATA, NOW)
     model = entry.fit(learned, params, 3)
     # every member, whatever the search left of them

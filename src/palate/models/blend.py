@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 Lookup = Callable[[str], "Entry"]
 """From the name of a model to its entry in the table of models."""
 
-MEMBER = re.compile(r"([a-z]+)(?:([@~])(\d{1,6}(?:\.\d{1,3})?)([dh])|~(\d{1,6})i)?")
+MEMBER = re.compile(r"([a-z]+)(?:([@~])(\d{1,6}(?:\.\d{1,3})?)([dh])|~(\d{1,6})i)?(?:#(\d{1,3}))?")
+"""A model, a window or how fast it fades, and which of several fits."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "ease": {"max_items": 4000},
     "popularity": {"half_life_days": 30.0},  # what fades faster has members of its own
@@ -60,7 +61,8 @@ class BlendParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     )
     """Names of models; with `@90d` the last 90 days alone are learned from, with `~90d` older weights fade by half in so many,
     `h` for hours. Days pass as for popularity: the fewer things happen, the slower. With `~10i` an item of a person counts
-    half for every ten of theirs that are newer: `recent_items` of that model."""
+    half for every ten of theirs that are newer: `recent_items` of that model. With `#2` behind all this it is the same once more,
+    by another seed; such fits have one weight together, and their mean owes less to chance."""
     settings: dict[str, dict[str, Any]] = {}
     """The parameters of members that aren't the defaults: by the member, or by its model for all members that have none.
     `ease` has max_items = 4000 here, where there is nothing else: it is solved twice."""
@@ -87,7 +89,7 @@ class BlendParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in self.members:
             found = MEMBER.fullmatch(name)
             if not found or found[1] == "blend":
-                raise ValueError(f"members: {name!r} is no model, nor one with @90d or ~6h behind it")
+                raise ValueError(f"members: {name!r} is no model, nor one with @90d, ~6h or #2 behind it")
         if self.held_out_share * self.slices > 0.9:
             raise ValueError("held_out_share times slices must leave a tenth to learn from")
 
@@ -206,7 +208,7 @@ def _different(members: Sequence[str], material: Material) -> list[str]:
     """Each member once; where all interactions have one time, windows and fading change nothing."""
     times = material.interactions.time
     timeless = not len(times) or times.min() == times.max()
-    return list(dict.fromkeys(re.split("[@~]", name)[0] if timeless else name for name in members))
+    return list(dict.fromkeys(re.sub("[@~][^#]*", "", name) if timeless else name for name in members))
 
 
 def _member(name: str, material: Material, params: BlendParams, seed: int, lookup: Lookup) -> Member:
@@ -223,7 +225,16 @@ def _member(name: str, material: Material, params: BlendParams, seed: int, looku
         steered = _by_recency(name, steered, float(found[5]))
     if found[2]:
         material = _shortened(material, found[2] == "@", float(found[3]) * DAYS[found[4]])
-    return Member(name, entry, entry.fit(material, steered, seed))
+    return Member(name, entry, entry.fit(material, steered, _seed(seed, found[6])))
+
+
+def _seed(seed: int, fit: str | None) -> int:
+    """Of one of several fits; far from the seeds of other blends."""
+    return seed if fit is None else int(np.random.SeedSequence([seed, int(fit)]).generate_state(1)[0])
+
+
+def _model_of(name: str) -> str:
+    return re.split("[@~#]", name)[0]
 
 
 def _by_recency(name: str, params: Any, items: float) -> Any:
@@ -323,8 +334,18 @@ def _mix(names: Sequence[str], material: Material, params: BlendParams, seed: in
     told = [parts for parts in rehearsals if all(len(stack.row) for stack in parts[0].values())]
     if not told:
         return Mix("rank", np.ones((2, len(names)), np.float32), params.halfway or 0.0, float("nan"))
-    impersonal = np.flatnonzero([_is_impersonal(name) for name in names])
-    return blend_weights.learned(told, impersonal, params.k, params.halfway)
+    bare = [name.split("#")[0] for name in names]
+    kinds = list(dict.fromkeys(bare))
+    kind = np.array([kinds.index(name) for name in bare])
+    impersonal = np.flatnonzero([_is_impersonal(name) for name in kinds])
+    of_kinds = [[{way: _by_kind(stack, kind) for way, stack in part.items()} for part in parts] for parts in told]
+    mix = blend_weights.learned(of_kinds, impersonal, params.k, params.halfway)
+    return replace(mix, weights=(mix.weights[:, kind] / np.bincount(kind)[kind]).astype(np.float32))
+
+
+def _by_kind(stack: Stack, kind: NDArray[np.int64]) -> Stack:
+    """With the mean of what several fits of one kind say: chance alone would tell them apart. `kind` (M,) counts from 0."""
+    return replace(stack, said=np.stack([stack.said[kind == one].mean(axis=0) for one in range(kind.max() + 1)]))
 
 
 def _rehearsals(
@@ -384,7 +405,7 @@ def to_arrays(model: Blend) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot: those of each member with its number before their names, and the keys of users once."""
     arrays: dict[str, NDArray[Any]] = {"blend_users": model.users.keys, "blend_weights": model.weights}
     for place, member in enumerate(model.members):
-        name = re.split("[@~]", member.name)[0]
+        name = _model_of(member.name)
         for key, array in member.entry.to_arrays(member.model).items():
             if key not in ("users", "items", f"{name}_users"):
                 arrays[f"blend_{place}_{key}"] = array
@@ -410,7 +431,7 @@ def from_arrays(
     users = arrays["blend_users"]
     members = []
     for place, (name, own) in enumerate(zip(header["members"], header["headers"], strict=True)):
-        model = re.split("[@~]", name)[0]
+        model = _model_of(name)
         prefix = f"blend_{place}_"
         found = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         found |= {"users": users, "items": items.keys, f"{model}_users": users}
