@@ -38,6 +38,14 @@ MOVIELENS: dict[str, tuple[str, dict[str, Any]]] = {
     "ease": ("ease", {"l2": 2000.0, "neighbours": 4000}),
     "ials, 64 factors, published settings": ("ials", IALS | {"factors": 64}),
     "ials, 192 factors, published settings": ("ials", IALS | {"factors": 192}),
+    "blend of four fits of ials (192)": (
+        "blend",
+        {
+            "members": ("ials", "ials#2", "ials#3", "ials#4"),
+            "by": "score",
+            "settings": {"ials": IALS | {"factors": 192}},
+        },
+    ),
     "blend of ials (192), ease, itemknn": (
         "blend",
         {
@@ -67,6 +75,15 @@ GOWALLA: dict[str, tuple[str, dict[str, Any]]] = {
             "by": "score",
             "k": 20,
             "settings": {"itemknn": WIDE, "svd": {"factors": 512}},
+        },
+    ),
+    "blend of itemknn, svd (512), ials (192)": (
+        "blend",
+        {
+            "members": ("itemknn", "svd", "ials"),
+            "by": "score",
+            "k": 20,
+            "settings": {"itemknn": WIDE, "svd": {"factors": 512}, "ials": SPARSE | {"factors": 192}},
         },
     ),
     "blend of itemknn (0.25), ials (128)": (

@@ -81,7 +81,7 @@ def measure(data: Path, users: int) -> None:
         wait_for_snapshot(data)
         trained = time.perf_counter() - start
         latencies += drive(address, users)
-        time.sleep(20)
+        wait_until_idle(service.pid)
         peak.stop = True
         peak.join()
         idle = memory(service.pid)
@@ -134,6 +134,16 @@ def wait_for_snapshot(data: Path) -> None:
             return
         time.sleep(0.2)
     raise SystemExit("No snapshot was published within two minutes.")
+
+
+def wait_until_idle(pid: int) -> None:
+    """Until what was voted is learned, and for ten seconds no loop has had a child at work; at most two minutes."""
+    quiet, end = 0, time.monotonic() + 120
+    time.sleep(10)
+    while quiet < 10 and time.monotonic() < end:
+        service = psutil.Process(pid)
+        quiet = quiet + 1 if len(service.children(recursive=True)) == len(service.children()) else 0
+        time.sleep(1)
 
 
 def memory(pid: int) -> dict[str, float]:
