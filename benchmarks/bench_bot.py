@@ -1,12 +1,13 @@
 """How long a person waits between a tap and the next post, with 1,000 people who vote so many times a second in all.
 
-They tap at random moments (a Poisson process). Each tap causes a message and a change of buttons, and the bot may do 25 of both
-together in a second, messages first: what is left of the changes follows when the taps end.
+They tap at random moments (a Poisson process) or, with --even, one after another. Each tap causes a message and a change of buttons,
+and the bot may do 25 of both together in a second, messages first: what is left of the changes follows when the taps end. Beside the
+waits stands what the limit alone would make of the same taps, if nothing else took any time.
 
 The bot runs as in production, with the real aiogram, over HTTP, on the sample's items and a model trained on its simulated readers.
 The stand-in for Telegram runs in a process of its own with the people in it; it counts every breach of a limit.
 
-    python benchmarks/bench_bot.py [--people 1000] [--rate 20]
+    python benchmarks/bench_bot.py [--people 1000] [--rate 20] [--even]
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import asyncio
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palate import demo, train
 from palate.database import connect, migrate
@@ -33,13 +36,28 @@ from palate.loopback.bot_api import serving
 from palate.loopback.bot_api_chats import TOKEN, Chats
 from palate.settings import Settings
 
+Times = NDArray[np.float64]
 
-def telegram(pipe: Connection, people: int, rate: float) -> None:
+
+def moments(people: int, rate: float, even: bool) -> Times:
+    """When each person taps, in seconds from the beginning."""
+    return np.cumsum(np.full(people, 1 / rate) if even else np.random.default_rng(1).exponential(1 / rate, people))
+
+
+def limited(taps: Times, per_second: int) -> Times:
+    """How long each of these taps waits where in any second so many are answered, at once, and nothing else is sent."""
+    sent = taps.copy()
+    for place in range(per_second, len(taps)):
+        sent[place] = max(taps[place], sent[place - per_second] + 1)
+    return sent - taps
+
+
+def telegram(pipe: Connection, people: int, rate: float, even: bool) -> None:
     """The process of the stand-in and its people."""
-    asyncio.run(play(pipe, people, rate))
+    asyncio.run(play(pipe, people, rate, even))
 
 
-async def play(pipe: Connection, people: int, rate: float) -> None:
+async def play(pipe: Connection, people: int, rate: float, even: bool) -> None:
     chats = Chats()
     async with serving(chats) as address:
         pipe.send(address)
@@ -49,8 +67,8 @@ async def play(pipe: Connection, people: int, rate: float) -> None:
         await chats.until(lambda: all(len(chats.chat(person).of_bot()) == 1 for person in range(1, people + 1)), 300)
         await asyncio.sleep(2)
         sent, started = chats.rates.sent, time.perf_counter()
-        times = np.cumsum(np.random.default_rng(1).exponential(1 / rate, people))
-        waits = await asyncio.gather(*(vote(chats, person, time) for person, time in enumerate(times, start=1)))
+        taps = enumerate(moments(people, rate, even), start=1)
+        waits = await asyncio.gather(*(vote(chats, person, time) for person, time in taps))
         seconds = time.perf_counter() - started
         pipe.send((waits, chats.rates.sent - sent, marked(chats), seconds, chats.rates.breaches))
 
@@ -92,27 +110,35 @@ def run_bot(data: Path, address: str) -> None:
         asyncio.run(work(data, address))
 
 
+def spread(waits: Sequence[float] | Times) -> str:
+    """The middle of the waits, and the long ones."""
+    median, p90, p99 = (float(np.percentile(waits, share)) for share in (50, 90, 99))
+    return f"median {median:.3f} s, p90 {p90:.3f} s, p99 {p99:.3f} s"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=20.0)
+    parser.add_argument("--even", action="store_true")
     asked = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         prepare(data)
-        server = context.Process(target=telegram, args=(theirs, asked.people, asked.rate), daemon=True)
+        server = context.Process(target=telegram, args=(theirs, asked.people, asked.rate, asked.even), daemon=True)
         server.start()
         worker = context.Process(target=run_bot, args=(data, ours.recv()), daemon=True)
         worker.start()
         waits, sent, changed, seconds, breaches = ours.recv()
         worker.terminate()
         worker.join()
-    median, p90, p99 = (float(np.percentile(waits, share)) for share in (50, 90, 99))
+    alone = limited(moments(asked.people, asked.rate, asked.even), BotParams().per_second)
     print(f"{len(waits)} people voted in {seconds:.0f} s, and each got the next post")
     print(f"a second: {sent / seconds:.1f} messages sent, {changed / seconds:.1f} changed")
-    print(f"tap to next post: median {median:.3f} s, p90 {p90:.3f} s, p99 {p99:.3f} s")
+    print(f"tap to next post: {spread(waits)}")
+    print(f"by the limit alone: {spread(alone)}")
     print(f"breaches of Telegram's limits: {len(breaches)} {breaches[:3]}")
 
 

@@ -122,3 +122,13 @@ def test_the_longest_flood_wait_counts(engine: sa.Engine) -> None:
         for hours in (1, 5, 2):
             accounts.record_flood(connection, anna.key, NOW + timedelta(hours=hours))
     assert stored(engine).flood_until == NOW + timedelta(hours=5)
+
+
+def test_a_wait_that_is_too_long_to_be_true_ends_after_a_month(engine: sa.Engine) -> None:
+    with writing(engine) as connection:
+        one = accounts.add(connection, "one", None, NOW)
+        accounts.record_flood(connection, one.key, NOW + timedelta(days=400))
+        assert accounts.is_ahead(connection, NOW)
+        accounts.set_back(connection, NOW)
+        assert accounts.get(connection, "one").flood_until == NOW + accounts.LONGEST_FLOOD
+        assert not accounts.is_ahead(connection, NOW)

@@ -216,6 +216,26 @@ def test_the_plan_says_when_and_why_not_sooner(engine: sa.Engine) -> None:
     assert planned[8].time == planned[0].time + timedelta(days=1)
 
 
+def test_a_clock_that_was_ahead_stops_the_plan_for_a_day_and_no_limit_is_broken(engine: sa.Engine) -> None:
+    (anna,) = add_accounts(engine, "anna").values()
+    add_channels(engine, *(f"channel{n}" for n in range(10)))
+    ahead = LATER + timedelta(days=400)
+    for n in range(7):
+        attempt(engine, joining.Joined(n), ahead + n * timedelta(hours=1))
+    attempt(engine, joining.Failed("Connection reset."), ahead + timedelta(hours=8))
+    joins.set_back(engine, LATER)
+    with reading(engine) as connection:
+        planned = joins.plan(connection, PARAMS, LATER)
+    assert {one.account for one in planned} == {"anna"}
+    assert [one.channel.username for one in planned] == ["channel8", "channel9", "channel7"]
+    assert LATER + joining.DAY <= planned[0].time < LATER + joining.DAY + timedelta(minutes=1)
+    with writing(engine) as connection:
+        accounts.log_in(connection, anna, "session", TELEGRAM, ahead)
+    joins.set_back(engine, LATER)
+    with reading(engine) as connection:
+        assert joins.plan(connection, PARAMS, LATER)[0].time == LATER + timedelta(days=PARAMS.first_days)
+
+
 # Weeks of it
 
 

@@ -473,6 +473,55 @@ def test_a_clock_that_jumps_neither_stops_the_sweeps_nor_makes_a_storm_of_them(
     play(engine, script, monkeypatch)
 
 
+def test_a_clock_that_was_ahead_holds_up_neither_joins_nor_what_was_missed(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(scene: Scene) -> None:
+        scene.clock.now += timedelta(days=400)
+        scene.account("one", days=0)
+        habr = scene.channel("habr")
+        await scene.join(1)
+        await scene.step()
+        scene.clock.now -= timedelta(days=400)
+        scene.channel("other")
+        await scene.until(lambda: scene.joined() == 2, timedelta(minutes=5), steps=12)
+        await scene.restart()
+        with writing(engine) as connection:
+            heard = scene.clock.now + timedelta(days=400)
+            [source] = [one for one in subscriptions.list_sources(connection) if one.address.endswith("habr")]
+            subscriptions.note_heard(connection, source.key, heard)
+        for number in range(3):
+            scene.world.post(habr, f"Missed {number}")
+        scene.server.too_long = 2
+        await scene.until(lambda: len(scene.items()) == 3)
+
+    play(engine, script, monkeypatch)
+
+
+def test_names_that_change_hands_go_with_their_channels(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(scene: Scene) -> None:
+        scene.account("one")
+        first, second = scene.channel("first"), scene.channel("second")
+        await scene.join(2)
+        for channel in (first, second):
+            scene.world.post(channel, TEXT)
+        await scene.until(lambda: len(scene.items()) == 2)
+        scene.world.rename(first, None, "The first")
+        scene.world.rename(second, "First", "The second")  # which may be heard before the other has lost it
+        await scene.until(lambda: scene.items()[f"tg:{second.id}:1"].url == "https://t.me/first/1")
+        await scene.until(lambda: scene.items()[f"tg:{first.id}:1"].url == f"https://t.me/c/{first.id}/1")
+        stranger = scene.world.add_channel("second", title="A stranger")
+        scene.world.post(stranger, "Of no interest")
+        scene.world.post(second, GERMAN)
+        await scene.until(lambda: len(scene.items()) == 3)
+        assert scene.items()[f"tg:{second.id}:2"].url == "https://t.me/first/2"
+        with reading(engine) as connection:
+            addresses = {one.title: one.address for one in subscriptions.list_sources(connection)}
+        assert addresses == {"The first": f"tg:{first.id}", "The second": "https://t.me/first"}
+
+    play(engine, script, monkeypatch)
+
+
 def test_what_the_owner_does_with_a_channel_counts(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(scene: Scene) -> None:
         one = scene.account("one")

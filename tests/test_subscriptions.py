@@ -41,6 +41,17 @@ def test_a_source_has_a_readable_id_and_is_due_at_once(engine: sa.Engine) -> Non
     assert due(engine, NOW - timedelta(seconds=1)) == []
 
 
+def test_a_source_that_was_read_by_a_clock_that_was_ahead_is_due(engine: sa.Engine) -> None:
+    source, ahead = add(engine), NOW + timedelta(days=400)
+    with writing(engine) as connection:
+        subscriptions.record_success(connection, source.key, Fetched(()), ahead, ahead + timedelta(hours=1))
+    assert due(engine, ahead) == []
+    assert due(engine, NOW) == [source.id]
+    with writing(engine) as connection:
+        subscriptions.record_success(connection, source.key, Fetched(()), NOW, NOW + timedelta(hours=1))
+    assert due(engine, NOW) == []
+
+
 def test_the_same_address_is_the_same_source(engine: sa.Engine) -> None:
     assert add(engine).key == add(engine, f" {FEED}#top ").key
     assert add(engine, "http://example.org/blog/feed.xml").id.startswith("example.org-blog-feed.xml-")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
@@ -26,6 +26,8 @@ State = Literal["new", "active", "paused", "frozen", "banned", "logged_out", "re
 LOST: tuple[State, ...] = ("frozen", "banned", "removed")
 """States in which an account listens no more, so that others take its channels."""
 
+LONGEST_FLOOD = timedelta(days=30)
+"""Telegram asks for no longer wait: one that lasts longer was noted by a clock that was ahead."""
 KEY_COMMAND = "palate accounts key"
 _TABLE = database.accounts
 _NAME = re.compile(r"[\w.-]{1,64}")
@@ -212,6 +214,24 @@ def describe(
 ) -> None:
     """Remember what Telegram says of an account."""
     _change(connection, key, premium=int(premium), channel_limit=channel_limit, other_channels=max(other_channels, 0))
+
+
+def is_ahead(connection: sa.Connection, now: datetime) -> bool:
+    """Whether an account was logged in at a time that is still to come, or waits for longer than Telegram asks for."""
+    logged_in, waits = _TABLE.c.logged_in > to_milliseconds(now), _TABLE.c.flood_until > _latest(now)
+    query = sa.select(_TABLE.c.key).where(logged_in | waits)
+    return connection.execute(query).first() is not None
+
+
+def set_back(connection: sa.Connection, now: datetime) -> None:
+    """Bring times that a clock which was ahead has noted back to now: of logins, and of waits that are too long to be true."""
+    time = to_milliseconds(now)
+    connection.execute(sa.update(_TABLE).where(_TABLE.c.logged_in > time).values(logged_in=time))
+    connection.execute(sa.update(_TABLE).where(_TABLE.c.flood_until > _latest(now)).values(flood_until=_latest(now)))
+
+
+def _latest(now: datetime) -> int:
+    return to_milliseconds(now + LONGEST_FLOOD)
 
 
 def record_flood(connection: sa.Connection, key: int, until: datetime) -> None:

@@ -206,6 +206,12 @@ def set_state(
     )
 
 
+def set_back(connection: sa.Connection, until: datetime) -> None:
+    """Put no channel off for longer than `until`, such as a clock may have done that was ahead."""
+    latest = to_milliseconds(until)
+    connection.execute(sa.update(_TABLE).where(_TABLE.c.next_try > latest).values(next_try=latest))
+
+
 def set_source(connection: sa.Connection, key: int, source: int) -> None:
     """Remember the source of its posts, a key of `sources`."""
     _change(connection, key, source=source)

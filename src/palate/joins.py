@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from palate import accounts, alerts, channels, memberships
 from palate.accounts import Account
 from palate.channels import Channel
+from palate.database import reading, writing
 from palate.memberships import Attempt
 from palate.sources import joining
 from palate.sources.joining import Idle, Inside, Join, Joiner, JoiningParams, Outcome, Target, Try
@@ -140,6 +141,21 @@ def lose(connection: sa.Connection, account: int, state: LostState, error: str |
         said = f"The account {name} is {state}: its {len(moved)} channels are moving to other accounts."
         alerts.start(connection, f"account_{state}", name, said, now)
     return len(moved)
+
+
+def set_back(engine: sa.Engine, now: datetime) -> None:
+    """When the clock was ahead, and what was done then lies in the future: let it count as done just now.
+
+    So no limit is broken, and nothing waits for longer than if it had been.
+    """
+    with reading(engine) as connection:
+        if not (memberships.is_ahead(connection, now) or accounts.is_ahead(connection, now)):
+            return
+    with writing(engine) as connection:
+        memberships.set_back(connection, now)
+        accounts.set_back(connection, now)
+        channels.set_back(connection, now + joining.LONGEST_BACKOFF)
+    log.warning("The clock was set back: joins and logins of times to come count as of now")
 
 
 def give_up(connection: sa.Connection, params: JoiningParams, now: datetime) -> int:

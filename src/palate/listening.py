@@ -130,6 +130,7 @@ def _is_due(last: datetime | None, now: datetime, every: timedelta) -> bool:
 
 async def _look_again(hub: Hub, now: datetime) -> None:
     """Connect who isn't, hang up who shouldn't be, and listen to what the owner wants now."""
+    joins.set_back(hub.engine, now)
     with reading(hub.engine) as connection:
         active = {one.key: one for one in accounts.list_accounts(connection, ["active"])}
     for line in list(hub.lines.values()):

@@ -191,6 +191,19 @@ def end_attempt(
     connection.execute(ended.values(**said, error=error[:_MAX_ERROR] if error else None))
 
 
+def is_ahead(connection: sa.Connection, now: datetime) -> bool:
+    """Whether the log tells of attempts that are still to come."""
+    query = sa.select(_ATTEMPTS.c.key).where(_ATTEMPTS.c.time > to_milliseconds(now)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def set_back(connection: sa.Connection, now: datetime) -> None:
+    """What was logged as of a time to come was done before now: it counts as done just now."""
+    time = to_milliseconds(now)
+    ended = sa.case((_ATTEMPTS.c.ended.is_not(None), time))
+    connection.execute(sa.update(_ATTEMPTS).where(_ATTEMPTS.c.time > time).values(time=time, ended=ended))
+
+
 def get_attempt(connection: sa.Connection, key: int) -> Attempt:
     """One attempt by its key."""
     row = connection.execute(sa.select(_ATTEMPTS).where(_ATTEMPTS.c.key == key)).one()

@@ -153,12 +153,16 @@ def note_heard(connection: sa.Connection, key: int, now: datetime, error: str | 
 
 
 def due(connection: sa.Connection, now: datetime, limit: int) -> list[Source]:
-    """At most `limit` active sources whose time has come, those that wait longest first."""
-    table = database.sources
+    """At most `limit` active sources whose time has come, those that wait longest first.
+
+    One that was last read in the future is due too: the clock was ahead then, and so is the time for which it was put off.
+    """
+    table, time = database.sources, to_milliseconds(now)
     return _select(
         connection,
         table.c.status == "active",
-        table.c.next_fetch <= to_milliseconds(now),
+        table.c.next_fetch.is_not(None),
+        (table.c.next_fetch <= time) | (table.c.last_fetch > time),
         order=(table.c.next_fetch, table.c.key),
         limit=limit,
     )

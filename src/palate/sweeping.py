@@ -61,7 +61,7 @@ async def _read_back(
     engine: sa.Engine, client: Client, channel: Followed, pts: int, history: timedelta, now: datetime
 ) -> None:
     """Read a channel's history back to when it was last heard; what is missing in it was deleted; all up to `pts` is known."""
-    since = _last_heard(engine, channel, now - history)
+    since = _last_heard(engine, channel, history, now)
     changes, read = await _history(client, channel, since)
     oldest = min(read, default=0)
     known = hearing.messages_since(engine, channel, since)
@@ -69,10 +69,13 @@ async def _read_back(
     hearing.catch_up(channel, [*changes, Change(channel.ref.id, deleted=gone)], pts, now)
 
 
-def _last_heard(engine: sa.Engine, channel: Followed, earliest: datetime) -> datetime:
+def _last_heard(engine: sa.Engine, channel: Followed, history: timedelta, now: datetime) -> datetime:
     with reading(engine) as connection:
         source = subscriptions.get(connection, channel.source)
-    return earliest if source.last_success is None else max(source.last_success - OVERLAP, earliest)
+    heard = source.last_success
+    if heard is None or heard > now:  # then the clock was ahead, and nobody knows when it was
+        return now - history
+    return max(heard - OVERLAP, now - history)
 
 
 async def _history(client: Client, channel: Followed, since: datetime) -> tuple[list[Change], set[int]]:

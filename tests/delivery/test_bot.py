@@ -21,8 +21,8 @@ from palate.delivery import bot_callbacks
 from palate.delivery.bot_callbacks import Pressed
 from palate.delivery.bot_texts import COMMANDS, names
 from palate.delivery.context import Serving, ServingParams, open_serving
-from palate.domain import Event
-from palate.loopback.bot_api_chats import Channel, Fault, button_of
+from palate.domain import Event, Item
+from palate.loopback.bot_api_chats import ANSWERABLE, Channel, Fault, button_of
 
 Script = Callable[[BotWorld], Coroutine[Any, Any, None]]
 Play = Callable[..., None]
@@ -156,6 +156,52 @@ def test_an_old_button_of_a_post_that_is_gone_says_so(play: Play) -> None:
         assert world.chats.chat(1).notices == ["This post is no longer there."]
 
     play(script)
+
+
+def test_a_tap_that_is_too_old_for_an_answer_counts_all_the_same(play: Play) -> None:
+    async def script(world: BotWorld) -> None:
+        world.chats.say(1, "/start")
+        [first] = await world.until_posts(1, 1)
+        await world.kill()
+        tap = world.chats.tap(1, first["message_id"], "👍")
+        world.chats.taps[tap] = -ANSWERABLE, 1
+        world.start()
+        await world.until_posts(1, 2)
+        await world.chats.until(lambda: not world.chats.taps)
+        assert [event[2] for event in world.events("like")] == ["like"]
+        assert world.chats.chat(1).notices == []
+
+    play(script)
+
+
+def test_two_taps_at_once_are_two_votes_and_bring_two_different_posts(play: Play) -> None:
+    async def script(world: BotWorld) -> None:
+        world.chats.say(1, "/start")
+        world.chats.say(1, "/next")
+        first, second = await world.until_posts(1, 2)
+        for message, button in ((first, "👍"), (second, "👎"), (first, "👍"), (second, "👎")):  # with two thumbs
+            world.chats.tap(1, message["message_id"], button)
+        await world.until_posts(1, 4)
+        await world.until_quiet()
+        shown = [one["text"] for one in world.posts(1)]
+        assert len(shown) == len(set(shown)) == 4
+        assert [event[2] for event in world.events("like", "dislike")] == ["like", "dislike"]
+
+    play(script)
+
+
+def test_a_post_of_4096_characters_of_markup_is_shown(play: Play) -> None:
+    async def script(world: BotWorld) -> None:
+        text = ("<b>&amp;<i>😀</i></b><script>" * 200)[:4096]
+        world.add(Item(id="long", title=text[:3000], text=text, published=BEGINNING, source="https://t.me/cats"))
+        world.chats.say(1, "/start")
+        [shown] = await world.until_posts(1, 1)
+        assert shown["text"].startswith("&😀<script>&😀")  # as text; the server refuses what is no markup of its own
+        world.chats.tap(1, shown["message_id"], "👍")
+        await world.until_quiet()
+        assert button_of(world.posts(1)[0], "👍")["text"] == "👍 ✓"
+
+    play(script, posts=0)
 
 
 def test_votes_on_the_page_move_the_bot_and_nothing_comes_twice(play: Play) -> None:

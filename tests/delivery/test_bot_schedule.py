@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
+import apscheduler.schedulers.base
 import pytest
 import sqlalchemy as sa
 from bot_world import BEGINNING, post
 
 from palate import catalog, chats, database, mailings, outbox, people, subscriptions
 from palate.database import reading, writing
-from palate.delivery import bot_callbacks, bot_schedule
+from palate.delivery import bot, bot_callbacks, bot_schedule
 from palate.delivery.bot_params import BotParams
+from palate.delivery.bot_sending import Clock
 from palate.delivery.bot_talk import Desk, Reply, Talk
 from palate.delivery.context import Serving, ServingParams, open_serving
 from palate.outbox import Message
@@ -81,6 +85,65 @@ def test_a_delivery_that_a_crash_left_half_done_is_not_made_twice(desk: Desk) ->
         chats.change(connection, 1, delivered=0)  # as if it had died before it was noted
     assert deliver(desk, NOON + timedelta(minutes=1)) == []
     assert shown(desk) == 3
+
+
+def test_however_the_clock_jumps_no_delivery_comes_twice_and_none_stays_away(desk: Desk) -> None:
+    meet(desk, 1, deliveries=[12 * 60])
+    minute, day = timedelta(minutes=1), timedelta(days=1)
+    assert len(deliver(desk, NOON)) == 3
+    for now in (NOON - 30 * minute, NOON, NOON + minute, NOON - 90 * minute, NOON + 2 * minute):
+        assert deliver(desk, now) == []
+    assert deliver(desk, NOON + 400 * day) == []  # by then all is stale
+    assert deliver(desk, NOON + 5 * minute) == []
+    assert len(deliver(desk, NOON + day)) == 3
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_timetable(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    shift = timedelta(days=400)
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + shift
+
+    async def script() -> None:
+        nonlocal shift
+        looked = asyncio.Event()
+
+        async def send_due(*_: object) -> None:
+            looked.set()
+
+        async def sleep(_: float) -> None:
+            await asyncio.sleep(0.001)
+
+        monkeypatch.setattr(apscheduler.schedulers.base, "datetime", Shifted)
+        monkeypatch.setattr(bot, "send_due", send_due)
+        sender: Any = None
+        keeping = asyncio.create_task(bot._keep_times(desk, sender, Clock(lambda: Shifted.now(UTC), sleep=sleep)))
+        await asyncio.sleep(0.01)
+        shift = timedelta(0)
+        await asyncio.wait_for(looked.wait(), 20)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+    asyncio.run(script())
+
+
+def test_a_mailing_in_quiet_hours_waits_for_their_end_whatever_the_clock_said_before(desk: Desk) -> None:
+    quiet = {"quiet_from": 22 * 60, "quiet_to": 8 * 60}
+    meet(desk, 1, deliveries=[12 * 60], **quiet)
+    night = NOON + timedelta(hours=11)
+    for now in (night, night - timedelta(days=400), night + timedelta(days=1)):
+        assert bot_schedule.quiet_until(chat_of(desk), now) == now + timedelta(hours=9)
+    for now in (NOON, NOON - timedelta(days=400)):
+        assert bot_schedule.quiet_until(chat_of(desk), now) is None
+
+
+def chat_of(desk: Desk) -> chats.Chat:
+    with reading(desk.serving.engine) as connection:
+        found = chats.get(connection, 1)
+    assert found is not None
+    return found
 
 
 def shown(desk: Desk) -> int:

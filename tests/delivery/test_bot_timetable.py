@@ -53,6 +53,12 @@ def test_of_several_that_were_missed_the_newest_is_due_and_what_was_sent_is_not(
     assert latest(done, done.deliveries, at("2026-03-01 09:30")) is None
 
 
+def test_what_a_clock_noted_that_was_ahead_holds_nothing_back() -> None:
+    own = chat(time(8), delivered=at("2027-03-01 08:00"))
+    assert latest(own, own.deliveries, at("2026-03-01 08:00")) == at("2026-03-01 08:00")
+    assert latest(own, own.deliveries, at("2026-03-01 10:00")) is None
+
+
 @given(st.integers(0, 16 * 24 * 60), st.integers(0, 23), st.integers(1, 59))
 def test_minute_by_minute_each_day_has_each_time_once(start: int, hour: int, minute: int) -> None:
     """Also on the day on which summer time begins."""

@@ -43,6 +43,7 @@ REMEMBERED = timedelta(days=2)
 """For how long the causes of answers are kept: Telegram brings updates again for one day."""
 STAGED = timedelta(days=30)
 """For how long posts in the staging channel are known: nobody's window of freshness in the menu is longer."""
+MINUTE = timedelta(minutes=1)
 LOOK = 0.2
 """Seconds between two looks at whether to stop."""
 
@@ -172,18 +173,24 @@ async def _one_by_one(
 
 
 async def _keep_times(desk: Desk, sender: Sender, clock: Clock) -> None:
-    """Once a minute, send what is due. What is due stands in our own tables: APScheduler only wakes us."""
+    """Once a minute, send what is due. What is due stands in our own tables: APScheduler only wakes us.
+
+    It counts by the machine's clock, so when that is set back it is told to look again.
+    """
     from apscheduler.schedulers.asyncio import AsyncIOScheduler
     from apscheduler.triggers.cron import CronTrigger
 
     scheduler = AsyncIOScheduler(timezone=UTC)
     # Late is better than never: what it has missed is found in the tables.
-    scheduler.add_job(
+    job = scheduler.add_job(
         send_due, CronTrigger(second=0), (desk, sender, clock), max_instances=1, coalesce=True, misfire_grace_time=None
     )
     scheduler.start()
     try:
-        await asyncio.Event().wait()
+        while True:
+            await clock.sleep(MINUTE.total_seconds())
+            if job.next_run_time > clock.now() + 2 * MINUTE:
+                job.modify(next_run_time=clock.now())
     finally:
         scheduler.shutdown(wait=False)
 

@@ -1,8 +1,9 @@
 """In which order, and how fast, waiting messages go out. Pure: it knows keys, chats and times, and no clock of its own.
 
-In any second at most `per_second` calls are under way or have just ended, so however late they reach Telegram, it never counts
-more. A tenth of them is kept for what is most urgent, and changes of messages that are there take half at most. A chat gets its
-next message `gap` seconds after the last one's answer; changes don't wait for that, and have a lane of their own.
+In any second at most `per_second` calls are begun. At most `ceiling`, which is what Telegram itself allows, are under way or have
+ended within the last second: so however late they arrive there, it never counts more. A sixth of `per_second` is kept for what is
+most urgent, and changes of messages that are there take half at most. A chat gets its next message `gap` seconds after the last
+one's answer; changes don't wait for that, and have a lane of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 SECOND = 1.0
 MOST_URGENT = 0
+CEILING = 30
+"""Calls a second that Telegram allows."""
 
 
 class Lane(NamedTuple):
@@ -30,8 +33,10 @@ class _Kind(NamedTuple):
 class Line:
     """Messages that wait, by urgency (0 first) and, within it, in the order of their keys. All times are seconds of one clock."""
 
-    def __init__(self, per_second: int, gap: float) -> None:
+    def __init__(self, per_second: int, gap: float, ceiling: int = CEILING) -> None:
+        assert ceiling >= per_second, "more can't be begun than may be under way"
         self._per_second = per_second
+        self._ceiling = ceiling
         self._gap = gap
         self._waiting: dict[Lane, list[tuple[int, int]]] = {}
         self._ready: dict[_Kind, list[tuple[int, Lane]]] = {}
@@ -39,7 +44,8 @@ class Line:
         self._rest: dict[Lane, float] = {}
         self._flying: dict[int, tuple[int, Lane]] = {}
         self._busy: set[Lane] = set()
-        self._ended: deque[tuple[float, bool]] = deque()
+        self._begun: deque[tuple[float, bool]] = deque()
+        self._ended: deque[float] = deque()
         self._held: dict[int | None, float] = {}
         self._count = 0
 
@@ -76,6 +82,7 @@ class Line:
         self._count -= 1
         self._busy.add(lane)
         self._flying[key] = urgency, lane
+        self._begun.append((now, lane.spaced))
         return True
 
     def done(self, key: int, now: float) -> None:
@@ -107,22 +114,28 @@ class Line:
         self._wake(now)
         ready = [kind for kind, heap in self._ready.items() if heap]
         times = [self._resting[0][0]] if self._resting else []
-        times += [self._ended[0][0] + SECOND] if ready and self._ended else []
+        times += [self._begun[0][0] + SECOND] if ready and self._begun else []
+        times += [self._ended[0] + SECOND] if ready and self._ended and self._is_at_ceiling() else []
         times += [now] if any(map(self._has_room, ready)) else []
         return max(0.0, max(min(times), self.held(None)) - now) if times else None
 
     def _has_room(self, kind: _Kind) -> bool:
-        used = len(self._ended) + len(self._flying)
+        used = len(self._begun)
+        if self._is_at_ceiling() or used >= self._per_second:
+            return False
         if kind.urgency == MOST_URGENT:
-            return used < self._per_second
-        changes = sum(not spaced for _, spaced in self._ended) + sum(
-            not lane.spaced for _, lane in self._flying.values()
-        )
+            return True
+        changes = sum(not spaced for _, spaced in self._begun)
         within_half = kind.spaced or changes < max(self._per_second // 2, 1)
-        return within_half and used < self._per_second - self._per_second // 10
+        return within_half and used < self._per_second - self._per_second // 6
+
+    def _is_at_ceiling(self) -> bool:
+        return len(self._flying) + len(self._ended) >= self._ceiling
 
     def _wake(self, now: float) -> None:
-        while self._ended and self._ended[0][0] <= now - SECOND:
+        while self._begun and self._begun[0][0] <= now - SECOND:
+            self._begun.popleft()
+        while self._ended and self._ended[0] <= now - SECOND:
             self._ended.popleft()
         while self._resting and self._resting[0][0] <= now:
             time, lane = heapq.heappop(self._resting)
@@ -147,5 +160,5 @@ class Line:
     def _land(self, key: int, now: float) -> tuple[int, Lane]:
         urgency, lane = self._flying.pop(key)
         self._busy.discard(lane)
-        self._ended.append((now, lane.spaced))
+        self._ended.append(now)
         return urgency, lane

@@ -32,11 +32,15 @@ def named_zone(name: str) -> tzinfo | None:
 
 
 def latest(chat: Chat, times: Iterable[time], now: datetime) -> datetime | None:
-    """The newest moment at which one of the times of day was due and that has not been dealt with; None when there is none."""
+    """The newest moment at which one of the times of day was due and that has not been dealt with; None when there is none.
+
+    A clock that was ahead may have noted that all is dealt with up to a time to come: that doesn't count.
+    """
     here = zone(chat.time_zone)
     today = now.astimezone(here).date()
     moments = [_moment(day, at, here) for day in (today - timedelta(days=1), today) for at in times]
-    due = [moment for moment in moments if max(chat.delivered, now - LATE) < moment <= now]
+    after = max(chat.delivered, now - LATE) if chat.delivered <= now else now - LATE
+    due = [moment for moment in moments if after < moment <= now]
     return max(due, default=None)
 
 
