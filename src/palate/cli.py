@@ -10,21 +10,42 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from palate import cli_evaluation, cli_gorse, cli_labels, cli_play, cli_telegram, cli_tuning, cli_watch, supervisor
-from palate.errors import NotFound, PalateError
+from palate import (
+    cli_evaluation,
+    cli_gorse,
+    cli_labels,
+    cli_people,
+    cli_play,
+    cli_telegram,
+    cli_tuning,
+    cli_watch,
+    supervisor,
+)
+from palate.command_line import (
+    DATA,
+    Config,
+    Data,
+    Json,
+    answer,
+    database,
+    settings_of,
+    spinner,
+    tell_left_out,
+    utc_now,
+)
+from palate.errors import PalateError
 from palate.supervisor import role
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from palate.people import Scope
     from palate.settings import Settings
     from palate.transfer import Progress, Report
 
@@ -37,20 +58,13 @@ app = typer.Typer(
 )
 import_app = typer.Typer(help="Take in a file of events or items.", no_args_is_help=True)
 export_app = typer.Typer(help="Write events or items to a file.", no_args_is_help=True)
-users_app = typer.Typer(help="People: list, show, log in, delete.", no_args_is_help=True)
-keys_app = typer.Typer(
-    help="API keys, which a server asks for when it listens on more than this machine.", no_args_is_help=True
-)
-for name, part in (("import", import_app), ("export", export_app), ("users", users_app), ("keys", keys_app)):
-    app.add_typer(part, name=name)
+app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
 
-Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
-Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
 Host = Annotated[
     str | None, typer.Option(help="Address to listen on; anything but loopback asks for API keys. [default: 127.0.0.1]")
 ]
 Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8080]", min=0, max=65535)]
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
 File = Annotated[Path, typer.Argument(help="Path of the file.", dir_okay=False)]
 Played = Annotated[str | None, typer.Option("--play", hidden=True)]
 FORMATS = "auto, jsonl, csv, parquet, movielens, deskdrop or gorse"
@@ -58,7 +72,6 @@ FileFormat = Annotated[str, typer.Option("--format", help=f"Format of the file: 
 ModelFile = Annotated[Path, typer.Argument(help="Path of the file; of a folder for Spark.")]
 ModelFormat = Annotated[str, typer.Option("--format", help="Whose format: implicit or spark.")]
 
-DATA = Path("data")
 DEMO = Path("data/demo")
 
 
@@ -83,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
 def serve(data: Data = DATA, config: Config = None, host: Host = None, port: Port = None) -> None:
     """Everything: the web page and the API, the loop that reads sources, the loop that learns, and the bot if there is one."""
     _log("serve")
-    settings = _settings(config)
+    settings = settings_of(config)
     host, port = host or settings.server.host, settings.server.port if port is None else port
     with role(data, "serve"):
         common = _common(data, config)
@@ -114,7 +127,7 @@ def demo(
 ) -> None:
     """Everything, with sample content and simulated readers; your own feed starts beside it, in a folder of its own."""
     _log("demo")
-    settings = _settings(config)
+    settings = settings_of(config)
     if settings.database_url is not None:
         raise PalateError(
             "The demo keeps its sample apart, in SQLite: unset database_url for it, or run `palate serve`."
@@ -159,7 +172,7 @@ def api(
     _log_requests()
     from palate.delivery import application
 
-    settings = _settings(config)
+    settings = settings_of(config)
     server = settings.server
     played = cli_play.read(play)
     sample = own is not None or played is not None
@@ -189,8 +202,8 @@ def ingest_command(
     _log("ingest")
     from palate import ingest
 
-    settings = _settings(config)
-    with role(data, "ingest"), _database(data, settings.database_url) as engine:
+    settings = settings_of(config)
+    with role(data, "ingest"), database(data, settings) as engine:
         if sample:
             _bring_sample_up_to_date(engine)
         if once:
@@ -198,7 +211,7 @@ def ingest_command(
                 engine,
                 settings.ingest,
                 settings.fetch,
-                _now(),
+                utc_now(),
                 stories=settings.stories,
                 data=data,
                 telegram=settings.telegram,
@@ -206,13 +219,13 @@ def ingest_command(
             typer.echo(report)
         else:
             stop, played = supervisor.stop_signal(), cli_play.read(play)
-            with _listening(engine, data, settings, stop, played.clock if played is not None else _now):
+            with _listening(engine, data, settings, stop, played.clock if played is not None else utc_now):
                 ingest.follow(
                     engine,
                     settings.ingest,
                     settings.fetch,
                     stop,
-                    _now,
+                    utc_now,
                     stories=settings.stories,
                     data=data,
                     telegram=settings.telegram,
@@ -230,15 +243,15 @@ def train_command(
     _log("train")
     from palate import train
 
-    settings = _settings(config)
+    settings = settings_of(config)
     params = train.params_of(settings, settings.feed.model)
-    with role(data, "train"), _database(data, settings.database_url) as engine:
+    with role(data, "train"), database(data, settings) as engine:
         if not full:
-            train.follow(engine, data, params, supervisor.stop_signal(), _now)
+            train.follow(engine, data, params, supervisor.stop_signal(), utc_now)
             return
-        with _spinner("Learning from all events …", quiet=as_json):
-            cycle = train.run_cycle(engine, data, params, _now())
-        _answer(as_json, cycle.to_json(), cycle.summary())
+        with spinner("Learning from all events …", quiet=as_json):
+            cycle = train.run_cycle(engine, data, params, utc_now())
+        answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:
             raise PalateError(f"No new snapshot: {cycle.reason}.")
 
@@ -247,7 +260,7 @@ def train_command(
 def bot_command(data: Data = DATA, config: Config = None) -> None:
     """Serve people on Telegram through a bot of yours, for as long as it runs. Takes the setting bot.token."""
     _log("bot")
-    settings = _settings(config)
+    settings = settings_of(config)
     if settings.bot.token is None:
         raise PalateError("The bot needs the token that @BotFather gave you: set PALATE_BOT__TOKEN.")
     try:
@@ -280,13 +293,10 @@ def _import(file: Path, format: str, data: Path, config: Path | None, what: str)
     if format not in FORMATS.replace(" or ", ", ").split(", "):
         raise PalateError(f"There is no format {format}: choose among {FORMATS}.")
     run: Callable[..., Report] = transfer.import_events if what == "events" else transfer.import_items
-    with _database(data, _settings(config).database_url) as engine, _counter(f"Taking in {what}") as progress:
-        report = run(engine, file, format, _now(), progress)
+    with database(data, settings_of(config)) as engine, _counter(f"Taking in {what}") as progress:
+        report = run(engine, file, format, utc_now(), progress)
     typer.echo(f"{report.taken} {what} taken in from {file}.")
-    for fault in report.faults:
-        print(f"palate: {file}, line {fault.line}: {fault.reason}.", file=sys.stderr)
-    if report.left_out:
-        raise PalateError(f"{report.left_out} of {report.taken + report.left_out} rows of {file} were left out.")
+    tell_left_out(report, file)
 
 
 @import_app.command("model")
@@ -294,10 +304,10 @@ def import_model(file: ModelFile, format: ModelFormat = "implicit", data: Data =
     """Publish the vectors of another program as the model `ials`, which `[feed] model = "ials"` serves."""
     from palate import model_transfer, train
 
-    settings = _settings(config)
+    settings = settings_of(config)
     params = train.params_of(settings, "ials")
-    with role(data, "train"), _database(data, settings.database_url) as engine:
-        found, version = model_transfer.import_model(engine, data, file, _model_format(format), params, _now())
+    with role(data, "train"), database(data, settings) as engine:
+        found, version = model_transfer.import_model(engine, data, file, _model_format(format), params, utc_now())
     typer.echo(f"{len(found.users)} users and {len(found.items)} items taken in from {file}: snapshot {version}.")
 
 
@@ -306,8 +316,8 @@ def export_model(file: ModelFile, format: ModelFormat = "implicit", data: Data =
     """The vectors of the published model `ials`, with their ids: a file for `implicit`, a folder for Spark's ALSModel."""
     from palate import model_transfer
 
-    with _database(data, _settings(config).database_url) as engine:
-        found = model_transfer.export_model(engine, data, file, _model_format(format), _now())
+    with database(data, settings_of(config)) as engine:
+        found = model_transfer.export_model(engine, data, file, _model_format(format), utc_now())
     typer.echo(f"{len(found.users)} users and {len(found.items)} items written to {file}.")
 
 
@@ -322,7 +332,7 @@ def export_events(file: File, data: Data = DATA, config: Config = None) -> None:
     """Every durable event once, to .jsonl, .csv or .parquet by the file's ending."""
     from palate import transfer
 
-    with _database(data, _settings(config).database_url) as engine, _counter("Writing events") as progress:
+    with database(data, settings_of(config)) as engine, _counter("Writing events") as progress:
         rows = transfer.export_events(engine, data / "events", file, progress)
     typer.echo(f"{rows} events written to {file}.")
 
@@ -332,7 +342,7 @@ def export_items(file: File, data: Data = DATA, config: Config = None) -> None:
     """Every item, to .jsonl, .csv or .parquet by the file's ending."""
     from palate import transfer
 
-    with _database(data, _settings(config).database_url) as engine, _counter("Writing items") as progress:
+    with database(data, settings_of(config)) as engine, _counter("Writing items") as progress:
         rows = transfer.export_items(engine, file, progress)
     typer.echo(f"{rows} items written to {file}.")
 
@@ -355,11 +365,11 @@ def recommend(
     from palate.domain import FeedRequest
     from palate.live import Live
 
-    settings = _settings(config)
-    with _database(data, settings.database_url) as engine:
+    settings = settings_of(config)
+    with database(data, settings) as engine:
         live = Live(engine, data, settings.interactions, settings.feed.model)
-        live.refresh(_now())
-        request = FeedRequest(user=user, limit=limit, now=_now(), surface="cli", log=False)
+        live.refresh(utc_now())
+        request = FeedRequest(user=user, limit=limit, now=utc_now(), surface="cli", log=False)
         params = msgspec.structs.replace(settings.feed, exploration=0.0)  # nobody looks, so nothing is learned
         served = feed.serve(live, request, params, feed.generator(request), append=_refuse_events)
     rows = [
@@ -373,7 +383,7 @@ def recommend(
         for place in served.items
     ]
     table = "\n".join(f"{row['score']:.3f}  {row['title'] or row['item']}" for row in rows)
-    _answer(as_json, {"user": user, "model": served.snapshot, "items": rows}, table or "There is nothing to recommend.")
+    answer(as_json, {"user": user, "model": served.snapshot, "items": rows}, table or "There is nothing to recommend.")
 
 
 @app.command("settings")
@@ -382,7 +392,7 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
     from palate.settings import describe
     from palate.settings_file import without_secrets
 
-    values = without_secrets(_settings(config))
+    values = without_secrets(settings_of(config))
     if as_json:
         typer.echo(json.dumps(values, indent=2))
         return
@@ -400,121 +410,12 @@ cli_tuning.add_to(app)
 cli_telegram.add_to(app)
 cli_play.add_to(app)
 cli_watch.add_to(app)
+cli_people.add_to(app)
 cli_labels.add_to(app, import_app, export_app)
 cli_gorse.add_to(import_app)
 
 
-# --- people and keys ------------------------------------------------------------------------------------------------------
-
-
-@users_app.command("list")
-def users_list(data: Data = DATA, config: Config = None, as_json: Json = False) -> None:
-    """Ids of the people whom this installation knows."""
-    from palate import people
-    from palate.database import reading
-
-    with _database(data, _settings(config).database_url) as engine, reading(engine) as connection:
-        found = list(people.everybody(connection))
-    _answer(as_json, found, "\n".join(found) or "Nobody yet.")
-
-
-@users_app.command("login-link")
-def users_login_link(
-    user: Annotated[str, typer.Argument(help="Id of the user; somebody new is made.")],
-    address: Annotated[str, typer.Option(help="How the browser reaches the server.")] = "http://127.0.0.1:8080",
-    owner: Annotated[bool, typer.Option("--owner", help="May change sources and see the training page.")] = False,
-    annotator: Annotated[bool, typer.Option("--annotator", help="May label texts, at /labels.")] = False,
-    hours: Annotated[float, typer.Option(help="How long the link is good; it is good once.", min=0.25, max=168)] = 24,
-    data: Data = DATA,
-    config: Config = None,
-) -> None:
-    """A link that logs a browser in as this user; what the browser did before goes with them."""
-    import msgspec
-
-    from palate import people
-    from palate.database import writing
-
-    with _database(data, _settings(config).database_url) as engine, writing(engine) as connection:
-        person = people.get(connection, user) or people.upsert_user(connection, user, {}, _now())
-        if owner or annotator:
-            may = {"owner": owner or person.choices.owner, "annotator": annotator or person.choices.annotator}
-            people.set_choices(connection, person.key, msgspec.structs.replace(person.choices, **may))
-        token = people.create_login(connection, person.key, _now(), timedelta(hours=hours))
-    typer.echo(f"{address.rstrip('/')}/login/{token}")
-
-
-@users_app.command("delete")
-def users_delete(
-    user: Annotated[str, typer.Argument(help="Id of the user.")], data: Data = DATA, config: Config = None
-) -> None:
-    """Remove a person: their events, their vectors, their choices, everywhere."""
-    from palate.delivery import forgetting
-
-    with _database(data, _settings(config).database_url) as engine:
-        if not forgetting.delete_person(engine, data, user):
-            raise NotFound(f"There is no user {user}.")
-    typer.echo(f"{user} is gone.")
-
-
-@keys_app.command("create")
-def keys_create(
-    scopes: Annotated[
-        str, typer.Option(help="What the key may do: read, write, admin (each includes those before).")
-    ] = "read",
-    note: Annotated[str | None, typer.Option(help="For your memory.")] = None,
-    data: Data = DATA,
-    config: Config = None,
-) -> None:
-    """Make an API key. It is shown once: only its hash is kept."""
-    from palate import people
-    from palate.database import writing
-
-    with _database(data, _settings(config).database_url) as engine, writing(engine) as connection:
-        wanted = cast("list[Scope]", scopes.replace(",", " ").split())  # create_key checks them
-        typer.echo(people.create_key(connection, wanted, note, _now()))
-
-
-@keys_app.command("list")
-def keys_list(data: Data = DATA, config: Config = None, as_json: Json = False) -> None:
-    """The keys there are, without their secrets."""
-    from palate import people
-    from palate.database import reading
-
-    with _database(data, _settings(config).database_url) as engine, reading(engine) as connection:
-        keys = people.list_keys(connection)
-    rows = [
-        {"id": key.id, "scopes": sorted(key.scopes), "note": key.note, "revoked": key.revoked is not None}
-        for key in keys
-    ]
-    lines = [
-        "  ".join([key.id, " ".join(sorted(key.scopes)), key.note or "", "revoked" if key.revoked else ""]).rstrip()
-        for key in keys
-    ]
-    _answer(as_json, rows, "\n".join(lines) or "No keys yet.")
-
-
-@keys_app.command("revoke")
-def keys_revoke(
-    id: Annotated[str, typer.Argument(help="Id of the key, from `palate keys list`.")],
-    data: Data = DATA,
-    config: Config = None,
-) -> None:
-    """Make a key useless, at once."""
-    from palate import people
-    from palate.database import writing
-
-    with _database(data, _settings(config).database_url) as engine, writing(engine) as connection:
-        people.revoke_key(connection, id, _now())
-    typer.echo(f"{id} is revoked.")
-
-
 # --- what the commands share ----------------------------------------------------------------------------------------------
-
-
-def _settings(config: Path | None) -> Settings:
-    from palate.settings import load
-
-    return load(config)
 
 
 def _serving_params(settings: Settings) -> Any:
@@ -532,14 +433,6 @@ def _serving_params(settings: Settings) -> Any:
         joining=settings.joining,
         gorse=settings.gorse,
     )
-
-
-@contextmanager
-def _database(data: Path, url: str | None) -> Iterator[sa.Engine]:
-    from palate.database import opened
-
-    with opened(url, data) as engine:
-        yield engine
 
 
 def _common(data: Path, config: Path | None) -> list[str]:
@@ -574,14 +467,16 @@ def _put_sample(data: Path) -> None:
 
 
 def _prepare_sample(data: Path) -> None:
-    with _database(data, None) as engine:
+    from palate.database import opened
+
+    with opened(None, data) as engine:
         _bring_sample_up_to_date(engine)
 
 
 def _bring_sample_up_to_date(engine: sa.Engine) -> None:
     from palate import demo
 
-    demo.prepare(engine, _now())
+    demo.prepare(engine, utc_now())
 
 
 def _log(role_name: str) -> None:
@@ -623,16 +518,8 @@ def _listening(
         listener.join()
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _refuse_events(_: Any) -> None:
     raise AssertionError("a feed that logs nothing appends no events")
-
-
-def _answer(as_json: bool, value: Any, text: str) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
 
 
 @contextmanager
@@ -650,11 +537,3 @@ def _counter(what: str) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda rows: bar.update(task, completed=rows)
-
-
-@contextmanager
-def _spinner(what: str, quiet: bool) -> Iterator[None]:
-    from rich.console import Console
-
-    with Console(stderr=True, quiet=quiet).status(what):
-        yield

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from palate.command_line import DATA, Config, Data, Json, database, settings_of
 from palate.errors import PalateError, SettingsError
 
 if TYPE_CHECKING:
@@ -68,9 +69,6 @@ Delay = Annotated[str, typer.Option(help="Seconds until a snapshot serves, or: m
 Exploration = Annotated[bool, typer.Option("--exploration", help="Ask only for what exploration showed.")]
 KeepSeen = Annotated[bool, typer.Option("--keep-seen", help="Rank also what a user already has.")]
 Similarity = Annotated[str, typer.Option(help="What makes items alike: behaviour, or content of --items.")]
-Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
-Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that rank. [default: one a core]", min=1)]
 
 
@@ -105,7 +103,7 @@ def evaluate(
     similarity: Similarity = "behaviour",
     items: Items = None,
     report: ReportOption = None,
-    data: Data = Path("data"),
+    data: Data = DATA,
     config: Config = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -160,13 +158,6 @@ def _write_report(
 # --- options to values ----------------------------------------------------------------------------------------------------
 
 
-def settings_of(config: Path | None) -> Settings:
-    """All settings, from a file if there is one."""
-    from palate.settings import load
-
-    return load(config)
-
-
 def files_of(train: Path | None, test: Path | None, events: Path | None) -> list[Path]:
     """Training and test, or the one file, or none: then it is the log. Raises PalateError."""
     if (train is None) != (test is None):
@@ -191,15 +182,10 @@ def recording_of(
 
 def _log(settings: Settings, data: Path) -> Recording:
     from palate import events
-    from palate.database import connect, migrate
     from palate.evaluation import recordings
 
-    engine = connect(settings.database_url, data)
-    try:
-        migrate(engine)
+    with database(data, settings) as engine:
         return recordings.of_log(events.stream(engine, data / "events"))
-    finally:
-        engine.dispose()
 
 
 def conditions_of(

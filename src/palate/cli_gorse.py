@@ -5,25 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palate.command_line import DATA, Config, Data, database, settings_of, utc_now
 from palate.errors import ArchiveError, PalateError
 
 if TYPE_CHECKING:
     from palate.gorse_import import What
     from palate.transfer import Progress, Report
 
-Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
-Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
 From = Annotated[
     list[str], typer.Argument(help="Address of a running server (http://host:8088), or files of its bulk export.")
 ]
 Key = Annotated[str | None, typer.Option(help="The server's API key.", envvar="GORSE_API_KEY")]
-DATA = Path("data")
 
 
 def add_to(import_app: typer.Typer) -> None:
@@ -37,19 +34,17 @@ def import_gorse(origin: From, key: Key = None, data: Data = DATA, config: Confi
     What is cut off goes on where it was when the same command is given again; nothing counts twice.
     """
     from palate import gorse_import
-    from palate.database import opened
-    from palate.settings import load
 
-    settings = load(config)
-    with opened(settings.database_url, data) as engine, ExitStack() as stack:
+    settings = settings_of(config)
+    with database(data, settings) as engine, ExitStack() as stack:
         told = _bars(stack)
         if any(one.startswith(("http://", "https://")) for one in origin):
             if len(origin) > 1:
                 raise ArchiveError("Give one address of a server, or files: not both, and not several servers.")
             source = gorse_import.Source(origin[0], key)
-            reports = gorse_import.from_server(engine, source, settings.gorse, _now, told)
+            reports = gorse_import.from_server(engine, source, settings.gorse, utc_now, told)
         else:
-            reports = gorse_import.from_files(engine, list(map(Path, origin)), settings.gorse, _now, told)
+            reports = gorse_import.from_files(engine, list(map(Path, origin)), settings.gorse, utc_now, told)
     _tell(reports)
 
 
@@ -61,10 +56,6 @@ def _tell(reports: dict[What, Report]) -> None:
     left_out = sum(report.left_out for report in reports.values())
     if left_out:
         raise PalateError(f"{left_out} things of Gorse's were left out.")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _bars(stack: ExitStack) -> Callable[[What], Progress]:

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate.errors import PalateError
+from palate.command_line import DATA, Config, Data, Json, answer, database, settings_of, spinner, tell_left_out, utc_now
 from palate.supervisor import role
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    from palate.train_text import Learned
 
-    from palate.settings import Settings
-    from palate.train_text import Learned, Progress
-
-Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
-Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
 File = Annotated[Path, typer.Argument(help="Path of the file: lines of JSON.", dir_okay=False)]
-DATA = Path("data")
 
 
 def add_to(app: typer.Typer, import_app: typer.Typer, export_app: typer.Typer) -> None:
@@ -39,7 +28,7 @@ def train_text(
     reset: Annotated[bool, typer.Option("--reset", help="Go back to the shipped model.")] = False,
     data: Data = DATA,
     config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Learn categories, and what is no news, from this installation's labels, on top of the shipped model.
 
@@ -49,38 +38,34 @@ def train_text(
     from palate import own_categories
     from palate import train_text as training
 
-    settings = _settings(config)
+    settings = settings_of(config)
     with role(data, "train-text"):
         if reset:
             had = own_categories.reset(data)
             words = "The shipped model is used again." if had else "The shipped model is used: there was no other."
-            typer.echo(json.dumps({"reset": had}) if as_json else words)
+            answer(as_json, {"reset": had}, words)
             return
-        with _database(data, settings) as engine, _spinner(as_json) as progress:
+        with database(data, settings) as engine, spinner("Learning …", as_json) as progress:
             learned = training.run(engine, data, settings.train_text, progress)
-    rows = [asdict(one) for one in learned]
-    typer.echo(json.dumps({"languages": rows}) if as_json else "\n".join(map(_told, learned)))
+    answer(as_json, {"languages": [asdict(one) for one in learned]}, "\n".join(map(_told, learned)))
 
 
 def import_labels(file: File, data: Data = DATA, config: Config = None) -> None:
     """Take in labels of texts with their annotators, as `palate export labels` writes them; they count at once."""
     from palate import label_transfer
 
-    settings = _settings(config)
-    with _database(data, settings) as engine:
-        report = label_transfer.import_labels(engine, file, settings.labels, datetime.now(UTC))
+    settings = settings_of(config)
+    with database(data, settings) as engine:
+        report = label_transfer.import_labels(engine, file, settings.labels, utc_now())
     typer.echo(f"{report.taken} labels taken in from {file}.")
-    for fault in report.faults:
-        print(f"palate: {file}, line {fault.line}: {fault.reason}.", file=sys.stderr)
-    if report.left_out:
-        raise PalateError(f"{report.left_out} of {report.taken + report.left_out} rows of {file} were left out.")
+    tell_left_out(report, file)
 
 
 def export_labels(file: File, data: Data = DATA, config: Config = None) -> None:
     """Every label with its annotator and its text, to a .jsonl file."""
     from palate import label_transfer
 
-    with _database(data, _settings(config)) as engine:
+    with database(data, settings_of(config)) as engine:
         rows = label_transfer.export_labels(engine, file)
     typer.echo(f"{rows} labels written to {file}.")
 
@@ -90,29 +75,3 @@ def _told(one: Learned) -> str:
         f"{one.language}: learned from {one.labels} labels, of which {one.right} are right now ({one.right_before} before); "
         f"{one.moved} of {one.others} texts without a label have another class."
     )
-
-
-def _settings(config: Path | None) -> Settings:
-    from palate.settings import load
-
-    return load(config)
-
-
-@contextmanager
-def _database(data: Path, settings: Settings) -> Iterator[sa.Engine]:
-    from palate.database import connect, migrate
-
-    engine = connect(settings.database_url, data)
-    try:
-        migrate(engine)
-        yield engine
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def _spinner(quiet: bool) -> Iterator[Progress]:
-    from rich.console import Console
-
-    with Console(stderr=True, quiet=quiet).status("Learning …") as status:
-        yield status.update

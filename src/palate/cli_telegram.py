@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.command_line import (
+    DATA,
+    Config,
+    Data,
+    Json,
+    answer,
+    columns,
+    database,
+    reading,
+    settings_of,
+    utc_now,
+    writing,
+)
 from palate.errors import InvalidInput, NotFound, PalateError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from palate.channels import Channel
-    from palate.settings import Settings
     from palate.sources.channel_list import Listed
 
 accounts_app = typer.Typer(help="Accounts of Telegram that listen to channels.", no_args_is_help=True)
@@ -26,11 +34,7 @@ channels_app = typer.Typer(help="Channels of Telegram: the pool, and the plan of
 
 Name = Annotated[str, typer.Argument(help="The account's name: yours to choose.")]
 Handle = Annotated[str, typer.Argument(help="A channel: its @name, its link, or an invite link.")]
-Data = Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)]
-Config = Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)]
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
 
-DATA = Path("data")
 STATES = ("candidate", "wanted", "requested", "joined", "failed", "left", "paused")
 
 
@@ -61,8 +65,8 @@ def accounts_add(
     """Add an account. It joins and reads nothing before it is logged in."""
     from palate import accounts
 
-    with _writing(data, config) as connection:
-        accounts.add(connection, name, phone, _now())
+    with writing(data, settings_of(config)) as connection:
+        accounts.add(connection, name, phone, utc_now())
     typer.echo(f"{name} is added: log it in with `palate accounts login {name}`.")
 
 
@@ -70,11 +74,10 @@ def accounts_add(
 def accounts_login(name: Name, data: Data = DATA, config: Config = None) -> None:
     """Log an account in, with the code that Telegram sends to its other devices, and its password if it has one."""
     from palate import logging_in
-    from palate.database import opened
 
-    settings = _settings(config)
-    with opened(settings.database_url, data) as engine:
-        account = logging_in.log_in(engine, name, settings.telegram, _now(), _ask_code, _ask_password)
+    settings = settings_of(config)
+    with database(data, settings) as engine:
+        account = logging_in.log_in(engine, name, settings.telegram, utc_now(), _ask_code, _ask_password)
     days = settings.joining.first_days
     typer.echo(f"{account.name} is logged in; it listens at once, and joins channels after {days:g} days.")
 
@@ -92,10 +95,10 @@ def accounts_list(data: Data = DATA, config: Config = None, as_json: Json = Fals
     """The accounts: their state, how many channels they are in, and when they join next."""
     from palate import accounts, joins, memberships
 
-    settings = _settings(config)
-    with _reading(data, settings) as connection:
+    settings = settings_of(config)
+    with reading(data, settings) as connection:
         joined = memberships.count_joined(connection)
-        why = joins.why_idle(connection, settings.joining, _now())
+        why = joins.why_idle(connection, settings.joining, utc_now())
         rows: list[dict[str, Any]] = [
             {
                 "name": one.name,
@@ -111,7 +114,7 @@ def accounts_list(data: Data = DATA, config: Config = None, as_json: Json = Fals
         [str(row["name"]), str(row["state"]), f"{row['channels']} channels", str(row["error"] or row["joins"])]
         for row in rows
     ]
-    _answer(as_json, rows, _table(shown) or "No accounts yet: `palate accounts add NAME`.")
+    answer(as_json, rows, columns(shown) or "No accounts yet: `palate accounts add NAME`.")
 
 
 @accounts_app.command("pause")
@@ -119,7 +122,7 @@ def accounts_pause(name: Name, data: Data = DATA, config: Config = None) -> None
     """Let an account rest; it keeps its channels."""
     from palate import accounts
 
-    with _writing(data, config) as connection:
+    with writing(data, settings_of(config)) as connection:
         accounts.pause(connection, name)
     typer.echo(f"{name} rests until `palate accounts resume {name}`.")
 
@@ -129,9 +132,9 @@ def accounts_resume(name: Name, data: Data = DATA, config: Config = None) -> Non
     """Use an account again that was paused, or that Telegram has set free."""
     from palate import accounts, alerts
 
-    with _writing(data, config) as connection:
+    with writing(data, settings_of(config)) as connection:
         accounts.resume(connection, name)
-        alerts.end_all_of(connection, name, _now())
+        alerts.end_all_of(connection, name, utc_now())
     typer.echo(f"{name} is active.")
 
 
@@ -140,8 +143,8 @@ def accounts_remove(name: Name, data: Data = DATA, config: Config = None) -> Non
     """Forget an account and its session; its channels go to the others."""
     from palate import joins
 
-    with _writing(data, config) as connection:
-        moved = joins.remove(connection, name, _now())
+    with writing(data, settings_of(config)) as connection:
+        moved = joins.remove(connection, name, utc_now())
     typer.echo(f"{name} is gone; {moved} channels are to be joined by others.")
 
 
@@ -168,11 +171,11 @@ def channels_add(
     if not listed:
         raise PalateError("Name the channels, or a list of them with --file.")
     good = [one for one in listed if not isinstance(one, BadRow)]
-    with _writing(data, config) as connection:
+    with writing(data, settings_of(config)) as connection:
         rows = [_add(connection, one, category, preview) for one in good]
     for bad in (one for one in listed if isinstance(one, BadRow)):
         print(f"palate: {file}, line {bad.line}: {bad.reason}.", file=sys.stderr)
-    _answer(as_json, rows, _table([[row["channel"], row["state"]] for row in rows]))
+    answer(as_json, rows, columns([[row["channel"], row["state"]] for row in rows]))
     if len(good) < len(listed):
         raise PalateError(f"{len(listed) - len(good)} of {len(listed)} channels were left out.")
 
@@ -185,13 +188,13 @@ def _add(connection: sa.Connection, listed: Listed, category: str | None, previe
     if not preview:
         username, invite = handle.username, handle.invite
         added = channels.add(
-            connection, _now(), username=username, invite=invite, title=listed.title, category=category
+            connection, utc_now(), username=username, invite=invite, title=listed.title, category=category
         )
         return {"channel": added.address, "state": added.state}
     if handle.username is None:
         raise InvalidInput("a private channel has no public page: an account has to join it")
     address, options = f"https://t.me/{handle.username}", {"labels": [category]} if category else {}
-    source = subscriptions.add(connection, PREVIEW, address, _now(), title=listed.title, options=options)
+    source = subscriptions.add(connection, PREVIEW, address, utc_now(), title=listed.title, options=options)
     return {"channel": source.address, "state": source.status}
 
 
@@ -208,7 +211,7 @@ def channels_list(
 
     if state is not None and state not in STATES:
         raise PalateError(f"No channel is {state}: choose among {', '.join(STATES)}.")
-    with _reading(data, _settings(config)) as connection:
+    with reading(data, settings_of(config)) as connection:
         if state == "candidate":
             ranked = channels.candidates(connection, limit)
             rows = [_row(one.channel) | {"mentions": one.mentions, "sources": one.sources} for one in ranked]
@@ -216,7 +219,7 @@ def channels_list(
             listed = channels.list_channels(connection, [state] if state else None)  # type: ignore[list-item]
             rows = [_row(one) for one in listed[:limit]]
     shown = [[row["channel"], row["state"], row["title"] or "", _said(row)] for row in rows]
-    _answer(as_json, rows, _table(shown) or "No channels: `palate channels add NAME`.")
+    answer(as_json, rows, columns(shown) or "No channels: `palate channels add NAME`.")
 
 
 def _row(channel: Channel) -> dict[str, Any]:
@@ -245,10 +248,10 @@ def channels_plan(
     """What is joined next, when, by which account, and why not sooner; as long as all goes well."""
     from palate import joins
 
-    settings = _settings(config)
-    with _reading(data, settings) as connection:
-        planned = joins.plan(connection, settings.joining, _now(), limit)
-        why = joins.why_idle(connection, settings.joining, _now())
+    settings = settings_of(config)
+    with reading(data, settings) as connection:
+        planned = joins.plan(connection, settings.joining, utc_now(), limit)
+        why = joins.why_idle(connection, settings.joining, utc_now())
     rows = [
         {
             "time": one.time.isoformat(timespec="seconds"),
@@ -260,7 +263,7 @@ def channels_plan(
     ]
     shown = [[f"{one.time:%Y-%m-%d %H:%M} UTC", one.account, one.channel.address, one.reason] for one in planned]
     idle = "; ".join(f"{name}: {reason}" for name, reason in why.items())
-    _answer(as_json, rows, _table(shown) or f"Nothing is going to be joined. {idle or 'There is no account.'}")
+    answer(as_json, rows, columns(shown) or f"Nothing is going to be joined. {idle or 'There is no account.'}")
 
 
 @channels_app.command("pause")
@@ -268,7 +271,7 @@ def channels_pause(handle: Handle, data: Data = DATA, config: Config = None) -> 
     """Don't join a channel, or listen to it no more; no account leaves it."""
     from palate import channels
 
-    with _writing(data, config) as connection:
+    with writing(data, settings_of(config)) as connection:
         found = _find(connection, handle)
         channels.pause(connection, found.key)
     typer.echo(f"{found.name} is paused.")
@@ -279,7 +282,7 @@ def channels_resume(handle: Handle, data: Data = DATA, config: Config = None) ->
     """Join a channel after all, or listen to it again."""
     from palate import channels
 
-    with _writing(data, config) as connection:
+    with writing(data, settings_of(config)) as connection:
         found = _find(connection, handle)
         channels.resume(connection, found.key)
         state = channels.get(connection, found.key).state
@@ -295,44 +298,3 @@ def _find(connection: sa.Connection, text: str) -> Channel:
     if found is None:
         raise NotFound(f"The pool has no channel {text[:100]}: `palate channels list` names all.")
     return found
-
-
-# --- what the commands share ----------------------------------------------------------------------------------------------
-
-
-def _settings(config: Path | None) -> Settings:
-    from palate.settings import load
-
-    return load(config)
-
-
-@contextmanager
-def _reading(data: Path, settings: Settings) -> Iterator[sa.Connection]:
-    from palate.database import opened, reading
-
-    with opened(settings.database_url, data) as engine, reading(engine) as connection:
-        yield connection
-
-
-@contextmanager
-def _writing(data: Path, config: Path | None) -> Iterator[sa.Connection]:
-    from palate.database import opened, writing
-
-    with opened(_settings(config).database_url, data) as engine, writing(engine) as connection:
-        yield connection
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _answer(as_json: bool, value: Any, text: str) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as what is in them."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from palate import cli_evaluation as options
+from palate.command_line import DATA, Config, Data, Json, settings_of
 from palate.errors import PalateError
 
 if TYPE_CHECKING:
@@ -63,14 +64,14 @@ def tune(
     seed: options.Seed = 1,
     items: options.Items = None,
     report: options.ReportOption = None,
-    data: options.Data = Path("data"),
-    config: options.Config = None,
+    data: Data = DATA,
+    config: Config = None,
     threads: options.Threads = None,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Find the parameters of a model on the tail of the training; the test is measured once, at the end."""
     begin = time.perf_counter()
-    settings = options.settings_of(config)
+    settings = settings_of(config)
     plan = options.plan_of(settings, model, [*(fix or []), *(more or [])])
     fixed = options.values_of([*(fix or []), *(more or [])], type(plan.params), model)
     wanted = ",".join(filter(None, (metric, second, show)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.command_line import DATA, Config, Data, Json, answer, database, settings_of, utc_now
 from palate.errors import PalateError
 from palate.supervisor import role
 
@@ -35,23 +34,20 @@ def watch_etl(
     folder: Folder,
     column: Column = None,
     log: Log = True,
-    data: Annotated[Path, typer.Option(help="Folder that holds all state.", file_okay=False)] = Path("data"),
-    config: Annotated[Path | None, typer.Option(help="Settings file (TOML).", dir_okay=False)] = None,
+    data: Data = DATA,
+    config: Config = None,
     threads: Annotated[int | None, typer.Option(help="Of DuckDB. [default: all processors]", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Join sessions and ticks to what people watched: Parquet by day in DATA/watch/views, and events in the log."""
-    from palate.settings import load
     from palate.watching import etl
 
-    settings, names = load(config), _names(column or [])
+    settings, names = settings_of(config), _names(column or [])
     place = etl.Place(data / "watch")
     with role(data, "watch-etl"), _bar(as_json) as progress:
         report = etl.run(folder, place, settings.watch, names, progress, threads)
         entered = _enter(data, settings, place, progress) if log else 0
-    typer.echo(
-        json.dumps(asdict(report) | {"entered": entered}, default=_builtins) if as_json else _told(report, entered, log)
-    )
+    answer(as_json, _builtins(asdict(report) | {"entered": entered}), _told(report, entered, log))
     if report.failed:
         first = next(iter(report.failed.values()))
         raise PalateError(f"{len(report.failed)} archives could not be used; the first: {first}")
@@ -69,14 +65,10 @@ def _names(given: list[str]) -> dict[str, str]:
 
 
 def _enter(data: Path, settings: Settings, place: Place, progress: Callable[[str, int, int], None]) -> int:
-    from palate import database, watch_log
+    from palate import watch_log
 
-    engine = database.connect(settings.database_url, data)
-    try:
-        database.migrate(engine)
-        return watch_log.enter(engine, place, settings.watch, datetime.now(UTC), progress)
-    finally:
-        engine.dispose()
+    with database(data, settings) as engine:
+        return watch_log.enter(engine, place, settings.watch, utc_now(), progress)
 
 
 def _told(report: Report, entered: int, log: bool) -> str:
