@@ -22,7 +22,7 @@ class Process:
     """Forked at once: before any thread, if it can be. For one thread at a time."""
 
     def __init__(self, opened: Callable[[], Answering], niceness: int) -> None:
-        """`opened` is called in the fork, to make ready what answers there."""
+        """`opened` is called in the fork, to make ready what answers there. `niceness`: by so much it stands back."""
         self._opened = opened
         self._niceness = niceness
         self._start()
@@ -61,7 +61,7 @@ def _run(theirs: socket.socket, opened: Callable[[], Answering], niceness: int) 
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when its parent does
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _close_all_but(theirs.fileno())
-        os.nice(niceness)
+        _stand_back(niceness)
         answer = opened()
         while True:
             _send(theirs, answer(_receive(theirs)))
@@ -72,6 +72,15 @@ def _run(theirs: socket.socket, opened: Callable[[], Answering], niceness: int) 
     finally:
         sys.stderr.flush()
         os._exit(code)  # what the parent would do at its end is the parent's
+
+
+def _stand_back(niceness: int) -> None:
+    """Whoever answers comes first, also where both were given real-time priority, of which `nice` knows nothing."""
+    os.nice(niceness)
+    with suppress(AttributeError, PermissionError):  # not every system has it
+        priority = os.sched_getparam(0).sched_priority
+        if priority > niceness:
+            os.sched_setparam(0, os.sched_param(priority - niceness))
 
 
 def _close_all_but(descriptor: int) -> None:

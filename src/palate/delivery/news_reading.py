@@ -39,7 +39,7 @@ class ReadingProcess:
     """
 
     def __init__(self) -> None:
-        self._process = Process(_reading, niceness=5)  # answers come first
+        self._process = Process(_reading, niceness=10)  # answers come first
 
     def understand(self, pages: Sequence[tuple[str, bytes]]) -> list[Article]:
         """What the pages are, by their names and bytes. Raises ProcessDied when the process ended over them."""

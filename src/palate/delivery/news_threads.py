@@ -34,7 +34,7 @@ class FollowingProcess:
     """A fork that follows documents with stories, so that whoever answers isn't kept by it. For one thread."""
 
     def __init__(self, params: NewsParams) -> None:
-        self._process = Process(lambda: _following(params), niceness=5)  # answers come first
+        self._process = Process(lambda: _following(params), niceness=10)  # answers come first
         self._params = params.importance
 
     def follow(self, changes: Mapping[int, Kept | None], deleted: Sequence[int] = ()) -> Followed:
