@@ -57,6 +57,11 @@ def test_the_site_of_an_address(address: str | None, site: str | None) -> None:
     assert source_links.site(address) == site
 
 
+def test_hosts_that_somebody_else_found_are_sites_but_for_those_of_channels() -> None:
+    found = source_links.of_hosts(["b.example", "a.example", "t.me", "www.b.example", "nowhere"], "a.example")
+    assert found == ["b.example"]
+
+
 def test_what_a_text_links_to() -> None:
     html = (
         '<p><a href="https://x.example/?a=1&amp;b">x</a> <img src="https://picture.example/1.png"> https://bare.example '

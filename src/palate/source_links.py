@@ -11,8 +11,9 @@ import html
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -67,14 +68,33 @@ def linked(text: str, own: str | None) -> list[str]:
     return [one for one in sites if one is not None and one != own][:MOST_OF_TEXT]
 
 
+class Linking(NamedTuple):
+    """The sites that one item links to."""
+
+    published: datetime | None
+    address: str | None
+    """Its own."""
+    targets: Sequence[str]
+
+
 def record(connection: sa.Connection, items: Iterable[Item], now: datetime) -> None:
     """Count the links of items by the days on which they were published. Give every item once."""
+    add(connection, (Linking(item.published, item.url, linked(item.text or "", site(item.url))) for item in items), now)
+
+
+def of_hosts(hosts: Iterable[str], own: str | None) -> list[str]:
+    """The sites other than its own among hosts that were found in a text; a channel can't be told by its host."""
+    sites = dict.fromkeys(site(f"https://{host}/") for host in hosts)
+    return [one for one in sites if one is not None and one != own and one not in handles.HOSTS][:MOST_OF_TEXT]
+
+
+def add(connection: sa.Connection, found: Iterable[Linking], now: datetime) -> None:
+    """Count these links by the days on which the items were published. Give every item once."""
     counts: Counter[tuple[int, str, str]] = Counter()
-    for item in items:
-        own = site(item.url)
-        day = _day(min(item.published or now, now))
+    for one in found:
+        own, day = site(one.address), _day(min(one.published or now, now))
         if own is not None and day >= _day(now - KEPT):
-            counts.update((day, own, target) for target in linked(item.text or "", own))
+            counts.update((day, own, target) for target in one.targets)
     if not counts:
         return
     insert = identities.insert_new(connection, _TABLE)

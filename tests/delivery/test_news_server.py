@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from news_texts import MATCH, QUAKE, RATE
 
-from palate import catalog, database
+from palate import catalog, database, source_links
 from palate.database import reading, writing
 from palate.delivery import news_keeping, news_server
 from palate.live import Live
@@ -27,6 +27,7 @@ CATEGORIES = ["any", "society", "economy", "technology", "sports", "entertainmen
 NOON = datetime(2020, 5, 2, 12, tzinfo=UTC)
 MONTH = 2_592_000
 
+LINKING = f'{QUAKE} <a href="https://www.two.example/a">Two</a> <a href="https://t.me/some">Some</a>'
 GERMAN = "Der Bundestag hat am Samstag über das neue Gesetz abgestimmt, das die Regierung vorgelegt hatte."
 
 
@@ -167,7 +168,9 @@ def test_a_date_in_the_far_future_makes_nothing_expire(tmp_path: Path) -> None:
 
 def test_one_data_folder_serves_both_the_threads_and_the_feed(tmp_path: Path) -> None:
     with served(tmp_path) as (client, _):
-        client.put("1.html", NEWS["1.html"])
+        page = article("Earthquake kills 12 in Chile", LINKING, "one.example", datetime.now(UTC) - timedelta(hours=1))
+        for body in (page, page, NEWS["1.html"]):
+            assert client.put("1.html", body) in (201, 204)
         client.put("5.html", NEWS["5.html"])
         engine = database.connect(None, tmp_path)
         live = Live(engine, tmp_path)
@@ -177,6 +180,9 @@ def test_one_data_folder_serves_both_the_threads_and_the_feed(tmp_path: Path) ->
         assert len(live.pool) == 2
         assert (stored.item.id, stored.item.source, stored.item.language) == ("1.html", "one.example", "en")
         assert stored.item.text == QUAKE
+        with reading(engine) as connection:
+            links = source_links.links(connection, datetime.now(UTC) - timedelta(days=2))
+        assert links == {("one.example", "two.example"): 1}
         client.delete("1.html")
         live.refresh(datetime.now(UTC))
         with reading(engine) as connection:

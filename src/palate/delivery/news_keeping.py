@@ -17,12 +17,13 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from palate import catalog, database, identities
+from palate import catalog, database, identities, source_links
 from palate.database import reading, writing
 from palate.delivery.news_reading import Article, ReadingProcess
 from palate.domain import Item, to_milliseconds
 from palate.errors import DatabaseError, NotDurable, Overloaded, ProcessDied
 from palate.news import TEXT_LIMIT, Document
+from palate.source_links import Linking
 from palate.sources.article_page import host
 from palate.text.embedding import PACKED, leads, packed
 
@@ -314,7 +315,15 @@ def _store(connection: sa.Connection, put: Mapping[str, tuple[Article, int]], no
         for one, (article, _) in zip(stored, put.values(), strict=True)
     ]
     connection.execute(update.values(category=sa.bindparam("told")), categories)
+    new = [item for item, one in zip(items, stored, strict=True) if one.outcome == "new"]
+    source_links.add(connection, [_linking(item, put) for item in new], now)
     return _store_documents(connection, put)
+
+
+def _linking(item: Item, put: Mapping[str, tuple[Article, int]]) -> Linking:
+    """What its text links to, by which sources are weighed; the text that is kept has no links any more."""
+    hosts = _document(put[item.id][0]).links
+    return Linking(item.published, item.url, source_links.of_hosts(hosts, source_links.site(item.url)))
 
 
 def _store_documents(connection: sa.Connection, put: Mapping[str, tuple[Article, int]]) -> dict[str, Kept]:
