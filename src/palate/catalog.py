@@ -83,6 +83,7 @@ class Change(NamedTuple):
     """Key of the story's first item; None for an item that is alone."""
     leads: int | None = None
     """1 for the item that is its story's headline."""
+    kind: str = "post"
 
 
 def upsert(

@@ -23,6 +23,7 @@ from palate import (
     cli_labels,
     cli_people,
     cli_play,
+    cli_recommend,
     cli_telegram,
     cli_tuning,
     cli_watch,
@@ -241,16 +242,16 @@ def train_command(
 ) -> None:
     """Learn from the event log, for as long as it runs."""
     _log("train")
-    from palate import train
+    from palate import list_making, train
 
     settings = settings_of(config)
-    params = train.params_of(settings, settings.feed.model)
+    params, lists = train.params_of(settings, settings.feed.model), list_making.params_of(settings)
     with role(data, "train"), database(data, settings) as engine:
         if not full:
-            train.follow(engine, data, params, supervisor.stop_signal(), utc_now)
+            train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists)
             return
         with spinner("Learning from all events …", quiet=as_json):
-            cycle = train.run_cycle(engine, data, params, utc_now())
+            cycle = train.learn(engine, data, params, utc_now(), lists)
         answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:
             raise PalateError(f"No new snapshot: {cycle.reason}.")
@@ -405,6 +406,7 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
         typer.echo(f"{name} = {json.dumps(value)}\n    {setting.meaning}")
 
 
+cli_recommend.add_to(app)
 cli_evaluation.add_to(app)
 cli_tuning.add_to(app)
 cli_telegram.add_to(app)
@@ -432,6 +434,8 @@ def _serving_params(settings: Settings) -> Any:
         fetch=settings.fetch,
         joining=settings.joining,
         gorse=settings.gorse,
+        rules=settings.rules,
+        surfaces=settings.surfaces,
     )
 
 
@@ -516,10 +520,6 @@ def _listening(
     finally:
         stop.set()
         listener.join()
-
-
-def _refuse_events(_: Any) -> None:
-    raise AssertionError("a feed that logs nothing appends no events")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0012"
+REVISION = "0013"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -214,6 +214,18 @@ source_choices = Table(
     Column("source", BigInteger, primary_key=True),
     Column("choice", Text, nullable=False),  # hidden, followed
     Column("time", BigInteger, nullable=False),
+)
+
+lists = Table(  # precomputed for each person, by `palate recommend --all`
+    "lists",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("person", BigInteger, primary_key=True),
+    Column("created", BigInteger, nullable=False),
+    Column("snapshot", Text, nullable=False),
+    Column("items", LargeBinary, nullable=False),  # keys as 64-bit whole numbers, best first
+    Column("scores", LargeBinary, nullable=False),  # float32
+    Index("lists_person", "person"),
 )
 
 api_keys = Table(

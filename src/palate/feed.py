@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import catalog, cursors, identities
+from palate import catalog, cursors, identities, lists
 from palate.candidates import exploration, filters, fresh, personal, popular, stories
 from palate.cursors import Session
 from palate.database import reading
@@ -22,11 +22,12 @@ from palate.domain import Also, Event, EventColumns, Feed, FeedRequest, Item, Ra
 from palate.errors import InvalidInput
 from palate.live import Live, Person, State
 from palate.models.registry import Name
-from palate.pool import Pool, of_keys
+from palate.pool import Pool, of_keys, take
 from palate.ranking import arranging, asking, explanation, scoring
 from palate.ranking.arranging import Place, Spread
 from palate.ranking.scoring import Judgement
 from palate.ranking.taste import TasteParams
+from palate.surface_params import SurfaceParams
 
 Append = Callable[[Sequence[Event]], None]
 
@@ -35,6 +36,9 @@ DAY = 86_400_000
 
 ALSO = 5
 """Others of its story that are named with an item at most."""
+
+ANYWHERE = SurfaceParams()
+"""A surface that the settings don't name."""
 
 UNKNOWN = -1
 """Stands for the key of an item that nobody has named; no key is negative."""
@@ -114,30 +118,57 @@ def serve(
     append: Append,
     within: sa.Connection | None = None,
 ) -> Feed:
-    """The next items for a person: find candidates, filter, score, arrange, explain, log what was shown.
+    """The next items for a person: from their list, if the surface has lists and enough is left of theirs, else found, scored and
+    explained now; what was shown is logged.
 
     `append` makes the events of what was shown durable before it returns. `within` is a transaction to read in, which sees what
     it wrote itself; None: one of its own. The list is empty when nothing is left. Raises InvalidCursor, InvalidInput for a user
     id that can't be one, and whatever `append` raises.
     """
-    state, secret, id = live.state, live.secret, rng.bytes(16).hex()
+    surface, secret, id = live.surfaces.get(request.surface, ANYWHERE), live.secret, rng.bytes(16).hex()
+    state = live.state.by(surface.model)
     with nullcontext(within) if within is not None else reading(live.engine) as connection:
         person = _person(connection, live, request.user, state)
         session = _session(request, person, secret, id)
-        scored = _score(state, person, request.now, params)
-        allowed = _allowed(connection, state.pool, person, request, session, params)
-        limit = min(request.limit, params.limit_max, session.room(request.log))
-        unseen = _unseen(scored, allowed)
-        places = _arrange(scored, unseen, limit, params.exploration, params, rng)
-        places = _with_questions(scored, unseen, places, session.places, params)
-        if len(places) < limit:
-            again = _again(connection, live, scored, places, allowed, session, request.now, params)
-            places += _arrange(scored, again, limit - len(places), 0.0, params, rng)
-        items = _explain(connection, scored, places, session.places, request.now)
+        limit = min(request.limit, surface.limit or params.limit_max, params.limit_max, session.room(request.log))
+        asked = _Asked(request, person, session, surface, limit)
+        listed = _from_list(connection, state.pool, asked, params)
+        items, version = listed or _scored_now(connection, live, state, asked, params, rng)
     if request.log and items:
-        append(shown(items, id, request, state.pool.model.version))
+        append(shown(items, id, request, version))
     session = session.after([item.key for item in items], request.log, person.key, request.now)
-    return Feed(id, items, cursors.write(session, secret), state.pool.model.version)
+    return Feed(id, items, cursors.write(session, secret), version)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Who asks for what, where."""
+
+    request: FeedRequest
+    person: Person
+    session: Session
+    surface: SurfaceParams
+    limit: int
+
+
+_Answer = tuple[tuple[RankedItem, ...], str | None]
+"""Items, and the version of the model that scored them."""
+
+
+def _scored_now(
+    connection: sa.Connection, live: Live, state: State, asked: _Asked, params: FeedParams, rng: np.random.Generator
+) -> _Answer:
+    """Find candidates, filter, score, arrange, explain."""
+    request, session = asked.request, asked.session
+    scored = _score(state, asked.person, request.now, params)
+    allowed = _allowed(connection, state.pool, asked, params)
+    unseen = _unseen(scored, allowed)
+    places = _arrange(scored, unseen, asked.limit, params.exploration, params, rng)
+    places = _with_questions(scored, unseen, places, session.places, params)
+    if len(places) < asked.limit:
+        again = _again(connection, live, scored, places, allowed, session, request.now, params)
+        places += _arrange(scored, again, asked.limit - len(places), 0.0, params, rng)
+    return _explain(connection, scored, places, session.places, request.now), state.pool.model.version
 
 
 def visit(
@@ -263,19 +294,84 @@ def _fitting(pool: Pool, person: Person, now: datetime, window: timedelta) -> fi
     return stories.without(pool, mask, stories.refused(pool, person.history))
 
 
-def _allowed(
-    connection: sa.Connection, pool: Pool, person: Person, request: FeedRequest, session: Session, params: FeedParams
-) -> filters.Mask:
+def _allowed(connection: sa.Connection, pool: Pool, asked: _Asked, params: FeedParams) -> filters.Mask:
     """What may be served in this call, whether seen before or not."""
+    request, person = asked.request, asked.person
     mask = _fitting(pool, person, request.now, _window(request.window, person, params))
+    mask = _narrowed(pool, mask, asked)
+    mask = stories.without(pool, mask, np.array(asked.session.keys, np.int64))
+    return filters.without(pool, mask, _given(connection, asked))
+
+
+def _narrowed(pool: Pool, mask: filters.Mask, asked: _Asked) -> filters.Mask:
+    """To what the surface shows, and to what is asked for."""
+    request = asked.request
+    if asked.surface is not ANYWHERE:
+        mask = mask & filters.of_surface(pool, asked.surface)
     if request.language is not None or request.category is not None:
         mask = mask & filters.about(pool, request.language, request.category)
     if request.labels:
         mask = mask & filters.with_all_labels(pool, request.labels)
-    excluded = identities.item_keys(connection, _possible(request.exclude), None).values()
-    given = np.array(session.keys, np.int64)
-    mask = stories.without(pool, mask, given)
-    return filters.without(pool, mask, np.array([*excluded, *session.keys], np.int64))
+    return mask
+
+
+def _given(connection: sa.Connection, asked: _Asked) -> NDArray[np.int64]:
+    """Keys of items that this session had, or that are to be left out."""
+    excluded = identities.item_keys(connection, _possible(asked.request.exclude), None).values()
+    return np.array([*excluded, *asked.session.keys], np.int64)
+
+
+def _from_list(connection: sa.Connection, pool: Pool, asked: _Asked, params: FeedParams) -> _Answer | None:
+    """From the person's list what they haven't met and may still be shown; None where there is none, or too little of it left."""
+    request, person, name = asked.request, asked.person, asked.surface.lists
+    if name is None or person.key is None or asked.limit <= 0:
+        return None
+    found = lists.read(connection, name, person.key, person.keys)
+    if found is None:
+        return None
+    rows = pool.rows(found.items)
+    part = take(pool, rows[rows >= 0])
+    mask = filters.allowed(part, person, request.now, _window(request.window, person, params))
+    mask = _narrowed(part, mask, asked)
+    met = np.concatenate((person.history.items, _given(connection, asked)))
+    mask &= ~np.isin(part.keys, met) & ~_told_before(part, pool, met)
+    chosen = np.flatnonzero(mask)[: asked.limit]
+    if len(chosen) < asked.limit:
+        return None
+    scores = found.scores[rows >= 0][chosen]
+    return _unexplained(connection, part, chosen, scores, asked.session.places), found.snapshot
+
+
+def _told_before(part: Pool, pool: Pool, met: NDArray[np.int64]) -> filters.Mask:
+    """(n,) items of stories that the person has met, or that an item before them tells."""
+    rows = pool.rows(met)
+    told = part.story >= 0
+    mask = told & np.isin(part.story, pool.story[rows[rows >= 0]])
+    first = np.zeros(len(part), bool)
+    first[np.unique(part.story, return_index=True)[1]] = True
+    return mask | (told & ~first)
+
+
+def _unexplained(
+    connection: sa.Connection, pool: Pool, rows: NDArray[np.int64], scores: NDArray[np.float32], first: int
+) -> tuple[RankedItem, ...]:
+    """The items of these rows as they lie in a list, whose making knew no reasons."""
+    keys = pool.keys[rows].tolist()
+    stored = catalog.get_many(connection, keys)
+    there = [place for place, key in enumerate(keys) if key in stored and stored[key].state == "live"]
+    return tuple(
+        RankedItem(
+            key=keys[place],
+            item=stored[keys[place]].item,
+            source_title=stored[keys[place]].source_title,
+            score=float(scores[place]),
+            probability=1.0,
+            position=first + number,
+            reasons=(),
+            story=_story_id(pool, int(rows[place])),
+        )
+        for number, place in enumerate(there)
+    )
 
 
 def _unseen(scored: _Scored, allowed: filters.Mask) -> filters.Mask:
@@ -413,6 +509,7 @@ def _beside(scored: _Scored, row: int) -> list[int]:
     rows = pool.stories.beside(row)
     if scored.person.hidden:
         rows = rows[~np.isin(pool.source[rows], pool.sources.find(scored.person.hidden))]
+    rows = rows[pool.rules.allows(scored.person.viewer, scored.judgement.now)[pool.rule[rows]]]
     best: list[int] = pool.keys[rows[np.argsort(-scored.values[rows], kind="stable")][:ALSO]].tolist()
     return best
 

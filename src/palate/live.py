@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,8 +23,10 @@ from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import InteractionParams, merge
 from palate.pool import Pool, Strangers, empty_pool, strangers, with_changes, with_snapshot
 from palate.readership import Readership
+from palate.rules import EVERYTHING, RuleParams, Viewer, viewer
 from palate.snapshots import Snapshot
 from palate.source_links import SourceRanks
+from palate.surface_params import SurfaceParams
 from palate.vocabulary import Vocabulary
 
 OVERLAP = timedelta(seconds=60)
@@ -94,6 +96,8 @@ class Person:
     """Empty: any."""
     window: timedelta | None = None
     """None: the installation's."""
+    viewer: Viewer = EVERYTHING
+    """As the rules of items see them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +106,21 @@ class State:
 
     snapshot: Snapshot | None
     pool: Pool
+    others: Mapping[str, Pool] = field(default_factory=dict)
+    """The same items as other models know them, that surfaces are served by; by the model's name."""
+
+    def by(self, model: str | None) -> State:
+        """The state with this model's pool; None, or a model that is none of a surface: as it is."""
+        pool = None if model is None else self.others.get(model)
+        return self if pool is None else State(self.snapshot, pool, self.others)
 
 
 class Live:
     """The state that serving reads; one for a process, shared by its threads.
 
     `interactions` says what a person's newest events mean, as it does in training; `model` is the one to serve by,
-    `secret` this installation's (None: it is read when it is needed).
+    `secret` this installation's (None: it is read when it is needed), `rules` what is obeyed of labels, `surfaces` those of the
+    settings by their names. Each model that a surface wants beside the one of the feed takes a pool of its own.
     """
 
     def __init__(
@@ -118,12 +130,18 @@ class Live:
         interactions: InteractionParams | None = None,
         model: str = "fm",
         secret: bytes | None = None,
+        rules: RuleParams | None = None,
+        surfaces: Mapping[str, SurfaceParams] | None = None,
     ) -> None:
         self.engine = engine
+        self.surfaces = surfaces or {}
         self._model = model
+        self._rules = rules or RuleParams()
+        self._others = {surface.model for surface in self.surfaces.values() if surface.model is not None} - {model}
         self.readership = Readership(engine)
         self.source_ranks = SourceRanks(engine)
         self.state = State(None, empty_pool())
+        self.events_folder = data / "events"
         self._folder = data / "snapshots"
         # Whoever is too busy to teach others still gets a feed of their own.
         self._interactions = msgspec.structs.replace(interactions or InteractionParams(), max_events_per_day=None)
@@ -157,7 +175,17 @@ class Live:
             pool = self.state.pool
             if snapshot is not None and snapshot is not self.state.snapshot:
                 pool = with_snapshot(pool, snapshot, self._model, self._strangers(pool.keys, snapshot))
-            self.state = State(snapshot, self._with_changes(pool, snapshot, now))
+            pool = self._with_changes(pool, snapshot, now)
+            self.state = State(snapshot, pool, self._as_others(pool, snapshot))
+
+    def _as_others(self, pool: Pool, snapshot: Snapshot | None) -> Mapping[str, Pool]:
+        """What stays as it was is shared."""
+        if snapshot is None or not self._others:
+            return {}
+        if pool is self.state.pool and self.state.others:
+            return self.state.others
+        strange = self._strangers(pool.keys, snapshot)
+        return {name: with_snapshot(pool, snapshot, name, strange) for name in sorted(self._others)}
 
     def _newest_snapshot(self) -> Snapshot | None:
         served = self.state.snapshot
@@ -196,7 +224,7 @@ class Live:
         """
         found = people.identify(connection, user_id)
         if found is None:
-            return Person()
+            return Person(viewer=viewer({}, self._rules))
         key, keys, choices = found.key, found.keys, found.choices
         vector, bias = _learned(snapshot, (key, *keys))
         by_source = people.source_choices(connection, key)
@@ -211,11 +239,13 @@ class Live:
             topics=choices.topics,
             languages=choices.languages,
             window=None if choices.window_days is None else timedelta(days=choices.window_days),
+            viewer=viewer(found.labels, self._rules),
         )
 
     def visitor(self, recent: EventColumns, snapshot: Snapshot | None) -> Person:
         """Somebody of whom nothing is known but these events, all of them one person's."""
-        return Person(history=_continued(History(), recent, self._params(snapshot)))
+        history = _continued(History(), recent, self._params(snapshot))
+        return Person(history=history, viewer=viewer({}, self._rules))
 
     def unanswered(self, connection: sa.Connection, person: Person, before: datetime) -> Keys:
         """Items last shown before this time, to which nothing else ever happened, that shown longest ago first.

@@ -76,6 +76,7 @@ class Identity:
     keys: tuple[int, ...]
     """Of all ids they are known by, their own included, in order."""
     choices: Choices
+    labels: dict[str, Label]
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +115,7 @@ def get(connection: sa.Connection, id: str) -> Person | None:
 _NAMED = database.users.alias("named")
 _PERSON = sa.func.coalesce(_NAMED.c.person, _NAMED.c.key)
 _IDENTITY = (
-    sa.select(database.users.c.key, database.users.c.choices, _PERSON.label("own"))
+    sa.select(database.users.c.key, database.users.c.choices, database.users.c.labels, _PERSON.label("own"))
     .join_from(_NAMED, database.users, (database.users.c.key == _PERSON) | (database.users.c.person == _PERSON))
     .where(_NAMED.c.id == sa.bindparam("one"))
     .order_by(database.users.c.key)
@@ -127,7 +128,8 @@ def identify(connection: sa.Connection, id: str) -> Identity | None:
     own = next((row for row in rows if row.key == row.own), None)
     if own is None:
         return None
-    return Identity(own.key, tuple(row.key for row in rows), msgspec.convert(own.choices or {}, Choices))
+    keys = tuple(row.key for row in rows)
+    return Identity(own.key, keys, msgspec.convert(own.choices or {}, Choices), own.labels or {})
 
 
 def everybody(connection: sa.Connection) -> Iterator[str]:
@@ -236,6 +238,7 @@ def delete(connection: sa.Connection, id: str) -> list[int]:
         (database.gorse_users, database.gorse_users.c.user),
         (database.gorse_feedback, database.gorse_feedback.c.user),
         (database.gorse_write_backs, database.gorse_write_backs.c.user),
+        (database.lists, database.lists.c.person),
         (database.users, database.users.c.key),
     ):
         for keys in identities.chunks(person.keys):

@@ -17,6 +17,7 @@ from palate.models import content, content_scores, fields, stored
 from palate.models.content import Contents
 from palate.models.content_scores import ContentScores
 from palate.models.fields import LearnedField
+from palate.rules import Rulebook, is_rule
 from palate.snapshots import Snapshot
 from palate.vocabulary import Vocabulary
 
@@ -57,6 +58,8 @@ class CatalogRow(Protocol):
     def story(self) -> int | None: ...
     @property
     def leads(self) -> int | None: ...
+    @property
+    def kind(self) -> str: ...
 
 
 class Numbering(Generic[Value]):
@@ -148,6 +151,10 @@ class Pool:
     """Key of the first item of its story, −1 for an item that is alone."""
     leads: NDArray[np.bool_]
     """Whether it is its story's headline."""
+    kind: NDArray[np.int8]
+    """Number of the kind in `kinds`."""
+    rule: NDArray[np.int32]
+    """Number of what its labels say of whom it may be shown to, in `rules`."""
     label_offsets: NDArray[np.int64]
     """(n + 1,); the labels of row i are `labels[label_offsets[i]:label_offsets[i + 1]]`."""
     labels: NDArray[np.int32]
@@ -170,6 +177,8 @@ class Pool:
     languages: Numbering[str]
     categories: Numbering[str]
     label_names: Numbering[str]
+    kinds: Numbering[str]
+    rules: Rulebook
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -243,6 +252,8 @@ _PLAIN = (
     "category",
     "story",
     "leads",
+    "kind",
+    "rule",
     "row",
     "content",
     "vectors",
@@ -265,6 +276,8 @@ def empty_pool() -> Pool:
         category=np.zeros(0, np.int16),
         story=whole,
         leads=np.zeros(0, np.bool_),
+        kind=np.zeros(0, np.int8),
+        rule=np.zeros(0, np.int32),
         row=np.zeros(0, np.int32),
         label_offsets=np.zeros(1, np.int64),
         labels=np.zeros(0, np.int32),
@@ -277,6 +290,8 @@ def empty_pool() -> Pool:
         languages=Numbering(),
         categories=Numbering(),
         label_names=Numbering(),
+        kinds=Numbering(),
+        rules=Rulebook(),
     )
 
 
@@ -364,7 +379,7 @@ def _limited(pool: Pool) -> Pool:
 def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None, strangers: Strangers | None) -> Pool:
     """A pool of these rows alone, with the numbers and the model of `pool`."""
     rows = sorted(rows, key=lambda row: row.key)
-    labels = [tuple(dict.fromkeys(row.labels[:LABELS_PER_ITEM])) for row in rows]
+    labels = [_of_taste(row.labels) for row in rows]
     keys = np.array([row.key for row in rows], np.int64)
     source = _numbers(pool.sources, [row.source for row in rows])
     return replace(
@@ -377,10 +392,17 @@ def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None, st
         category=_numbers(pool.categories, [row.category for row in rows]).astype(np.int16),
         story=np.array([-1 if row.story is None else row.story for row in rows], np.int64),
         leads=np.array([bool(row.leads) for row in rows], np.bool_),
+        kind=pool.kinds.number_all([row.kind for row in rows]).astype(np.int8),
+        rule=np.array([pool.rules.number(row.labels) for row in rows], np.int32),
         label_offsets=_offsets(np.array([len(own) for own in labels], np.int64)),
         labels=pool.label_names.number_all(list(chain.from_iterable(labels))),
         **_known(keys, source, pool.sources, pool.model, snapshot, strangers),
     )
+
+
+def _of_taste(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels that say what an item is, not whom it may be shown to."""
+    return tuple(dict.fromkeys([label for label in labels if not is_rule(label)][:LABELS_PER_ITEM]))
 
 
 def _numbers(numbering: Numbering[Value], values: Sequence[Value | None]) -> NDArray[np.int32]:
@@ -405,6 +427,8 @@ def _bare(pool: Pool, keys: NDArray[np.int64], snapshot: Snapshot | None) -> Poo
         category=np.full(n, -1, np.int16),
         story=np.full(n, -1),
         leads=np.zeros(n, np.bool_),
+        kind=np.full(n, -1, np.int8),
+        rule=np.zeros(n, np.int32),
         label_offsets=np.zeros(n + 1, np.int64),
         labels=np.zeros(0, np.int32),
         **_known(keys, source, pool.sources, pool.model, snapshot),

@@ -31,10 +31,13 @@ from palate.models.item_knn import ItemKnnParams
 from palate.models.popularity import PopularityParams
 from palate.models.svd import SvdParams
 from palate.news import NewsParams
+from palate.recommending import ListParams
+from palate.rules import RuleParams
 from palate.settings_file import Setting, described, read
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
+from palate.surface_params import SurfaceParams
 from palate.text.correction import CorrectionParams
 from palate.train import TrainParams
 from palate.watching.rules import WatchParams
@@ -93,6 +96,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a person is served."""
     gorse: GorseParams = GorseParams()
     """The surface for clients of Gorse."""
+    surfaces: dict[str, SurfaceParams] = {}
+    """Places where lists are shown, by the name that requests give: a table [surfaces.NAME] each, with
+    what docs/lists.md tells of."""
+    lists: ListParams = ListParams()
+    """Lists that are computed for everybody beforehand (`palate recommend --all`)."""
+    rules: RuleParams = RuleParams()
+    """Whom items may be shown to, by their labels and people's."""
     watch: WatchParams = WatchParams()
     """How a player's sessions and ticks become views (`palate watch-etl`)."""
 

@@ -26,16 +26,17 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, interactions, snapshots
+from palate import database, events, interactions, list_making, snapshots
 from palate.cycle import KINDS, Cycle, Memory, Params, TrainParams, run_cycle
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import CycleFailed, PalateError
 from palate.examples import Kind
+from palate.list_making import ListMaking
 from palate.models.registry import Name
 from palate.snapshots import Snapshot
 
-__all__ = ["Cycle", "Learner", "Params", "TrainParams", "follow", "params_of", "run_cycle"]
+__all__ = ["Cycle", "Learner", "Params", "TrainParams", "follow", "learn", "params_of", "run_cycle"]
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,13 @@ LONGEST_PAUSE = 300.0
 
 
 def params_of(settings: msgspec.Struct, served: Name) -> Params:
-    """The Params of training among the sections of the settings; `served` is learned too, whatever `train.models` names."""
+    """The Params of training among the sections of the settings; `served` is learned too, and what surfaces are served by,
+    whatever `train.models` names.
+    """
     sections = {name: getattr(settings, name) for name in Params.__struct_fields__ if name != "served"}
-    models = tuple(dict.fromkeys((*sections["train"].models, served)))
+    surfaces = getattr(settings, "surfaces", {}).values()
+    wanted = [surface.model for surface in surfaces if surface.model is not None]
+    models = tuple(dict.fromkeys((*sections["train"].models, served, *wanted)))
     sections["train"] = msgspec.structs.replace(sections["train"], models=models)
     return Params(**sections, served=served)
 
@@ -58,10 +63,36 @@ class Due(msgspec.Struct, frozen=True):
     reason: str
 
 
-def follow(engine: sa.Engine, data: Path, params: Params, stop: threading.Event, clock: Callable[[], datetime]) -> None:
+def learn(
+    engine: sa.Engine,
+    data: Path,
+    params: Params,
+    now: datetime,
+    lists: ListMaking,
+    *,
+    kind: Kind = "full",
+    reason: str = "it was asked for",
+    memory: Memory | None = None,
+) -> Cycle:
+    """A cycle; after a full one, if it is wanted, lists for everybody. Raises as both do."""
+    cycle = run_cycle(engine, data, params, now, kind=kind, reason=reason, memory=memory)
+    if lists.lists.renew and cycle.full and cycle.version is not None:
+        for made in list_making.renew(engine, data, lists, now):
+            log.info("%d lists of %s by %s in %.1f s", made.people, made.name, made.model, made.seconds)
+    return cycle
+
+
+def follow(
+    engine: sa.Engine,
+    data: Path,
+    params: Params,
+    stop: threading.Event,
+    clock: Callable[[], datetime],
+    lists: ListMaking | None = None,
+) -> None:
     """Run cycles as they become due until `stop` is set. Whatever goes wrong is logged and tried again, after a while."""
     failures = 0
-    with Learner(engine, data, params) as learner:
+    with Learner(engine, data, params, lists) as learner:
         while not stop.is_set():
             try:
                 due = find_due(engine, data, params, clock())
@@ -189,6 +220,7 @@ class _Order(msgspec.Struct, frozen=True):
     now: int
     kind: Kind
     reason: str
+    lists: ListMaking
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -202,10 +234,11 @@ class _Answer(msgspec.Struct, frozen=True):
 class Learner:
     """The process that learns: started when there is something to learn, and anew when it has ended."""
 
-    def __init__(self, engine: sa.Engine, data: Path, params: Params) -> None:
+    def __init__(self, engine: sa.Engine, data: Path, params: Params, lists: ListMaking | None = None) -> None:
         self._url = engine.url.render_as_string(hide_password=False)
         self._data = data
         self._params = params
+        self._lists = lists or ListMaking()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Learner:
@@ -220,7 +253,7 @@ class Learner:
         Raises CycleFailed when the process ended without an answer; it has said why on stderr.
         """
         order = msgspec.json.encode(
-            _Order(self._url, str(self._data), self._params, to_milliseconds(now), kind, reason)
+            _Order(self._url, str(self._data), self._params, to_milliseconds(now), kind, reason, self._lists)
         )
         try:
             answer = _asked(self._living(), order, stop)
@@ -297,9 +330,8 @@ def _learn_as_ordered() -> int:
 def _run_ordered_cycle(order: _Order, memory: Memory) -> Cycle:
     engine, data, now = database.connect(order.database_url, Path(order.data)), Path(order.data), order.now
     try:
-        return run_cycle(
-            engine, data, order.params, from_milliseconds(now), kind=order.kind, reason=order.reason, memory=memory
-        )
+        moment, why = from_milliseconds(now), order.reason
+        return learn(engine, data, order.params, moment, order.lists, kind=order.kind, reason=why, memory=memory)
     finally:
         engine.dispose()  # so that no connection grows old between cycles
 

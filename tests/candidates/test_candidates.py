@@ -32,7 +32,7 @@ class Row:
     ):
         self.category, self.story, self.leads = category, story, leads
         self.key, self.source, self.language, self.labels = key, source, language, labels
-        self.state = "live"
+        self.state, self.kind = "live", "post"
         self.published = None if hours is None else to_milliseconds(NOW - timedelta(hours=hours))
         self.received = to_milliseconds(NOW - timedelta(hours=key))
 

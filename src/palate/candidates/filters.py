@@ -11,13 +11,36 @@ from numpy.typing import NDArray
 from palate.domain import to_milliseconds
 from palate.live import Person
 from palate.pool import NO_DATE, Pool
+from palate.rules import Viewer
+from palate.surface_params import SurfaceParams
 
 Mask = NDArray[np.bool_]
 
 
 def allowed(pool: Pool, person: Person, now: datetime, window: timedelta) -> Mask:
-    """(n,) true for what is neither stale nor from the future, in a language the person reads, from no source they hide."""
-    return in_window(pool, now, window) & in_languages(pool, person.languages) & ~from_sources(pool, person.hidden)
+    """(n,) true for what the rules let the person see, is neither stale nor from the future, in a language they read, and from no
+    source they hide.
+    """
+    mask = in_window(pool, now, window) & in_languages(pool, person.languages) & ~from_sources(pool, person.hidden)
+    return mask & open_to(pool, person.viewer, now)
+
+
+def open_to(pool: Pool, viewer: Viewer, now: datetime) -> Mask:
+    """What rights, age and region let somebody see at this moment."""
+    allowed = pool.rules.allows(viewer, now)
+    return np.ones(len(pool), bool) if allowed.all() else allowed[pool.rule]
+
+
+def of_surface(pool: Pool, surface: SurfaceParams) -> Mask:
+    """What a surface shows."""
+    mask = np.ones(len(pool), bool)
+    if surface.languages:
+        mask &= np.isin(pool.language, pool.languages.find(surface.languages))
+    if surface.categories:
+        mask &= np.isin(pool.category, pool.categories.find(surface.categories))
+    if surface.kinds:
+        mask &= np.isin(pool.kind, pool.kinds.find(surface.kinds))
+    return mask
 
 
 def in_window(pool: Pool, now: datetime, window: timedelta) -> Mask:

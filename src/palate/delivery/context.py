@@ -32,9 +32,11 @@ from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
 from palate.labels import LabelParams
 from palate.live import Live
+from palate.rules import RuleParams
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
+from palate.surface_params import SurfaceParams
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,6 +89,8 @@ class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     fetch: FetchParams = FetchParams()
     joining: JoiningParams = JoiningParams()
     gorse: GorseParams = GorseParams()
+    rules: RuleParams = RuleParams()
+    surfaces: dict[str, SurfaceParams] = {}
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,8 @@ def open_serving(
         migrate(engine)
         with writing(engine) as connection:
             secret = people.secret(connection)
-        live = Live(engine, data, params.interactions, params.feed.model, secret)
+        rules, surfaces = params.rules, params.surfaces
+        live = Live(engine, data, params.interactions, params.feed.model, secret, rules, surfaces)
         live.refresh(utc_now())
         metrics = Metrics()
         commits = GroupCommit(engine, params.events, metrics.commits.observe)
