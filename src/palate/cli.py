@@ -351,42 +351,6 @@ def export_items(file: File, data: Data = DATA, config: Config = None) -> None:
 # --- asking ---------------------------------------------------------------------------------------------------------------
 
 
-@app.command()
-def recommend(
-    user: Annotated[str, typer.Option(help="Id of the user.")],
-    limit: Annotated[int, typer.Option(help="Length of the list.", min=1, max=1000)] = 10,
-    data: Data = DATA,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """What the feed would show a user now, exploration aside; nothing is logged or used up."""
-    import msgspec
-
-    from palate import feed
-    from palate.domain import FeedRequest
-    from palate.live import Live
-
-    settings = settings_of(config)
-    with database(data, settings) as engine:
-        live = Live(engine, data, settings.interactions, settings.feed.model)
-        live.refresh(utc_now())
-        request = FeedRequest(user=user, limit=limit, now=utc_now(), surface="cli", log=False)
-        params = msgspec.structs.replace(settings.feed, exploration=0.0)  # nobody looks, so nothing is learned
-        served = feed.serve(live, request, params, feed.generator(request), append=_refuse_events)
-    rows = [
-        {
-            "item": place.item.id,
-            "title": place.item.title,
-            "score": round(place.score, 4),
-            "source": place.source_title,
-            "reasons": [reason.text for reason in place.reasons],
-        }
-        for place in served.items
-    ]
-    table = "\n".join(f"{row['score']:.3f}  {row['title'] or row['item']}" for row in rows)
-    answer(as_json, {"user": user, "model": served.snapshot, "items": rows}, table or "There is nothing to recommend.")
-
-
 @app.command("settings")
 def settings_command(config: Config = None, as_json: Json = False) -> None:
     """Every setting with its value (secrets hidden) and meaning; checks the settings file."""
