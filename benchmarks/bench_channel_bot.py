@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from palate.evaluation.charts import Axis, Series
 
-from palate import catalog, database, events, feed, identities, train
+from palate import catalog, charts, database, events, feed, identities, train
 from palate.cycle import Cycle, run_cycle
 from palate.database import reading, writing
 from palate.domain import Event, Item
-from palate.evaluation import charts, report, simulation
-from palate.evaluation.charts import Axis, Series
+from palate.evaluation import report, simulation
 from palate.evaluation.simulation import Reader, SimulationParams
 from palate.examples import Memory
 from palate.live import Live

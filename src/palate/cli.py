@@ -400,6 +400,7 @@ def _serving_params(settings: Settings) -> Any:
         gorse=settings.gorse,
         rules=settings.rules,
         surfaces=settings.surfaces,
+        quality=settings.quality,
     )
 
 

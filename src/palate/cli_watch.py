@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +47,7 @@ def watch_etl(
     place = etl.Place(data / "watch")
     with role(data, "watch-etl"), _bar(as_json) as progress:
         report = etl.run(folder, place, settings.watch, names, progress, threads)
-        entered = _enter(data, settings, place, progress) if log else 0
+        entered = _enter(data, settings, place, report, log, progress)
     answer(as_json, _builtins(asdict(report) | {"entered": entered}), _told(report, entered, log))
     if report.failed:
         first = next(iter(report.failed.values()))
@@ -64,11 +65,16 @@ def _names(given: list[str]) -> dict[str, str]:
     return {name: theirs for name, _, theirs in pairs}
 
 
-def _enter(data: Path, settings: Settings, place: Place, progress: Callable[[str, int, int], None]) -> int:
-    from palate import watch_log
+def _enter(
+    data: Path, settings: Settings, place: Place, report: Report, log: bool, progress: Callable[[str, int, int], None]
+) -> int:
+    """Keep what was counted of the built days, and take settled ones into the log if wanted; how many views that were."""
+    from palate import quality, watch_log
 
+    counted = {date.fromisoformat(day): counts for day, counts in report.built.items()}
     with database(data, settings) as engine:
-        return watch_log.enter(engine, place, settings.watch, utc_now(), progress)
+        quality.enter_archives(engine, counted, settings.quality, utc_now())
+        return watch_log.enter(engine, place, settings.watch, utc_now(), progress) if log else 0
 
 
 def _told(report: Report, entered: int, log: bool) -> str:

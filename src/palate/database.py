@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0013"
+REVISION = "0014"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -336,6 +336,18 @@ item_counts = Table(  # events in sealed files, those since expired included
     Column("type", Text, primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("taken", Float(53), nullable=False, server_default="0"),  # sum of their values, each within 0 and 1
+    sqlite_with_rowid=False,
+)
+
+daily_figures = Table(  # what was counted of each day of incoming data
+    "daily_figures",
+    metadata,
+    Column("origin", Text, primary_key=True),  # log, player
+    Column("day", Text, primary_key=True),  # UTC, YYYY-MM-DD
+    Column("name", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),  # a type of event, a source's id; "" for all
+    Column("count", Float(53), nullable=False),
+    Column("out_of", Float(53)),  # None for a plain count
     sqlite_with_rowid=False,
 )
 

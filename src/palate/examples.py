@@ -35,6 +35,7 @@ from palate.models.svd import SvdParams
 from palate.pairs import Pairs
 from palate.places import Some, places
 from palate.pool import POOL_LIMIT
+from palate.quality import QualityParams
 from palate.running_tally import Change, RunningTally
 from palate.vocabulary import Vocabulary, vocabulary
 from palate.window import resident
@@ -133,6 +134,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     blend: BlendParams = BlendParams()
     content: ContentParams = ContentParams()
     events: EventParams = EventParams()
+    quality: QualityParams = QualityParams()
 
     def of(self, model: str) -> Any:
         """The Params of the model of this name."""

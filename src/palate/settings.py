@@ -33,6 +33,7 @@ from palate.models.svd import SvdParams
 from palate.news import NewsParams
 from palate.recommending import ListParams
 from palate.rules import RuleParams
+from palate.quality import QualityParams
 from palate.settings_file import Setting, described, read
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
@@ -103,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Lists that are computed for everybody beforehand (`palate recommend --all`)."""
     rules: RuleParams = RuleParams()
     """Whom items may be shown to, by their labels and people's."""
+    quality: QualityParams = QualityParams()
+    """When the figures of a day of incoming data call for somebody."""
     watch: WatchParams = WatchParams()
     """How a player's sessions and ticks become views (`palate watch-etl`)."""
 

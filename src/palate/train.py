@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, interactions, list_making, snapshots
+from palate import database, events, interactions, list_making, quality, snapshots
 from palate.cycle import KINDS, Cycle, Memory, Params, TrainParams, run_cycle
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
@@ -95,6 +95,7 @@ def follow(
     with Learner(engine, data, params, lists) as learner:
         while not stop.is_set():
             try:
+                quality.watch(engine, params.quality, clock())  # before a cycle seals what it counts
                 due = find_due(engine, data, params, clock())
                 if due is not None:
                     _report(learner.run_cycle(clock(), stop, due.kind, due.reason))

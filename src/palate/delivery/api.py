@@ -17,6 +17,7 @@ from palate import (
     accounts,
     alerts,
     catalog,
+    daily_figures,
     database,
     events,
     feed,
@@ -240,6 +241,7 @@ def _measure(serving: Serving, now: datetime) -> None:
     with reading(serving.engine) as connection:
         failing = connection.scalar(sa.select(sa.func.count()).where(database.sources.c.failures > 0))
         _measure_telegram(serving, connection)
+        _measure_quality(serving, connection)
         serving.metrics.bot_queue.set(outbox.depth(connection))
         serving.metrics.count_bot_sends(outbox.counts(connection))
     serving.metrics.source_errors.set(failing or 0)
@@ -254,9 +256,15 @@ def _measure_telegram(serving: Serving, connection: sa.Connection) -> None:
         {name: joined.get(key, 0) for key, name in names.items()},
         previews.drift(connection),
     )
+
+
+def _measure_quality(serving: Serving, connection: sa.Connection) -> None:
     serving.metrics.alerts.clear()
     for kind, count in Counter(one.kind for one in alerts.list_alerts(connection)).items():
         serving.metrics.alerts.labels(kind).set(count)
+    serving.metrics.daily.clear()
+    for labels, taken in daily_figures.newest(connection).items():
+        serving.metrics.daily.labels(*labels).set(taken.value)
 
 
 def _several(serving: Serving, body: Any) -> Sequence[Any]:

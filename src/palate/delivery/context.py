@@ -33,6 +33,7 @@ from palate.interactions import InteractionParams
 from palate.labels import LabelParams
 from palate.live import Live
 from palate.rules import RuleParams
+from palate.quality import QualityParams
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
@@ -91,6 +92,7 @@ class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     gorse: GorseParams = GorseParams()
     rules: RuleParams = RuleParams()
     surfaces: dict[str, SurfaceParams] = {}
+    quality: QualityParams = QualityParams()
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,9 @@ class Metrics:
         )
         self.pool = Gauge("palate_pool_items", "Items that may be served now.", registry=registry)
         self.alerts = Gauge("palate_alerts", "What somebody should look at.", ["kind"], registry=registry)
+        self.daily = Gauge(
+            "palate_daily", "Figures of the last whole day.", ["origin", "name", "subject"], registry=registry
+        )
         self.telegram = TelegramFigures()
         registry.register(self.telegram)
         self.source_errors = Gauge("palate_sources_failing", "Sources whose last reading failed.", registry=registry)

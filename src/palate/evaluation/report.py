@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from palate import charts
+from palate.charts import Axis, Series
 from palate.errors import PalateError
-from palate.evaluation import charts, tuning
-from palate.evaluation.charts import Axis, Series
+from palate.evaluation import tuning
 from palate.evaluation.evaluating import Outcome
 from palate.evaluation.measuring import Figure, Metric
 from palate.evaluation.protocols import Split

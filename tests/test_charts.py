@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from palate.evaluation import charts
-from palate.evaluation.charts import Axis, Series
+from palate import charts
+from palate.charts import Axis, Series
 
 
 def test_an_axis_shares_its_length_by_value_or_by_logarithm() -> None:

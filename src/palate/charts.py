@@ -34,7 +34,7 @@ class Axis:
     high: float
     log: bool = False
     names: tuple[str, ...] = ()
-    """Of the places 0, 1, … where they are no numbers."""
+    """Of the places 0, 1, … where they are no numbers; nothing stands at "" ones."""
 
     def share(self, value: float) -> float:
         """0 at its beginning, 1 at its end."""
@@ -44,7 +44,7 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Places and what stands there."""
         if self.names:
-            return [(float(place), name) for place, name in enumerate(self.names)]
+            return [(float(place), name) for place, name in enumerate(self.names) if name]
         values = _powers(self.low, self.high) if self.log else _rounds(self.low, self.high)
         return [(value, f"{value:.4g}") for value in values]
 
