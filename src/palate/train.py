@@ -95,10 +95,10 @@ def follow(
     with Learner(engine, data, params, lists) as learner:
         while not stop.is_set():
             try:
-                quality.watch(engine, params.quality, clock())  # before a cycle seals what it counts
                 due = find_due(engine, data, params, clock())
                 if due is not None:
                     _report(learner.run_cycle(clock(), stop, due.kind, due.reason))
+                quality.watch(engine, params.quality, clock())
                 failures = 0
             except PalateError as error:
                 log.error("%s", error)
