@@ -117,7 +117,7 @@ def test_everything_of_a_server_is_taken_in(sqlite_engine: sa.Engine, data: Path
     assert told[:3] == [("users", 7), ("users", 14), ("users", 20)]
 
 
-@pytest.mark.parametrize("cut", (1, 3, 5, 13))
+@pytest.mark.parametrize("cut", [1, 3, 5, 13])
 def test_an_import_that_is_cut_off_anywhere_goes_on_and_counts_nothing_twice(
     sqlite_engine: sa.Engine, data: Path, cut: int
 ) -> None:

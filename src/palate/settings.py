@@ -31,9 +31,9 @@ from palate.models.item_knn import ItemKnnParams
 from palate.models.popularity import PopularityParams
 from palate.models.svd import SvdParams
 from palate.news import NewsParams
+from palate.quality import QualityParams
 from palate.recommending import ListParams
 from palate.rules import RuleParams
-from palate.quality import QualityParams
 from palate.settings_file import Setting, described, read
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams

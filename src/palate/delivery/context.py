@@ -32,8 +32,8 @@ from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
 from palate.labels import LabelParams
 from palate.live import Live
-from palate.rules import RuleParams
 from palate.quality import QualityParams
+from palate.rules import RuleParams
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
 from palate.story_window import StoryParams
