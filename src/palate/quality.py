@@ -64,7 +64,7 @@ class Series:
     @property
     def meaning(self) -> str:
         """What it counts, in words."""
-        told = MEANINGS.get(self.name, self.name.replace("_", " "))
+        told = MEANINGS.get(self.name, self.name.replace("_", " ").capitalize())
         return f"{told}: {self.subject}" if self.subject else told
 
 

@@ -32,7 +32,7 @@ def collapsed(serving: Serving, client: httpx.Client) -> httpx.Client:
 
 def test_the_page_draws_each_figure_and_marks_the_unusual_one(collapsed: httpx.Client) -> None:
     page = lxml.html.fromstring(collapsed.get("/quality").text)
-    assert [caption.text_content().split("  ")[0] for caption in page.findall(".//figcaption")] == [
+    assert [" ".join(caption.text_content().split()) for caption in page.findall(".//figcaption")] == [
         "Events: like 500, usually 285 to 736",
         "Likes, of views 0.2 %, usually 2.15 % to 10.1 %",
     ]
