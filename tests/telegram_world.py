@@ -135,14 +135,18 @@ def joins_of(mine: list[Asked], now: datetime) -> int:
 
 
 def _budget(mine: list[Asked], now: datetime, limits: Limits) -> int:
-    waits = sum(isinstance(one.outcome, joining.Wait) and now - one.time < WEEK for one in mine)
+    waits = sum(_wait(one) is not None and now - one.time < WEEK for one in mine)
     return max(int(limits.joins / 2**waits), 1)
 
 
 def _stopped_until(asked: Asked) -> datetime:
-    if not isinstance(asked.outcome, joining.Wait):
-        return asked.time
-    return asked.time + timedelta(seconds=max(1.1 * asked.outcome.seconds, 3600))
+    wait = _wait(asked)
+    return asked.time if wait is None else asked.time + timedelta(seconds=max(1.1 * wait, 3600))
+
+
+def _wait(asked: Asked) -> float | None:
+    """Seconds that Telegram asked for; None where it didn't, and where nobody lived to hear it."""
+    return asked.outcome.seconds if isinstance(asked.outcome, joining.Wait) and asked.heard else None
 
 
 def _fuller_than_others(

@@ -239,11 +239,11 @@ def test_a_clock_that_was_ahead_stops_the_plan_for_a_day_and_no_limit_is_broken(
 # Weeks of it
 
 
-def pool() -> dict[str, Outcome]:
-    """500 channels by address; one in ten can't be joined, for one reason or another."""
+def pool(number: int) -> dict[str, Outcome]:
+    """So many channels by address; one in ten can't be joined, for one reason or another."""
     faults: list[Outcome] = [joining.Gone(), joining.Private(), joining.NotAChannel(), joining.InviteExpired()]
     found: dict[str, Outcome] = {}
-    for n in range(500):
+    for n in range(number):
         address = f"https://t.me/+invite{n}" if n % 7 == 3 else f"https://t.me/channel{n}"
         found[address] = faults[n // 10 % 4] if n % 10 == 9 else joining.Joined(1000 + n, 5 * n)
     return found
@@ -258,7 +258,7 @@ def live(
 ) -> datetime:
     """Join until nothing is left to do, or until killed at a random moment; gives the time."""
     rng = telegram.rng
-    left = int(rng.integers(1, 60))  # attempts before the next kill
+    left = int(rng.integers(1, 30))  # attempts before the next kill
     while now < end:
         action = joins.next_action(connection, params, now)
         if isinstance(action, Idle):
@@ -296,31 +296,36 @@ def live_through_kills(
     return kills
 
 
-def test_500_channels_are_joined_by_three_accounts_under_every_limit(quick: sa.Engine) -> None:
-    params = JoiningParams(time_zone="Europe/Berlin")  # whose clocks are changed on the way
+@pytest.mark.parametrize(
+    ("number", "banned", "frozen", "thaw"), [(130, 4, 5, 8), pytest.param(500, 11, 20, 30, marks=pytest.mark.soak)]
+)
+def test_channels_are_joined_by_three_accounts_under_every_limit(
+    quick: sa.Engine, number: int, banned: int, frozen: int, thaw: int
+) -> None:
+    params = JoiningParams(time_zone="America/New_York")  # whose clocks are changed on the way
     keys = add_accounts(quick, "anna", "berta", "clara")
     anna, berta, clara = keys.values()
-    found = pool()
+    found = pool(number)
     with writing(quick) as connection:
         accounts.describe(connection, anna, premium=True, channel_limit=None, other_channels=0)
         for address in found:
             invite = address.partition("/+")[2]
             channels.add(connection, START, invite=invite or None, username=None if invite else address.split("/")[-1])
-    telegram = Telegram(np.random.default_rng(1), found, flood_share=0.02, failure_share=0.03)
+    telegram = Telegram(np.random.default_rng(1), found, flood_share=0.04, failure_share=0.03)
     telegram.fates = {
-        berta: (START + timedelta(days=11), joining.Banned()),
-        clara: (START + timedelta(days=20), joining.Frozen()),
+        berta: (START + timedelta(days=banned), joining.Banned()),
+        clara: (START + timedelta(days=frozen), joining.Frozen()),
     }
-    thaw = START + timedelta(days=30)
-    kills = live_through_kills(quick, telegram, params, START, thaw)
+    thawed = START + timedelta(days=thaw)
+    kills = live_through_kills(quick, telegram, params, START, thawed)
     with writing(quick) as connection:
         assert {one.kind for one in alerts.list_alerts(connection)} == {"account_banned", "account_frozen"}
         telegram.fates.pop(clara)
         accounts.resume(connection, "clara")
-    kills += live_through_kills(quick, telegram, params, thaw, START + timedelta(days=120))
+    kills += live_through_kills(quick, telegram, params, thawed, START + timedelta(days=120))
     assert kills > 5
 
-    limits = Limits(zone=ZoneInfo("Europe/Berlin"))
+    limits = Limits(zone=ZoneInfo("America/New_York"))
     assert (
         breaches(telegram.log, dict.fromkeys(keys.values(), START), limits, {anna: 990, berta: 490, clara: 490}) == []
     )
@@ -337,7 +342,7 @@ def assert_all_joined(engine: sa.Engine, telegram: Telegram, found: dict[str, Ou
     with reading(engine) as connection:
         listed = {one.address: one for one in channels.list_channels(connection)}
         members = memberships.list_memberships(connection)
-    assert len(listed) == 500
+    assert len(listed) == len(found)
     for address, outcome in found.items():
         channel = listed[address]
         if isinstance(outcome, joining.Joined):
@@ -350,18 +355,18 @@ def assert_all_joined(engine: sa.Engine, telegram: Telegram, found: dict[str, Ou
 
 
 def test_dead_names_use_up_look_ups_but_no_joins(quick: sa.Engine) -> None:
-    params = JoiningParams(resolves_per_day=12, quiet_from=8)
+    params = JoiningParams(resolves_per_day=6, quiet_from=8)
     (anna,) = add_accounts(quick, "anna").values()
-    found: dict[str, Outcome] = {f"https://t.me/gone{n}": joining.Gone() for n in range(60)}
+    found: dict[str, Outcome] = {f"https://t.me/gone{n}": joining.Gone() for n in range(24)}
     add_channels(quick, *(address.split("/")[-1] for address in found))
     telegram = Telegram(np.random.default_rng(3), found)
-    live_through_kills(quick, telegram, params, START, START + timedelta(days=12))
+    live_through_kills(quick, telegram, params, START, START + timedelta(days=9))
     log = [one for one in telegram.log if one.account == anna]
     days = [sum(other.time - timedelta(days=1) < one.time <= other.time for one in log) for other in log]
-    assert max(days) == 12
+    assert max(days) == 6
     assert not any(is_join(one) for one in log if one.heard)
     with reading(quick) as connection:
-        assert channels.count(connection) == {"failed": 60}
+        assert channels.count(connection) == {"failed": 24}
 
 
 def test_the_referee_sees_each_breach() -> None:

@@ -314,6 +314,29 @@ def test_after_a_long_absence_the_history_is_read_and_what_is_missing_in_it_was_
     play(engine, script, monkeypatch)
 
 
+def test_what_was_found_but_not_stored_when_we_died_is_found_again(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(scene: Scene) -> None:
+        scene.account("one")
+        habr = scene.channel("habr")
+        scene.world.post(habr, "An hour old", date=scene.clock.now - timedelta(hours=1))
+        await scene.until(lambda: bool(scene.server.made("GetHistory")))
+        assert scene.items() == {}
+        await scene.restart()
+        await scene.until(lambda: len(scene.items()) == 1, steps=20)
+        scene.clock.now += timedelta(hours=2)
+        await scene.restart()
+        scene.server.too_long = 2
+        for number in range(3):
+            scene.world.post(habr, f"Missed {number}", date=scene.clock.now - timedelta(hours=1))
+        await scene.until(lambda: len(scene.server.made("GetHistory")) == 3)
+        await scene.restart()
+        await scene.until(lambda: len(scene.items()) == 4, steps=20)
+
+    play(engine, script, monkeypatch)
+
+
 def test_each_post_comes_exactly_once_through_cut_lines_crashes_and_full_disks(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

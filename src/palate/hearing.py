@@ -62,6 +62,8 @@ class Followed:
     """When its counters were last asked for."""
     failed: datetime | None = None
     """When it was last asked in vain."""
+    swept: datetime | None = None
+    """When it was last asked for all that had happened, as long as what came of that isn't stored."""
 
     @property
     def is_behind(self) -> bool:
@@ -238,6 +240,15 @@ def _settle(connection: sa.Connection, net: _Net, fresh: set[str], now: datetime
     rename(connection, channel, net.names[telegram_id], now)
     if net.reached is not None:
         memberships.set_pts(connection, channel.key, channel.account, net.reached)
+    if channel.swept is not None:
+        note_swept(connection, channel, channel.swept)
+
+
+def note_swept(connection: sa.Connection, channel: Followed, time: datetime) -> None:
+    """All that had happened in a channel up to this time is stored: after an absence its history is read back to here."""
+    memberships.record_sweep(connection, channel.key, channel.account, time)
+    subscriptions.note_heard(connection, channel.source_key, time)
+    channel.swept = None
 
 
 def _parts(posts: Sequence[Post]) -> dict[str, str]:

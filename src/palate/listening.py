@@ -455,9 +455,10 @@ async def _sweep(hub: Hub, line: Line, channel: Followed, now: datetime) -> None
     await sweeping.catch_up(hub.engine, line.client, channel, timedelta(days=hub.params.history_days), now)
     if _is_due(channel.counted, now, timedelta(hours=hub.params.counter_hours)):
         await sweeping.count(hub.engine, line.client, channel, timedelta(days=hub.params.history_days), now)
-    with writing(hub.engine) as connection:
-        memberships.record_sweep(connection, channel.key, channel.account, now)
-        subscriptions.note_heard(connection, channel.source_key, now)
+    channel.swept = now
+    if not channel.waiting:
+        with writing(hub.engine) as connection:
+            hearing.note_swept(connection, channel, now)
 
 
 # Forwarding
