@@ -19,7 +19,7 @@ import typer
 
 from palate import (
     cli_evaluation,
-    cli_gorse,
+    cli_exchange,
     cli_labels,
     cli_people,
     cli_play,
@@ -378,7 +378,7 @@ cli_play.add_to(app)
 cli_watch.add_to(app)
 cli_people.add_to(app)
 cli_labels.add_to(app, import_app, export_app)
-cli_gorse.add_to(import_app)
+cli_exchange.add_to(import_app, export_app)
 
 
 # --- what the commands share ----------------------------------------------------------------------------------------------

@@ -23,6 +23,9 @@
     │   └── NoPreview            a channel of Telegram that has no public page
     ├── ArchiveError             a file of items or events that can't be read or written
     ├── CycleFailed              a training cycle ended without an answer
+    ├── ClientError              `palate.client` was not answered as it asked
+    │   ├── RequestRefused       … the server says no, and why
+    │   └── Unreachable          … it says nothing, in all attempts
     ├── ProcessDied              a process that did a part of the work ended without an answer
     └── SnapshotError            a published model that can't be used
         ├── SnapshotBroken       cut short, changed, or of another shape than its header says
@@ -32,6 +35,8 @@ Each message is one sentence that says what to do. Our own mistakes are asserts,
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class PalateError(Exception):
@@ -148,6 +153,29 @@ class CycleFailed(PalateError):
 
 class ProcessDied(PalateError):
     """A process that did a part of the work ended without an answer: killed, or out of memory."""
+
+
+class ClientError(PalateError):
+    """A call of `palate.client` was not answered as it asked. `left` are events (domain.Event) that may not have arrived."""
+
+    left: tuple[Any, ...] = ()
+
+
+class RequestRefused(ClientError):
+    """The server refuses a call: its status, short code and sentence, the place in a list, and the request's id in its log."""
+
+    def __init__(
+        self, message: str, status: int, code: str = "unknown", index: int | None = None, request: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.index = index
+        self.request = request
+
+
+class Unreachable(ClientError):
+    """No answer came in all attempts: the server is down, too busy, or somewhere else."""
 
 
 class SnapshotError(PalateError):

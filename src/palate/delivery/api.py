@@ -22,12 +22,14 @@ from palate import (
     events,
     feed,
     front_page,
+    identities,
     ingest,
     memberships,
     outbox,
     people,
     previews,
 )
+from palate.candidates import filters, similar
 from palate.database import reading, writing
 from palate.delivery import metrics, openapi, security
 from palate.delivery.answering import answering
@@ -47,6 +49,9 @@ from palate.delivery.messages import (
     RankAnswer,
     RankQuestion,
     Score,
+    SimilarAnswer,
+    SimilarItem,
+    SimilarQuestion,
     Status,
     StoredOutcome,
     StoriesAnswer,
@@ -59,6 +64,7 @@ from palate.delivery.refusals import Refusal
 from palate.domain import Event, Feed, FeedRequest, Item, to_milliseconds
 from palate.errors import NotFound
 
+FOREVER = timedelta(days=36_500)
 WRITE_PATIENCE = 30.0
 """Seconds that a thread waits for the commit of what it has shown."""
 
@@ -119,6 +125,35 @@ def _serve(serving: Serving, request: FeedRequest) -> Feed:
         serving.commits.submit(shown, request.now).result(WRITE_PATIENCE)
 
     return feed.serve(serving.live, request, serving.params.feed, np.random.default_rng(), append)
+
+
+async def get_similar(serving: Serving, asked: Asked) -> SimilarAnswer:
+    """Items like one, by behaviour and by text."""
+    return await in_thread(serving, _similar, serving, asked.id, asked.query, asked.now)
+
+
+def _similar(serving: Serving, id: str, question: SimilarQuestion, now: datetime) -> SimilarAnswer:
+    pool = serving.live.pool
+    with reading(serving.engine) as connection:
+        keys = identities.item_keys(connection, [id], None)
+        if not keys:
+            raise NotFound("There is no item with this id.")
+        allowed = filters.in_window(pool, now, FOREVER) & filters.about(pool, question.lang, question.category)
+        found = similar.find(connection, serving.live, keys[id], allowed, question.limit)
+        ids = identities.item_ids(connection, found.keys.tolist())
+    rows = zip(found.keys.tolist(), found.scores, found.behaviour, found.text, found.support, strict=True)
+    items = [
+        SimilarItem(
+            item=ids[key], score=float(score), behaviour=_known(behaviour), text=_known(text), support=float(support)
+        )
+        for key, score, behaviour, text, support in rows
+        if key in ids
+    ]
+    return SimilarAnswer(items=items)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 async def get_stories(serving: Serving, asked: Asked) -> StoriesAnswer:
@@ -187,6 +222,9 @@ def _put_user(serving: Serving, posted: PostedUser, now: datetime) -> UserAnswer
         if posted.choices is not None:
             chosen = {name: getattr(posted.choices, name) for name in posted.choices.__struct_fields__}
             people.set_choices(connection, person.key, replace(person.choices, **chosen))
+        identities.user_keys(connection, posted.aliases, now)  # also of a visitor who hasn't done anything yet
+        for alias in posted.aliases:
+            people.merge(connection, alias, person.key)
         return _answer_user(connection, posted.id)
 
 
@@ -297,6 +335,38 @@ OPERATIONS = (
         body=RankQuestion,
         answer=RankAnswer,
         scope="read",
+    ),
+    Operation(
+        name="addEvent",
+        method="POST",
+        path="/add_event",
+        summary="The same as /v1/events.",
+        do=post_events,
+        body=PostedEvent | list[PostedEvent],
+        answer=Accepted,
+        scope="write",
+        faults=(429,),
+    ),
+    Operation(
+        name="getRates",
+        method="POST",
+        path="/get_rates",
+        summary="The same as /v1/rank.",
+        do=post_rank,
+        body=RankQuestion,
+        answer=RankAnswer,
+        scope="read",
+    ),
+    Operation(
+        name="getSimilar",
+        method="GET",
+        path="/v1/similar/{item}",
+        summary="Items like one, by what people did with both and by what both say.",
+        do=get_similar,
+        query=SimilarQuestion,
+        answer=SimilarAnswer,
+        scope="read",
+        faults=(404,),
     ),
     Operation(
         name="getFeed",

@@ -26,7 +26,7 @@ from palate.errors import SettingsError
 
 BACKLOG = 2048
 GORSE_PATH = "/api/"
-API_PATHS = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
+API_PATHS = ("/v1/", "/add_event", "/get_rates", "/healthz", "/readyz", "/metrics", "/openapi.json")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 

@@ -177,6 +177,31 @@ class RankAnswer(Wire, frozen=True, kw_only=True):
     model: str | None
 
 
+class SimilarQuestion(Wire, frozen=True, kw_only=True):
+    """How many items like one; `lang` and `category` leave out all others."""
+
+    limit: Annotated[int, Meta(ge=1, le=200)] = 20
+    lang: Language | None = None
+    category: Category | None = None
+
+
+class SimilarItem(Wire, frozen=True, kw_only=True):
+    """An item like another. `behaviour` and `text` are cosines, null where nothing is known; `support` is the number of recent
+    examples of that of the two of which less is known: score = w · behaviour + (1 − w) · text, w = support / (support + 5)."""
+
+    item: str
+    score: float
+    behaviour: float | None
+    text: float | None
+    support: float
+
+
+class SimilarAnswer(Wire, frozen=True, kw_only=True):
+    """Items, the most similar first."""
+
+    items: list[SimilarItem]
+
+
 class FeedQuestion(Wire, frozen=True, kw_only=True):
     """Which feed. `log=false` neither logs what is shown nor uses it up; `window_days` leaves out what is older; `lang` and
     `category` leave out all others."""
@@ -341,11 +366,13 @@ class UserChoices(Wire, frozen=True, kw_only=True):
 
 
 class PostedUser(Wire, frozen=True, kw_only=True):
-    """A user with labels (language, age, place … any) and choices. Given ones replace all there were; others stay."""
+    """A user with labels (language, age, place … any) and choices. Given ones replace all there were; others stay. `aliases` are
+    other ids that turned out to be theirs, such as that of a visitor before they logged in: what was done under those counts."""
 
     id: Id
     labels: dict[Id, LabelValue] | None = None
     choices: UserChoices | None = None
+    aliases: Annotated[tuple[Id, ...], Meta(max_length=100)] = ()
 
 
 class UserAnswer(Wire, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The command `palate import gorse`."""
+"""The commands by which data comes from other systems and goes to them: `palate import gorse`, `palate export vectors`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ From = Annotated[
 Key = Annotated[str | None, typer.Option(help="The server's API key.", envvar="GORSE_API_KEY")]
 
 
-def add_to(import_app: typer.Typer) -> None:
-    """Register the command."""
+def add_to(import_app: typer.Typer, export_app: typer.Typer) -> None:
+    """Register the commands."""
     import_app.command("gorse")(import_gorse)
+    export_app.command("vectors")(export_vectors)
 
 
 def import_gorse(origin: From, key: Key = None, data: Data = DATA, config: Config = None) -> None:
@@ -46,6 +47,24 @@ def import_gorse(origin: From, key: Key = None, data: Data = DATA, config: Confi
         else:
             reports = gorse_import.from_files(engine, list(map(Path, origin)), settings.gorse, utc_now, told)
     _tell(reports)
+
+
+def export_vectors(
+    file: Annotated[Path, typer.Argument(help="Path of the file, .parquet or .npy.", dir_okay=False)],
+    of: Annotated[str, typer.Option(help="Whose: items or people.")] = "items",
+    model: Annotated[str | None, typer.Option(help="Learned by fm or ials; ials where it is published.")] = None,
+    data: Data = DATA,
+    config: Config = None,
+) -> None:
+    """The published vectors of items or people with their ids; beside a .npy the ids are in a file .ids.json."""
+    from palate import vector_transfer
+
+    if of not in ("items", "people") or model not in (None, "fm", "ials"):
+        raise PalateError("Choose --of items or people, and --model fm or ials.")
+    with database(data, settings_of(config)) as engine:
+        found = vector_transfer.export_vectors(engine, data, file, of, model)  # type: ignore[arg-type]  # just checked
+    shape = f"{len(found.ids)} vectors of {found.values.shape[1]} numbers"
+    typer.echo(f"{shape}, by {found.model} of snapshot {found.version}, written to {file}.")
 
 
 def _tell(reports: dict[What, Report]) -> None:
