@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
+import lxml.html
 import msgspec
 import numpy as np
 import pytest
@@ -20,6 +23,8 @@ from typer.testing import CliRunner
 from palate import catalog, cli, database, feed, identities, list_making, lists, people, recommending, train
 from palate.database import reading, writing
 from palate.delivery import forgetting
+from palate.delivery.application import create_app
+from palate.delivery.context import Serving, ServingParams, open_serving
 from palate.domain import Event
 from palate.errors import InvalidInput, NotFound
 from palate.examples import Params, TrainParams
@@ -30,6 +35,9 @@ from palate.models.blend import BlendParams
 from palate.models.factorization_machine import FactorizationMachineParams
 from palate.models.implicit_als import ImplicitALSParams
 from palate.models.registry import Name
+from palate.ranking import side_by_side
+from palate.ranking.side_by_side import Looked
+from palate.ranking.taste import TasteParams
 from palate.recommending import ListParams
 from palate.surface_params import SurfaceParams
 
@@ -288,3 +296,45 @@ def test_lists_do_not_depend_on_threads(small: Cinema) -> None:
     assert rows(small.data / "lists/home") == one
     assert np.unique([len(ids) for ids in one.values()]).tolist() == [5]
     assert feed.ANYWHERE.lists is None
+
+
+async def got(serving: Serving, path: str) -> str:
+    transport = httpx.ASGITransport(create_app({"": serving}))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def test_a_page_shows_an_owner_what_a_person_met_beside_their_lists_by_each_model(small: Cinema) -> None:
+    small.make()
+    small.engine.dispose()
+    params = ServingParams(feed=FeedParams(model="ials"), interactions=small.making.interactions)
+    with open_serving(small.data, None, params) as serving:
+        page = lxml.html.fromstring(asyncio.run(got(serving, "/look?person=u0")))
+        assert "Nobody has used this id" in asyncio.run(got(serving, "/look?person=nobody"))
+    shelves = {
+        shelf.xpath("./h2")[0].text: shelf.xpath(".//li/a/text()") for shelf in page.xpath("//section[@class='shelf']")
+    }
+    assert list(shelves)[:2] == ["History", "List home"]
+    assert {"ials", "popularity"} <= set(shelves)
+    assert set(shelves["History"]) <= {f"Title of {id}" for id in small.met("u0")}
+    assert shelves["List home"] == [f"Title of {id}" for id in small.listed("u0")]
+    assert not set(shelves["ials"]) & {f"Title of {id}" for id in small.met("u0")}
+    assert page.xpath("//section[@class='shelf'][1]//li/span/text()")[0] in ("vote 0", "vote 1")
+
+
+def test_members_of_a_blend_have_lists_of_their_own(sqlite_engine: sa.Engine, data: Path) -> None:
+    cinema = Cinema(sqlite_engine, data, "blend")
+    with reading(sqlite_engine) as connection:
+        person = cinema.live.person(connection, "u1", cinema.live.snapshot)
+    looked = Looked(person, LATER, timedelta(days=7), 5, 30, TasteParams())
+    assert cinema.live.snapshot is not None
+    found = list(side_by_side.columns(cinema.live.pool, cinema.live.snapshot, looked))
+    members = {column.member: column.picks for column in found if column.model == "blend"}
+    assert None in members
+    assert set(members) - {None} <= {"itemknn", "ials"}
+    assert all(
+        len(picks) == 5 and not {pick.key for pick in picks} & set(person.history.items.tolist())
+        for picks in members.values()
+    )

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
-from palate import settings, settings_file
+import palate
+from palate import cli, settings, settings_file
 from palate.errors import SettingsError
+from palate.models.implicit_als import ImplicitALSParams
 from palate.news import NewsParams
 
 
@@ -44,6 +47,18 @@ def test_a_fault_in_the_file_is_named(text: str, words: str, tmp_path: Path) -> 
         settings.load(write(tmp_path, text), {})
     assert "palate.toml" in str(caught.value)
     assert "\n" not in str(caught.value)[:-1]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(palate.__file__).parent / "presets").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_a_preset_is_a_file_of_settings_that_the_command_prints(file: Path) -> None:
+    found = settings.load(file, {})
+    assert found != settings.load(None, {})
+    msgspec.convert(found.blend.settings["ials"], ImplicitALSParams)
+    said = CliRunner().invoke(cli.app, ["settings", "--preset", file.stem])
+    assert said.stdout == file.read_text()
+    assert CliRunner().invoke(cli.app, ["settings", "--preset", "radio"]).exit_code == 1
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

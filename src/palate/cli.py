@@ -352,8 +352,17 @@ def export_items(file: File, data: Data = DATA, config: Config = None) -> None:
 
 
 @app.command("settings")
-def settings_command(config: Config = None, as_json: Json = False) -> None:
+def settings_command(
+    config: Config = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Instead a settings file to begin with: video, for what people watch.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Every setting with its value (secrets hidden) and meaning; checks the settings file."""
+    if preset is not None:
+        typer.echo(_preset(preset), nl=False)
+        return
     from palate.settings import describe
     from palate.settings_file import without_secrets
 
@@ -368,6 +377,13 @@ def settings_command(config: Config = None, as_json: Json = False) -> None:
         value = part[setting.name]
         name = f"{setting.section}.{setting.name}" if setting.section else setting.name
         typer.echo(f"{name} = {json.dumps(value)}\n    {setting.meaning}")
+
+
+def _preset(name: str) -> str:
+    known = {file.stem: file for file in sorted((Path(__file__).parent / "presets").glob("*.toml"))}
+    if name not in known:
+        raise PalateError(f"There is no preset {name}: choose {' or '.join(known)}.")
+    return known[name].read_text("utf-8")
 
 
 cli_recommend.add_to(app)

@@ -91,7 +91,7 @@ def opened(engine: sa.Engine, data: Path, params: ListMaking, now: datetime) -> 
 def wanted_of(surface: SurfaceParams, params: ListMaking, limit: int | None = None) -> Wanted:
     """The lists of a surface, of the settings' length if none is named."""
     length, window = limit or params.lists.limit, timedelta(days=params.window_days)
-    return Wanted(surface, length, window, params.rules, params.lists.threads)
+    return Wanted(surface, length, window, params.rules, params.lists.threads, params.lists.min_items)
 
 
 def make(live: Live, name: str, wanted: Wanted, folder: Path, now: datetime, progress: Progress) -> Made:

@@ -50,6 +50,8 @@ class ListParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     """Items in each list, unless the command names another length."""
+    min_items: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Who took to fewer has no list, and is scored when they ask."""
     renew: bool = False
     """Whether the lists of all surfaces that name some are made anew after each full cycle of training."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
@@ -66,6 +68,7 @@ class Wanted:
     """Items published longer ago stay out, unless a person wants another window."""
     rules: RuleParams
     threads: int | None = None
+    min_items: int = 1
 
 
 class _Wishes(NamedTuple):
@@ -107,7 +110,7 @@ def for_everybody(live: Live, wanted: Wanted, now: datetime, progress: Progress)
     with reading(live.engine) as connection:
         wishes, hidden = _wishes(connection, wanted.rules), _hidden(connection)
     past = _past(live, state.pool, state.snapshot, hidden)
-    known = np.flatnonzero(_told(past, state.pool))
+    known = np.flatnonzero(_told(past, state.pool) >= wanted.min_items)
     model, done = everybody.ask(state.pool, state.snapshot), 0
     progress(done, len(known))
     for wish, places in _groups(past.people, known, wishes, _Wishes(viewer({}, wanted.rules))):
@@ -182,12 +185,11 @@ def _past(live: Live, pool: Pool, snapshot: Snapshot, hidden: Mapping[int, Seque
     )
 
 
-def _told(past: _Past, pool: Pool) -> NDArray[np.bool_]:
-    """(n,) of whom the model knows anything."""
+def _told(past: _Past, pool: Pool) -> Keys:
+    """(n,) of how many items the model knows what each thinks of them."""
     says = ~np.isnan(past.labels) if pool.model.name == "fm" else past.weights > 0
     ends = np.concatenate(([0], np.cumsum(says)))[past.offsets]
-    mask: NDArray[np.bool_] = np.diff(ends) > 0
-    return mask
+    return np.diff(ends)
 
 
 # --- the search -----------------------------------------------------------------------------------------------------------

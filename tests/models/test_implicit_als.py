@@ -47,6 +47,16 @@ def dense(data: Material) -> NDArray[np.float64]:
     return result
 
 
+def test_people_of_few_items_teach_nothing_and_are_asked_about_all_the_same() -> None:
+    users, items, weights = [1, 2, 2, 3, 3, 3, 9], [7, 7, 8, 6, 7, 8, 6], [1, 1, 2, 1, 1, 1, 1]
+    whole = material(interactions(users, items, weights), NOW)
+    several = material(interactions(users, items, [0, 1, 2, 1, 1, 1, 0]), NOW)
+    found = implicit_als.fit(whole, msgspec.structs.replace(SMALL, min_items=2), 0)
+    assert found.item_vectors.tobytes() == implicit_als.fit(several, SMALL, 0).item_vectors.tobytes()
+    asked = known(whole.interactions, np.array([1, 9]), whole.items)
+    assert (np.abs(implicit_als.score_all(found, asked)).max(axis=1) > 0).all()
+
+
 def loss(weights: NDArray[np.float64], users: Any, items: Any, params: ImplicitALSParams) -> float:
     """As the module's head states it, cell by cell."""
     strong = params.alpha * np.abs(weights) ** params.power * (weights != 0)

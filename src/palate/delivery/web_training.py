@@ -81,7 +81,7 @@ def training(visit: Visit) -> Response:
         cycles = _cycles(connection)
         may_choose = visit.may_change(connection)
         person = _chosen(visit, may_choose)
-        people = _people(connection) if may_choose else []
+        people = some_people(connection) if may_choose else []
     scatter = _scatter(visit, person)
     threshold = _threshold(visit, scatter)
     losses = _loss_curve(cycles)
@@ -262,7 +262,7 @@ def _chosen(visit: Visit, may_choose: bool) -> str:
     return identities.check_id(person, "the person")
 
 
-def _people(connection: sa.Connection) -> list[str]:
+def some_people(connection: sa.Connection) -> list[str]:
     """Ids of people, the newest last."""
     table = database.users
     query = sa.select(table.c.id).where(table.c.person.is_(None)).order_by(table.c.key).limit(PEOPLE)

@@ -79,6 +79,8 @@ class ImplicitALSParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     recent_items: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """When a person is asked about, an item of theirs counts half for every so many of their items that are newer; none means
     that all count alike."""
+    min_items: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """People of fewer items teach a fit nothing; they are asked about like all others."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Threads to use; none means one per core. They don't change the result."""
 
@@ -241,12 +243,21 @@ def sides(material: Material, params: ImplicitALSParams) -> Sides:
     weights[weights == 0] = np.nan
     plain = matrix.of_interactions(material.interactions, weights, material.users, material.items)
     del weights
+    if params.min_items > 1:
+        plain = _of_several(plain, params.min_items)
     user_order = np.argsort(-plain.counts, kind="stable")
     item_counts = np.bincount(plain.columns, minlength=plain.width)
     item_order = np.argsort(-item_counts, kind="stable")
     by_item = matrix.transposed(plain, user_order, item_order)
     del plain  # before the next is made: two of them are what a fit may hold
     return Sides(matrix.transposed(by_item), by_item, user_order, item_order)
+
+
+def _of_several(cells: Sparse, least: int) -> Sparse:
+    """Without the cells of rows that have fewer."""
+    kept = np.repeat(cells.counts >= least, cells.counts)
+    ends = np.concatenate(([0], np.cumsum(kept)))
+    return Sparse(ends[cells.offsets], cells.columns[kept], cells.values[kept], cells.width)
 
 
 def _epoch(cells: Sides, state: _State, params: ImplicitALSParams, pool: ThreadPoolExecutor) -> float:
