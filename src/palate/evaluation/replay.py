@@ -6,7 +6,7 @@ The model learns from everybody else. A held-out person's first votes are folded
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,13 +15,14 @@ import numpy as np
 
 from palate import metrics, splits
 from palate.domain import Interactions, from_milliseconds
-from palate.models import factorization_machine as fm
-from palate.models import popularity
+from palate.models import popularity, registry
+from palate.models.content import Contents
 from palate.models.factorization_machine import FactorizationMachine, FactorizationMachineParams, ItemSources
+from palate.models.material import Material
 from palate.models.popularity import PopularityParams
 from palate.ranking import asking, taste
 from palate.ranking.taste import Features, Taste, TasteParams
-from palate.vocabulary import Vocabulary
+from palate.vocabulary import Vocabulary, vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,9 +51,10 @@ class ReplayParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Items:
     """What is known of items beside votes."""
 
-    sources: ItemSources
-    labels: Mapping[int, Sequence[str]]
-    """By item key."""
+    keys: Vocabulary
+    """Of all items that may be voted on."""
+    contents: Contents
+    """Of each of these."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,24 @@ class Quality:
 def replay(pairs: Interactions, items: Items, params: ReplayParams, rng: np.random.Generator) -> list[Quality]:
     """Quality after each number of votes. Labels above ½ are likes; pairs without a label are left out.
 
-    Without votes the feed is ordered by popularity, as serving orders it. Ties within a millisecond are in random order.
-    Raises ValueError when too few people have enough votes.
+    Items stand where serving would put them: an item of few votes or none where its content says. Without votes the feed is
+    ordered by popularity, as serving orders it. Ties within a millisecond are in random order. Raises ValueError when too few
+    people have enough votes.
     """
     pairs = splits.rows(pairs, ~np.isnan(pairs.label))
     held = _hold_out(pairs, params, rng)
     others = splits.rows(pairs, ~np.isin(pairs.user, held))
-    model, _ = fm.fit(others, items.sources, params.factorization_machine, int(rng.integers(2**31)))
-    popular = popularity.fit(others, from_milliseconds(int(others.time.max())), params.popularity)
-    keys = Vocabulary(np.unique(pairs.item))
-    features = _features(keys.keys, model, items)
-    by_popularity = popularity.score(popular, keys.keys)
+    now, sources = from_milliseconds(int(others.time.max())), ItemSources(items.keys.keys, items.contents.source)
+    learned = Material(others, vocabulary(others.user), items.keys, now, sources, contents=items.contents)
+    model = registry.entry("fm").fit(learned, params.factorization_machine, int(rng.integers(2**31)))
+    features = _features(model, items.contents)
+    by_popularity = popularity.score(popularity.fit(others, now, params.popularity), items.keys.keys)
+    rows = items.keys.rows(pairs.item)
+    assert rows.min() >= 0, "Of each item that was voted on it is known what it is."
     values = []
     for user in held:
         own = _in_order(pairs, user, rng)
-        values.append(_measure(keys.rows(pairs.item[own]), pairs.label[own], model, features, by_popularity, params))
+        values.append(_measure(rows[own], pairs.label[own], model, features, by_popularity, params))
     return summary(np.array(values), params.votes, ("auc", "ndcg"), rng)
 
 
@@ -109,25 +114,15 @@ def _in_order(pairs: Interactions, user: int, rng: np.random.Generator) -> NDArr
     return own[np.lexsort((rng.random(len(own)), pairs.time[own]))]
 
 
-def _features(keys: NDArray[np.int64], model: FactorizationMachine, items: Items) -> Features:
-    """Of each item what serving would know: items without a vote are at the mean of their source, else at zero."""
-    source_keys = items.sources.of(keys)
-    rows, source_rows = model.items.rows(keys), model.sources.rows(source_keys)
-    vectors = np.zeros((len(keys), model.item_vectors.shape[1]), np.float32)
-    bias = np.zeros(len(keys), np.float32)
-    for known, places, of_vectors, of_bias in (
-        (source_rows >= 0, source_rows, model.source_vectors, model.source_bias),
-        (rows >= 0, rows, model.item_vectors, model.item_bias),
-    ):
-        vectors[known], bias[known] = of_vectors[places[known]], of_bias[places[known]]
-    labels = [list(items.labels.get(key, ())) for key in keys.tolist()]
-    names = {name: number for number, name in enumerate(sorted({name for own in labels for name in own}))}
+def _features(model: FactorizationMachine, contents: Contents) -> Features:
+    """Of each item what serving would know."""
+    labels, sources = np.unique(contents.labels), np.unique(contents.source[contents.source >= 0])
     return Features(
-        vectors=vectors,
-        bias=bias,
-        source=Vocabulary(np.unique(items.sources.sources)).rows(source_keys).astype(np.int32),
-        label_offsets=np.cumsum([0, *map(len, labels)]).astype(np.int64),
-        labels=np.array([names[name] for own in labels for name in own], np.int32),
+        vectors=model.item_vectors,
+        bias=model.item_bias,
+        source=Vocabulary(sources).rows(contents.source).astype(np.int32),
+        label_offsets=contents.label_offsets,
+        labels=Vocabulary(labels).rows(contents.labels).astype(np.int32),
     )
 
 
