@@ -114,7 +114,7 @@ def _stories(pool: Pool, rows: Rows, params: StoryParams) -> Stories:
     labels = np.where(pool.story[rows] >= 0, pool.story[rows], keys)
     sources = np.where(pool.source[rows] >= 0, pool.source[rows], -1 - keys)  # without one each is its own
     placed = Placed(keys, np.zeros((len(keys), 0), np.int8), sources, times, np.zeros((len(keys), 0), np.uint16))
-    return Stories(params.clustering, placed, labels)
+    return Stories(params.clustering, placed, labels, labels)
 
 
 def _weights(live: Live, keys: NDArray[np.int64], now: datetime, params: StoryParams) -> NDArray[np.float64]:

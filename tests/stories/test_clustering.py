@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from palate.stories import clustering, neighbours
-from palate.stories.agglomeration import divide
+from palate.stories import clustering, neighbours, regrouping
+from palate.stories.agglomeration import agglomerate, divide, heads_of
 from palate.stories.clustering import Stories, cluster, expired, joined, removed
 from palate.stories.neighbours import LENGTH, SCALE, ClusteringParams, Documents
 
@@ -188,11 +188,19 @@ def chosen(of: Documents, rows: NDArray[np.int64] | list[int]) -> Documents:
     return Documents(of.keys[rows], of.vectors[rows], of.sources[rows], of.times[rows], of.keywords[rows])
 
 
+def regroup_always(patch: pytest.MonkeyPatch) -> None:
+    """However few documents a company has."""
+    patch.setattr(clustering, "FEW", 0)
+    patch.setattr(regrouping, "FEW", 0)
+    patch.setattr(regrouping, "_MOST", 0.999)
+
+
 def same(one: Stories, other: Stories) -> None:
     """The same stories of the same documents, which hang together in the same way at every level."""
     ones, others = (np.argsort(stories.documents.keys) for stories in (one, other))
     np.testing.assert_array_equal(one.documents.keys[ones], other.documents.keys[others])
     np.testing.assert_array_equal(one.labels[ones], other.labels[others])
+    np.testing.assert_array_equal(one.groups[ones], other.groups[others])
     for level in range(max(len(one.levels), len(other.levels))):
         np.testing.assert_array_equal(company_of(one, ones, level), company_of(other, others, level))
 
@@ -212,6 +220,7 @@ def test_as_they_come_and_all_at_one_time_give_the_same(world: Documents, step: 
     stories = cluster(chosen(world, []), params)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clustering, "_MANY", many)
+        regroup_always(patch)
         for start in range(0, len(world), step):
             stories = joined(stories, chosen(world, np.arange(start, min(start + step, len(world)))))
     same(stories, cluster(world, params))
@@ -226,6 +235,7 @@ def test_who_comes_goes_and_comes_again_leaves_no_trace(
     stories = cluster(chosen(world, []), params)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clustering, "_MANY", 1e9)
+        regroup_always(patch)
         for start in range(0, len(world), step):
             stories = joined(stories, chosen(world, np.arange(start, min(start + step, len(world)))))
             stories = removed(stories, np.array(leaving))
@@ -335,4 +345,31 @@ def test_a_product_of_many_is_that_of_two() -> None:
 
 def test_agglomeration_knows_each_document_by_the_first_of_its_story() -> None:
     placed = neighbours.place(documents(plane(0, 90, 5, 95)))
-    assert divide(placed, PARAMS).tolist() == [0, 1, 0, 1]
+    groups = heads_of(4, agglomerate(placed, PARAMS))
+    assert groups.tolist() == divide(placed, groups, PARAMS).tolist() == [0, 1, 0, 1]
+
+
+@given(worlds(), st.integers(0, 6), st.integers(0, 6))
+def test_groups_that_gain_and_lose_documents_are_those_of_all_agglomerated_anew(
+    world: Documents, coming: int, leaving: int
+) -> None:
+    params = msgspec.structs.replace(PARAMS, similarity=0.3)
+    placed = neighbours.place(world)
+    order = np.random.default_rng(coming).permutation(len(placed))
+    before, after = np.sort(order[coming:]), np.sort(order[: len(order) - leaving])
+    groups = before[heads_of(len(before), agglomerate(placed[before], params))]
+    gone = np.setdiff1d(before, after)
+    known = np.full(len(placed), regrouping.NOBODY)
+    known[before] = np.where(np.isin(groups, groups[np.isin(before, gone)]), regrouping.NOBODY, groups)
+    with pytest.MonkeyPatch.context() as patch:
+        regroup_always(patch)
+        found = regrouping.regrouped(placed[after], known[after], params)
+    np.testing.assert_array_equal(found, heads_of(len(after), agglomerate(placed[after], params)))
+
+
+def test_who_loses_its_partner_to_a_newcomer_may_join_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 was with 2 (cosine 0.64) and so not with 3 (0.57); 2 goes to 4 (0.71)."""
+    regroup_always(monkeypatch)
+    before = cluster(documents(plane(0, 50, -55)), PARAMS)
+    assert groups(before) == {frozenset({1, 2}), frozenset({3})}
+    assert groups(joined(before, documents(plane(95), start=4))) == {frozenset({1, 3}), frozenset({2, 4})}

@@ -31,7 +31,7 @@ def told(*documents: tuple[int, int, float]) -> Stories:
         np.array([hour * HOUR for _, _, hour in ordered], np.int64),
         np.zeros((len(keys), 0), np.uint16),
     )
-    return Stories(ClusteringParams(), placed, labels)
+    return Stories(ClusteringParams(), placed, labels, labels)
 
 
 def ranked(stories: Stories, now: int = NOW, **given: object) -> list[StoryStanding]:

@@ -7,7 +7,9 @@ each source the document that is closest to its story stays in it; the others ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +35,14 @@ class _Groups:
     partner: NDArray[np.int64]
 
 
-def divide(documents: Placed, params: ClusteringParams) -> NDArray[np.int64]:
-    """For each document the row of the first of its story. Time and memory grow with the square of their number."""
-    heads, rows = np.arange(len(documents)), np.arange(len(documents))
+def divide(documents: Placed, groups: NDArray[np.int64], params: ClusteringParams) -> NDArray[np.int64]:
+    """For each document the row of the first of its story.
+
+    `groups`: of each the row of the first of its group, whatever their sources. Time and memory grow with the square of the
+    number of those who leave their groups.
+    """
+    heads, rows, names = np.arange(len(documents)), np.arange(len(documents)), groups
     while len(rows):
-        names = agglomerate(documents[rows], params)
         stays = np.ones(len(rows), np.bool_)
         for members in _repeating(names, documents.sources[rows]):
             stays[members] = _closest_of_source(documents[rows[members]], params)
@@ -45,6 +50,7 @@ def divide(documents: Placed, params: ClusteringParams) -> NDArray[np.int64]:
             story = rows[(names == name) & stays]
             heads[story] = story[0]
         rows = rows[~stays]
+        names = heads_of(len(rows), agglomerate(documents[rows], params))
     return heads
 
 
@@ -67,17 +73,35 @@ def _closest_of_source(story: Placed, params: ClusteringParams) -> NDArray[np.bo
     return stays
 
 
-def agglomerate(documents: Placed, params: ClusteringParams) -> NDArray[np.int64]:
-    """For each document the row of the first of its group, whatever their sources."""
-    groups = _alone(documents, params)
-    heads = np.arange(len(documents))
+class Join(NamedTuple):
+    """Of two groups, known by the rows of their first documents."""
+
+    head: int
+    joining: int
+    """The later one."""
+    mean: float
+
+
+def agglomerate(documents: Placed, params: ClusteringParams) -> list[Join]:
+    """What joins, in this order, whatever the sources."""
+    if not len(documents):
+        return []
+    groups, joins = _alone(documents, params), list[Join]()
     while True:
         one = int(groups.best.argmax())
         if groups.best[one] < params.similarity * SCALE**2:
-            return heads
+            return joins
         head, joining = sorted((one, int(groups.partner[one])))
-        heads[heads == joining] = head
+        joins.append(Join(head, joining, float(groups.best[one])))
         _join(groups, head, joining, params)
+
+
+def heads_of(count: int, joins: Iterable[Join]) -> NDArray[np.int64]:
+    """For each document the row of the first of its group."""
+    heads = np.arange(count)
+    for head, joining, _ in joins:
+        heads[heads == joining] = head
+    return heads
 
 
 def _alone(documents: Placed, params: ClusteringParams) -> _Groups:

@@ -7,7 +7,7 @@ the companies that gain or lose one are divided anew, and no others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +17,7 @@ from palate.stories import company, neighbours, room
 from palate.stories.agglomeration import divide
 from palate.stories.company import Levels, Moved
 from palate.stories.neighbours import NO_PAIRS, ClusteringParams, Documents, Pairs, Placed
+from palate.stories.regrouping import FEW, NOBODY, regrouped
 from palate.stories.room import Room
 
 _MANY = 0.02
@@ -31,6 +32,8 @@ class Stories:
     documents: Placed
     labels: NDArray[np.int64]
     """The key of the first document of its story."""
+    groups: NDArray[np.int64]
+    """The key of the first of those with whom it would be a story if all were of sources of their own."""
     pairs: Pairs = NO_PAIRS
     levels: Levels = ()
     """What each hangs together with. None where nothing can join any more (`picked`)."""
@@ -46,9 +49,9 @@ def cluster(documents: Documents, params: ClusteringParams) -> Stories:
     placed = neighbours.place(documents)
     pairs = neighbours.near(placed, np.ones(len(placed), np.bool_), params)
     levels = company.found(len(placed), pairs, params)
-    labels = placed.keys.copy()
-    _divide(labels, np.arange(len(placed)), levels, placed, params)
-    return Stories(params, placed, labels, pairs, levels)
+    nobody = np.full(len(placed), NOBODY, np.int32)
+    none = Stories(params, placed, placed.keys, placed.keys, pairs, levels)
+    return _divided(none, np.arange(len(placed)), None, nobody)
 
 
 def joined(stories: Stories, documents: Documents) -> Stories:
@@ -67,8 +70,9 @@ def joined(stories: Stories, documents: Documents) -> Stories:
     was = np.append(stories.levels[-1], np.full(len(new), -1, np.int32))
     rows = company.changed(stories.levels[-1], was, moved)
     labels = np.concatenate((stories.labels, new.keys))
-    _divide(labels, rows, moved.levels, together, params)
-    return Stories(params, together, labels, pairs, moved.levels, (of_documents, of_pairs))
+    groups = np.append(stories.groups, np.full(len(new), NOBODY))
+    after = Stories(params, together, labels, groups, pairs, moved.levels, (of_documents, of_pairs))
+    return _divided(after, rows, stories, was)
 
 
 def removed(stories: Stories, keys: NDArray[np.int64]) -> Stories:
@@ -82,9 +86,10 @@ def removed(stories: Stories, keys: NDArray[np.int64]) -> Stories:
     pairs = kept._replace(first=rows[kept.first], second=rows[kept.second])
     moved = company.without(stories.levels, stays, pairs, stories.params)
     documents, labels = stories.documents[stays], stories.labels[stays]
-    changed = company.changed(stories.levels[-1], stories.levels[-1][stays], moved)
-    _divide(labels, changed, moved.levels, documents, stories.params)
-    return Stories(stories.params, documents, labels, pairs, moved.levels)
+    was = stories.levels[-1][stays]
+    changed = company.changed(stories.levels[-1], was, moved)
+    after = Stories(stories.params, documents, labels, stories.groups[stays], pairs, moved.levels)
+    return _divided(after, changed, stories, was)
 
 
 def expired(stories: Stories, before: int) -> Stories:
@@ -95,25 +100,49 @@ def expired(stories: Stories, before: int) -> Stories:
 def picked(stories: Stories, rows: NDArray[np.int64]) -> Stories:
     """Whole stories by themselves, in order of time, for who looks at documents and labels alone."""
     rows = neighbours.in_order(stories.documents, rows)
-    return Stories(stories.params, stories.documents[rows], stories.labels[rows])
+    return Stories(stories.params, stories.documents[rows], stories.labels[rows], stories.groups[rows])
 
 
-def _divide(
-    labels: NDArray[np.int64], rows: NDArray[np.int64], levels: Levels, documents: Placed, params: ClusteringParams
-) -> None:
-    """Label the documents at `rows`, which are whole companies, by their stories. In place."""
+def _divided(after: Stories, rows: NDArray[np.int64], before: Stories | None, was: NDArray[np.int32]) -> Stories:
+    """With the documents at `rows`, which are whole companies, divided.
+
+    `was`: for each document the name of its company before. `after` has the labels and groups of before.
+    """
+    documents, params, labels, groups = after.documents, after.params, after.labels.copy(), after.groups.copy()
     rows = neighbours.in_order(documents, rows)
-    names = levels[-1][rows]
+    names = after.levels[-1][rows]
     order = np.argsort(names, kind="stable")
     edges = np.flatnonzero(np.diff(names[order], prepend=-1, append=-1))
     for start, end in pairwise(edges.tolist()):
         for first in range(start, end, params.largest):  # more are texts that are all the same
             members = rows[order[first : min(first + params.largest, end)]]
-            labels[members] = documents.keys[members[_heads(documents, members, params)]]
+            known = _known(after.groups[members], was[members], before if end - start <= params.largest else None)
+            heads, joint = _heads(documents, members, known, params)
+            labels[members], groups[members] = documents.keys[members[heads]], documents.keys[members[joint]]
+    return replace(after, labels=labels, groups=groups)
 
 
-def _heads(documents: Placed, members: NDArray[np.int64], params: ClusteringParams) -> NDArray[np.int64]:
-    """For each member of a company the place of the first of its story."""
+def _known(groups: NDArray[np.int64], was: NDArray[np.int32], before: Stories | None) -> NDArray[np.int64]:
+    """The groups of a company's documents that are still whole and were found among each other; NOBODY for all others."""
+    there = was[was != NOBODY]
+    if before is None or len(groups) <= FEW or not len(there):
+        return np.full(len(groups), NOBODY)
+    largest = np.bincount(there).argmax()  # of the companies from which they come
+    if np.count_nonzero(before.levels[-1] == largest) > before.params.largest:
+        return np.full(len(groups), NOBODY)
+    names, counts = np.unique(groups[was == largest], return_counts=True)
+    asked = before.groups[np.isin(before.groups, names)]
+    whole = names[counts == np.unique(asked, return_counts=True)[1]]
+    return np.where((was == largest) & np.isin(groups, whole), groups, NOBODY)
+
+
+def _heads(
+    documents: Placed, members: NDArray[np.int64], known: NDArray[np.int64], params: ClusteringParams
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each member of a company the places of the first of its story, and of the first of its group."""
     if len(members) <= 2:
-        return np.zeros(len(members), np.int64)  # a similar pair is a story
-    return divide(documents[members], params)
+        alone = np.zeros(len(members), np.int64)  # a similar pair is a story
+        return alone, alone
+    own = documents[members]
+    groups = regrouped(own, known, params)
+    return divide(own, groups, params), groups
