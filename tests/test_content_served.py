@@ -90,7 +90,7 @@ def params_of(model: Name) -> Params:
 def without_texts(engine: sa.Engine) -> None:
     """Forget what the texts say."""
     with writing(engine) as connection:
-        understandings.drop(connection, range(1, 1_000))
+        understandings.drop(connection, range(1, 1_000), NOW)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -15,8 +15,8 @@ from palate.interactions import DAY, InteractionParams
 from palate.models import popularity
 from palate.models.popularity import Clock
 from palate.window import resident
+from palate.window.joining import NOTHING_SAID
 from palate.window.resident import appended, empty
-from palate.window.sorting import NOTHING_SAID
 
 PARAMS = InteractionParams(max_events_per_day=5)
 HALF_LIFE = 1.5
@@ -44,8 +44,10 @@ steps = st.lists(
 
 
 @settings(max_examples=25)
-@given(steps, st.sampled_from([1, 2]))
-def test_sums_that_are_kept_are_those_that_counting_anew_gives(history: list[tuple[Any, ...]], threads: int) -> None:
+@given(steps, st.sampled_from([1, 2]), st.booleans())
+def test_sums_that_are_kept_are_those_that_counting_anew_gives(
+    history: list[tuple[Any, ...]], threads: int, own: bool
+) -> None:
     memory, seq, cut = Memory(window=empty(PARAMS)), 0, 0
     for step, (rows, expired, forgotten, left_out, joined) in enumerate(history, 2):
         now = step * DAY
@@ -59,8 +61,9 @@ def test_sums_that_are_kept_are_those_that_counting_anew_gives(history: list[tup
             persons=persons(joined),
             forgotten=forgotten,
             threads=threads,
+            own=own,
         )
-        kept = memory.looked is not None and (len(memory.looked.said.label) > 0 or not len(change.came))
+        kept = memory.looked is not None and (len(memory.looked.said.label) > 0 or not len(change.content.columns))
         tally = memory.tally
         before = memory.looked.view.rating_range if memory.looked else None
         looked = examples._look(memory, change, set(left_out), 1.0)

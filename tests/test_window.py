@@ -17,8 +17,9 @@ from palate.errors import InvalidInput
 from palate.interactions import DAY, EventType, InteractionParams, merge
 from palate.machine_code import compiled
 from palate.places import mask, size
-from palate.window import kernels, runs, sorting
-from palate.window.resident import Window, appended, compacted, empty, learned
+from palate.window import join_kernels, joining, kernels, runs, sorting
+from palate.window.joining import NOTHING_SAID
+from palate.window.resident import Window, appended, compacted, empty, followed, learned
 from palate.window.view import View, view
 
 VOTES = InteractionParams(rule="votes")
@@ -97,6 +98,8 @@ histories = st.lists(st.tuples(st.lists(event_rows, max_size=12), st.booleans(),
     forgotten=st.frozensets(st.integers(1, 5), max_size=2),
     leave_out=st.frozensets(st.integers(1, 5), max_size=1),
     threads=st.sampled_from([1, 2]),
+    own=st.booleans(),
+    spare=st.sampled_from([1, 16]),
 )
 def test_a_window_says_what_its_readable_twin_says(
     history: list[tuple[list[tuple[Any, ...]], bool, int]],
@@ -107,20 +110,25 @@ def test_a_window_says_what_its_readable_twin_says(
     forgotten: frozenset[int],
     leave_out: frozenset[int],
     threads: int,
+    own: bool,
+    spare: int,
 ) -> None:
     params = InteractionParams(rule=rule, types=OWN_TYPES, rating_range=bounds, max_events_per_day=limit)
     window, seq, all_rows = empty(params), 1, list[Row]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "CHUNK", 8)
-        patch.setattr(sorting, "BLOCK", 6)
-        patch.setattr(sorting, "LARGE", 9)
+        patch.setattr(joining, "BLOCK", 6)
+        patch.setattr(joining, "LARGE", 9)
+        patch.setattr(joining, "SPARE", spare)
+        patch.setattr(sorting, "SPARE", spare)
         for given_, compact, earlier in history:
             batch = log(*given_, first=seq)
             seq += len(batch)
             all_rows += [(*row[:3], row[3], row[4], row[5] * 1000) for row in _numbered(given_, seq - len(batch))]
             window = appended(window, [batch])
             if compact:
-                window = compacted(window, earliest=min(earlier, cut) * DAY // 2, threads=threads)
+                earliest = min(earlier, cut) * DAY // 2
+                window = followed(window, NOTHING_SAID, earliest=earliest, threads=threads, own=own)[0]
         assert len(window) >= len([row for row in all_rows if row[5] >= cut * DAY // 2])
         window = compacted(window, earliest=cut * DAY // 2, forgotten=forgotten, threads=threads)
         found = view(window, leave_out, threads)
@@ -166,6 +174,22 @@ def test_records_are_sorted_as_numpy_sorts_them(given_: list[tuple[int, int]], b
     shift, bits = (32, 32) if by_user else (0, 6)
     compiled(kernels.sort, records, np.empty_like(records), shift, bits)
     np.testing.assert_array_equal(records, expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 3)), max_size=12), st.integers(0, 9))
+def test_spans_are_moved_within_an_array_as_between_two(gaps: list[tuple[int, int, int]], room: int) -> None:
+    starts, goals, before, after = list[int](), list[int](), 0, 0
+    for left, length, new in gaps:
+        starts, goals = [*starts, before + left], [*goals, after + new]
+        before, after = before + left + length, after + new + length
+    ends = [start + length for start, (_, length, _) in zip(starts, gaps, strict=True)]
+    array = np.arange(max(before, after) + room, dtype=np.uint16)
+    expected = array.copy()
+    for start, end, goal in zip(starts, ends, goals, strict=True):
+        expected[goal : goal + end - start] = array[start:end]
+    compiled(join_kernels.shift, array, *(np.array(part, np.int64) for part in (starts, ends, goals)))
+    kept = [n for goal, (_, length, _) in zip(goals, gaps, strict=True) for n in range(goal, goal + length)]
+    np.testing.assert_array_equal(array[kept], expected[kept])
 
 
 def test_a_view_stays_as_it_is_while_events_come_and_go() -> None:

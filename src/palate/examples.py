@@ -33,20 +33,21 @@ from palate.models.popularity import PopularityParams
 from palate.models.registry import Name
 from palate.models.svd import SvdParams
 from palate.pairs import Pairs
-from palate.places import Some, places
+from palate.places import Places, Some
 from palate.pool import POOL_LIMIT
 from palate.quality import QualityParams
 from palate.running_tally import Change, RunningTally
 from palate.vocabulary import Vocabulary, vocabulary
 from palate.window import resident
+from palate.window.joining import NOTHING_SAID, Joined, Said
 from palate.window.resident import Window
-from palate.window.sorting import NOTHING_SAID, Joined, Said
 from palate.window.view import View, view
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
+    Keys = NDArray[np.int64]
 
 Kind = Literal["full", "incremental", "items"]
 """Of a cycle."""
@@ -157,10 +158,12 @@ class Memory:
     """What happened before this millisecond has left the window."""
     version: str | None = None
     """Of the snapshot that this process published last."""
+    catalog: contents.Known | None = None
+    """What the catalog said of its items; None while there are few events."""
 
     def forget_window(self) -> None:
         """So that the next cycle reads the log again."""
-        self.window = self.looked = self.tally = None
+        self.window = self.looked = self.tally = self.catalog = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +270,6 @@ def read(
     since = now - timedelta(days=params.train.window_days) if params.train.window_days else None
     with reading(engine) as connection:
         seq = events.last_seq(connection)  # looked up first: what comes meanwhile is left for the next time
-        sources = _item_sources(connection)
         servable = _servable(connection)
         robots = identities.user_keys(connection, params.train.robots, None)
         left_out = set(identities.persons(connection, robots.values()).values())
@@ -281,7 +283,11 @@ def read(
         seen = _Seen(pairs.of_view(looked.view, looked.said), _news(looked.view, learned), looked.view.rating_range)
     items = seen.pairs.items.extended(servable)
     with reading(engine) as connection:
-        of_items = contents.read(connection, items.keys)
+        if few:
+            sources, of_items = _item_sources(connection), contents.read(connection, items.keys)
+        else:
+            memory.catalog = contents.known(connection, now, memory.catalog if learned else None)
+            sources, of_items = ItemSources(*memory.catalog.sources()), memory.catalog.of(items.keys)
     return Examples(
         seq=seq,
         rating_range=seen.rating_range,
@@ -344,8 +350,9 @@ def _follow(log: _Log, params: InteractionParams, memory: Memory) -> Joined:
         persons = columns.persons(identities.joined(connection))
         gone = identities.missing(connection, resident.people(memory.window))
     said = memory.looked.said if memory.looked else NOTHING_SAID
+    before, memory.window = memory.window, None  # half changed it would be worth nothing
     window, joined = resident.followed(
-        memory.window, said, earliest=earliest, persons=persons, forgotten=gone.tolist(), threads=_threads()
+        before, said, earliest=earliest, persons=persons, forgotten=gone.tolist(), threads=_threads(), own=True
     )
     memory.window, memory.earliest = replace(window, seq=max(window.seq, log.seq)), earliest
     return joined
@@ -370,31 +377,51 @@ def _look(memory: Memory, joined: Joined, left_out: set[int], share: float) -> L
     """What the window says now; of pairs that haven't changed as before. The sums by item follow."""
     assert memory.window is not None, "It has been read."
     before, found = memory.looked, view(memory.window, left_out, _threads())
-    memory.looked = None
-    known = before is not None and len(joined.said.label) == len(
-        joined.came
-    )  # nothing is said of a window without pairs
+    memory.looked, size = None, len(joined.content.columns)
+    known = before is not None and len(joined.said.label) == size  # nothing is said of a window without pairs
     if not known or before is None or (before.view.rating_range, before.share) != (found.rating_range, share):
         memory.looked, memory.tally = Looked(found, pairs.said_of(found), share), None
         return memory.looked
-    _mark_who_joins_or_leaves(before.view, found, joined)
-    changed = places(joined.came)
+    left, others = _who_joins_or_leaves(before.view, found, joined)
+    changed = joined.came
+    if len(left) or len(others):
+        changed = np.union1d(changed, _pairs_of(found, np.concatenate((left, others))))
     came = pairs.of_view(found.only(changed))
     joined.said.label[changed], joined.said.time[changed] = came.label, came.time
     memory.looked = Looked(found, joined.said, share)
     if memory.tally is not None:
-        lost = saying(pairs.of_view(before.view.only(joined.lost)), before.taught)
+        lost = [_of_old(before, joined), *([_stayed(found, joined, left, share)] if len(left) else [])]
         memory.tally = running_tally.changed(memory.tally, lost, saying(came, memory.looked.taught))
     return memory.looked
 
 
-def _mark_who_joins_or_leaves(before: View, found: View, joined: Joined) -> None:
-    """Whoever is left out now, or is no more, has other pairs than before."""
+def _who_joins_or_leaves(before: View, found: View, joined: Joined) -> tuple[Keys, Keys]:
+    """The rows of who is left out now and wasn't before, and of who was and no more is: all their pairs say something else."""
     rows = np.flatnonzero(joined.rows >= 0)
-    for row in rows[before.kept[joined.rows[rows]] != found.kept[rows]]:
-        for view_, marks, own in ((before, joined.lost, joined.rows[row]), (found, joined.came, row)):
-            offsets = view_.window.sorted.pairs
-            marks[offsets[own] : offsets[own + 1]] = True
+    was, now = before.kept[joined.rows[rows]], found.kept[rows]
+    return rows[was & ~now], rows[now & ~was]
+
+
+def _pairs_of(found: View, rows: Keys) -> Places:
+    """Where the pairs of these people are."""
+    offsets = found.window.sorted.pairs
+    parts = [np.arange(offsets[row], offsets[row + 1]) for row in np.sort(rows)]
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _of_old(before: Looked, joined: Joined) -> Change:
+    """What the pairs said that have changed or left."""
+    old = replace(before.view, window=replace(before.view.window, sorted=joined.lost))
+    return saying(pairs.of_view(old), before.taught)
+
+
+def _stayed(found: View, joined: Joined, left: Keys, share: float) -> Change:
+    """What the other pairs of these people said, who are left out now."""
+    kept = np.zeros(len(found.kept), bool)
+    kept[left] = True
+    theirs = np.setdiff1d(_pairs_of(found, left), joined.came, assume_unique=True)
+    as_before = replace(found.only(theirs), kept=kept)
+    return saying(pairs.of_view(as_before), Looked(as_before, joined.said, share).taught)
 
 
 def saying(given: Pairs, people: Mask) -> Change:

@@ -86,9 +86,13 @@ def missing(connection: sa.Connection, keys: NDArray[np.int64]) -> NDArray[np.in
     if not len(keys):
         return keys
     users, span = database.users.c.key, (int(keys[0]), int(keys[-1]))
-    within = users.between(*span)
-    if connection.scalar(sa.select(sa.func.count()).where(within)) == span[1] - span[0] + 1:
-        return keys[:0]  # as long as nobody was ever deleted: told in a hundredth of the time
+    count, within = sa.select(sa.func.count()).select_from(database.users), users.between(*span)
+    low, high = (connection.scalar(sa.select(bound(users))) for bound in (sa.func.min, sa.func.max))
+    inside = low is not None and low <= span[0] and span[1] <= high
+    if inside and connection.scalar(count) == high - low + 1:  # all are counted by an index alone, a tenth of the time
+        return keys[:0]
+    if inside and connection.scalar(count.where(within)) == span[1] - span[0] + 1:
+        return keys[:0]  # as long as nobody of these was ever deleted: told in a hundredth of the time
     rows = database.plain_rows(connection.execute(sa.select(users).where(within)))
     known = np.fromiter((row[0] for row in rows), np.int64, len(rows))
     return np.setdiff1d(keys, known, assume_unique=True)

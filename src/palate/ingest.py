@@ -251,7 +251,7 @@ def _store_texts(
         stored = catalog.upsert(connection, items, now, canonical=canonical, revive=revive)
         changed = {one.key for one in stored if one.outcome != "unchanged"}
         said = {one.key for one, item in zip(stored, items, strict=True) if item.language}
-        understandings.drop(connection, changed, said)
+        understandings.drop(connection, changed, now, said)
         _count_links(connection, items, stored, now)
     return stored
 

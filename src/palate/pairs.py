@@ -27,7 +27,8 @@ from palate.models.popularity import Clock, PopularityParams, Tally
 from palate.pair_kernels import Fading
 from palate.places import Mask, Places, Some, is_mask, places
 from palate.vocabulary import Vocabulary, vocabulary
-from palate.window.sorting import Said, divided
+from palate.window.joining import Said
+from palate.window.sorting import divided
 from palate.window.threads import by_users, in_threads, offsets_of
 from palate.window.view import View
 
@@ -36,6 +37,9 @@ Floats = NDArray[np.float32]
 
 PARTS = 8
 """Into which users are cut where sums of floats are added up: the same with any number of threads."""
+
+WHOLE = 1 << 22
+"""Pairs up to which they are added up in one: to add the parts' sums by item takes longer."""
 
 PIECE = 1 << 14
 """Users whose histories are made at a time."""
@@ -280,15 +284,16 @@ class Pairs:
 
     def _summed(self, shape: tuple[int, ...], dtype: Any, call: Callable[[int, int], tuple[Any, ...]]) -> NDArray[Any]:
         """The sum of what a kernel adds up over parts of the users in arrays of this shape, the last of its arguments."""
-        bounds = np.searchsorted(self.offsets, np.linspace(0, len(self), PARTS + 1))
+        parts = PARTS if len(self) > WHOLE else 1
+        bounds = np.searchsorted(self.offsets, np.linspace(0, len(self), parts + 1))
         bounds[-1] = len(self.people)
-        sums = [_by_lines(shape, dtype) for _ in range(PARTS)]
+        sums = [_by_lines(shape, dtype) for _ in range(parts)]
 
         def add(part: int) -> None:
             compiled(*call(int(bounds[part]), int(bounds[part + 1])), sums[part])
 
-        in_threads(add, range(PARTS), self.threads or 1)
-        return np.asarray(sum(sums))
+        in_threads(add, range(parts), self.threads or 1)
+        return np.asarray(sum(sums)) if parts > 1 else sums[0]
 
     def _run(self, call: Callable[[int, int], tuple[Any, ...]]) -> None:
         by_users(self.offsets, self.threads or 1, call)

@@ -6,6 +6,7 @@ of earlier times stays, so sums of the past fade all alike. They are those that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -47,15 +48,17 @@ def counted(given: Pairs, which: Mask, clock: Clock, half_life_days: float) -> R
     return RunningTally(given.items, given.sums(which, fading, to=clock.until), clock, half_life_days)
 
 
-def changed(old: RunningTally, lost: Change, came: Change) -> RunningTally:
+def changed(old: RunningTally, lost: Sequence[Change], came: Change) -> RunningTally:
     """After some pairs have left, or said what `lost` says, and others have come, or say what `came` says now; the items are
     those of the latter.
     """
     items, clock = came.pairs.items, old.clock
     fading = pairs.faded(clock, clock.until, old.half_life_days)
     sums = matrix.moved_rows(old.sums, items.rows(old.items.keys), len(items))
-    left = lost.pairs.sums(lost.which, fading, to=clock.until)
-    sums -= matrix.moved_rows(left, items.rows(lost.pairs.items.keys), len(items))
+    for given, which in lost:
+        if which.any():
+            left = given.sums(which, fading, to=clock.until)
+            sums -= matrix.moved_rows(left, items.rows(given.items.keys), len(items))
     sums += came.pairs.sums(came.which, fading, to=clock.until)
     return replace(old, items=items, sums=sums)
 

@@ -131,8 +131,8 @@ def _said(key: int, found: Understanding, versions: Versions) -> tuple[Any, ...]
     return row["version"], row["language"], row["lead"], vector["version"], vector["vector"]
 
 
-def drop(connection: sa.Connection, keys: Iterable[int], said: Iterable[int] = ()) -> None:
-    """Forget what was found out about these items: their text has changed or is gone.
+def drop(connection: sa.Connection, keys: Iterable[int], now: datetime, said: Iterable[int] = ()) -> None:
+    """Forget what was found out about these items: their text has changed or is gone. Followers see them changed.
 
     Of those in `said` the source has just named the language: it stays, as does any that wasn't detected.
     """
@@ -144,6 +144,8 @@ def drop(connection: sa.Connection, keys: Iterable[int], said: Iterable[int] = (
         connection.execute(sa.update(items).where(items.c.key.in_(own), ours).values(language=None))
         told = items.c.key.in_(chunk) & items.c.category.is_not(None)
         connection.execute(sa.update(items).where(told).values(category=None))
+        changed = sa.update(items).where(items.c.key.in_(chunk))
+        connection.execute(changed.values(updated=to_milliseconds(now)))
         for table in (found, database.item_vectors):
             connection.execute(sa.delete(table).where(table.c.item.in_(chunk)))
 

@@ -27,6 +27,7 @@ from palate.models.factorization_machine import (
     ItemSources,
     Loss,
 )
+from palate.models.fields import Field
 from palate.models.fm_learning import Side
 from palate.splits import k_fold, rows
 from palate.vocabulary import Vocabulary
@@ -332,6 +333,50 @@ def test_a_partial_fit_of_the_same_seed_gives_the_same_bytes() -> None:
     assert contents(fm.partial_fit(model, new, NO_SOURCES, WEAK, 4)[0]) == contents(
         fm.partial_fit(model, new, NO_SOURCES, WEAK, 4)[0]
     )
+
+
+@pytest.mark.parametrize("fields", [(), (Field("kind", "item", np.arange(150), np.arange(150) % 2),)])
+def test_rows_of_users_without_an_example_change_nothing_about_what_is_learned(
+    fields: tuple[Field, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = some(1), some(3, n=60, users=8)
+    model, _ = fm.fit(old, NO_SOURCES, WEAK, 0, fields=fields)
+    found = []
+    for few in (0.0, 1.0):
+        monkeypatch.setattr(fm_fitting, "FEW", few)
+        grown, losses = fm.partial_fit(model, new, NO_SOURCES, WEAK, 4, fields=fields)
+        found.append((contents(grown), losses.tobytes(), *(field.vectors.tobytes() for field in grown.fields)))
+    assert found[0] == found[1]
+    assert not np.array_equal(grown.user_vectors[:8], model.user_vectors[:8])
+    assert grown.user_vectors[8:].tobytes() == model.user_vectors[8:].tobytes()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_columns_exchange_their_numbers_and_rows_stay_in_order(weighted: bool) -> None:
+    random, sizes = np.random.default_rng(1), (0, 3, fm_learning.SHORT, fm_learning.SHORT + 1, 1, 150)
+    places = random.permutation(150).astype(np.int32)
+    cells = [np.sort(random.choice(150, size, replace=False)) for size in sizes]
+    columns = np.concatenate(cells).astype(np.int32)
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    values = random.random(len(columns), np.float32)
+    weights = random.random(len(columns), np.float32) if weighted else np.empty(0, np.float32)
+    examples = fm_learning.Examples(Sparse(offsets, columns.copy(), values.copy(), 150), weights.copy())
+    fm_learning.relabel(examples, places)
+    order = np.lexsort((places[columns], np.repeat(np.arange(len(cells)), np.diff(offsets))))
+    np.testing.assert_array_equal(examples.labels.columns, places[columns][order])
+    np.testing.assert_array_equal(examples.labels.values, values[order])
+    np.testing.assert_array_equal(examples.weights, weights[order] if weighted else weights)
+
+
+def test_cells_and_their_values_are_added_up_by_row_and_by_column() -> None:
+    labels = Sparse(
+        np.array([0, 2, 2, 5]), np.array([0, 3, 0, 1, 3], np.int32), np.array([2, 3, 5, 7, 11], np.float32), 4
+    )
+    by_row, by_column, squares = fm_learning.moments(labels)
+    assert by_row.tolist() == [[2, 0, 3], [5, 0, 23]]
+    assert by_column.tolist() == [[2, 1, 0, 2], [7, 7, 0, 14]]
+    assert squares == 4 + 9 + 25 + 49 + 121
+    assert fm_learning.column_counts(labels).tolist() == [2, 1, 0, 2]
 
 
 def test_new_items_of_a_partial_fit_start_at_their_source() -> None:

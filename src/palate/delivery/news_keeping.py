@@ -314,7 +314,7 @@ def _store(connection: sa.Connection, put: Mapping[str, tuple[Article, int]], no
         {"of": one.key, "told": _document(article).category}
         for one, (article, _) in zip(stored, put.values(), strict=True)
     ]
-    connection.execute(update.values(category=sa.bindparam("told")), categories)
+    connection.execute(update.values(category=sa.bindparam("told"), updated=to_milliseconds(now)), categories)
     new = [item for item, one in zip(items, stored, strict=True) if one.outcome == "new"]
     source_links.add(connection, [_linking(item, put) for item in new], now)
     return _store_documents(connection, put)

@@ -105,6 +105,21 @@ def taken(contents: Contents, rows: NDArray[np.int64]) -> Contents:
     return Contents(contents.text[rows], contents.source[rows], offsets, contents.labels[places], others)
 
 
+def together(first: Contents, second: Contents) -> Contents:
+    """The items of both, one after the other."""
+    names = first.others.keys() | second.others.keys()
+    return Contents(
+        np.concatenate((first.text, second.text)),
+        np.concatenate((first.source, second.source)),
+        np.concatenate((first.label_offsets, first.label_offsets[-1] + second.label_offsets[1:])),
+        np.concatenate((first.labels, second.labels)),
+        {
+            name: np.concatenate([one.others.get(name, np.full(len(one), -1)) for one in (first, second)])
+            for name in names
+        },
+    )
+
+
 def nothing_known(items: int, length: int = 0) -> Contents:
     """Contents of so many items of which nothing is known."""
     return Contents(

@@ -27,6 +27,9 @@ FEWEST_REPEATS = 30
 PIECE = 1 << 16
 """Rows that get their noise at a time."""
 
+FEW = 0.75
+"""Share of the users with an example below which the others' rows are left out: a row costs more to set up than to fetch."""
+
 NO_WEIGHTS: Floats = np.empty(0, np.float32)
 """Stands for a weight of 1 everywhere."""
 
@@ -100,6 +103,39 @@ def learn(
     """
     if not len(fitting.examples.labels.columns):
         return np.empty(0, np.float32), 0, fitting.material.known
+    met = _met(fitting)
+    if met is None:
+        return _learn(users, items, fitting, rates, random)
+    some = Whole(users.bias[met], users.vectors[met], users.examples[met])
+    found = _learn(some, items, _of_users(fitting, met), rates, random)
+    users.bias[met], users.vectors[met], users.examples[met] = some.bias, some.vectors, some.examples
+    return found
+
+
+def _met(fitting: Fitting) -> Rows | None:
+    """The users with an example, if they are few: no other row of users changes. None: all rows are learned with.
+
+    Where people have labels of their own, all change with what is learned of the labels.
+    """
+    if fitting.validation is not None or any(field.side == "user" for field in fitting.material.known):
+        return None
+    counts = fitting.examples.labels.counts
+    met = np.flatnonzero(counts)
+    return met if len(met) < FEW * len(counts) else None
+
+
+def _of_users(fitting: Fitting, met: Rows) -> Fitting:
+    """With rows for these users alone, who have all the examples."""
+    labels, material = fitting.examples.labels, fitting.material
+    labels = replace(labels, offsets=np.append(labels.offsets[met], labels.offsets[-1]))
+    material = replace(material, users=Vocabulary(material.users.keys[met]))
+    return replace(fitting, examples=replace(fitting.examples, labels=labels), material=material)
+
+
+def _learn(
+    users: Whole, items: Whole, fitting: Fitting, rates: Floats, random: np.random.Generator
+) -> tuple[Floats, int, tuple[LearnedField, ...]]:
+    """`learn`, with a row for each of the users."""
     places = _mixed(fitting.parts, fitting.plan.blocks, random)
     sides = _sides(users, items, fitting, places, random)
     done, look = _passes(sides, fitting, rates, random, places)

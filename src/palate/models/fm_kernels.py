@@ -163,6 +163,21 @@ def _turned(place: int, stride: int, count: int) -> int:
     return place - count if place >= count else place
 
 
+@njit(inline="always", **fast)
+def _judged(raw: Any, y: Any, weight: Any, weighted: bool, logistic: bool, total: float, product: float) -> Any:
+    """The error of a score, and what the batch comes to with its loss: `total` plus the logarithm of `product`."""
+    if not logistic:
+        error = y - raw
+        return error, total + weight * (error * error), product
+    one, zero = np.float32(1), np.float32(0)
+    tail = np.exp(-abs(raw))
+    error = y - (one if raw >= zero else tail) / (one + tail)
+    total += weight * (max(raw, zero) - y * raw)
+    if weighted:
+        return error, total + weight * np.log(one + tail), product
+    return error, total, product * (one + tail)  # one logarithm a batch: 2 to the 512 is still a number
+
+
 @cache
 def _pairs(width: int, adagrad: bool, keep: bool) -> Kernel:
     last, bytes_of_row, share_of_square = width - 1, 4 * width, np.float32(1 / width)
@@ -196,17 +211,7 @@ def _pairs(width: int, adagrad: bool, keep: bool) -> Kernel:
                 dot, square = products(mine, row, width)
                 bias = items[i, last]
                 raw = base + own_bias + bias + dot
-                if logistic:
-                    tail = np.exp(-abs(raw))
-                    error = y - (one if raw >= zero else tail) / (one + tail)
-                    total += weight * (max(raw, zero) - y * raw)
-                    if weighted:
-                        total += weight * np.log(one + tail)
-                    else:
-                        product *= one + tail  # one logarithm a batch: 2 to the 512 is still a number
-                else:
-                    error = y - raw
-                    total += weight * (error * error)
+                error, total, product = _judged(raw, y, weight, weighted, logistic, total, product)
                 weighed += float(weight)
                 done += 1
                 if done == BATCH:
@@ -504,9 +509,7 @@ def _fields(width: int, adagrad: bool, keep: bool) -> Kernel:
                 if item < 0:
                     continue
                 error, value = _residual(raw, one, loss) if compared == 2 else _residual(base + raw, y, loss)
-                total += weight * value
-                weighed += float(weight)
-                done += 1
+                total, weighed, done = total + weight * value, weighed + float(weight), done + 1
                 if done == BATCH:
                     losses[batch] = total / max(weighed, 1e-30)
                     batch += 1
@@ -523,6 +526,5 @@ def _fields(width: int, adagrad: bool, keep: bool) -> Kernel:
             losses[batch] = total / max(weighed, 1e-30)
             batch += 1
         return batch
-
 
     return _in_machine_code(learn, keep)

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from palate import machine_code
 from palate.matrix import Sparse
 from palate.models.fields import NO_TAGS, Tags
 
@@ -37,7 +38,10 @@ RUN = 32
 """Neighbours that are learned one after the other."""
 
 CHUNK = 1 << 17
-"""Examples that NumPy takes at a time, so that no array of all examples is copied."""
+"""Rows that NumPy takes at a time, so that no array of all is copied."""
+
+SHORT = 32
+"""Cells of a row up to which they are best put in order one by one."""
 
 Floats = NDArray[np.float32]
 Counts = NDArray[np.int32]
@@ -293,48 +297,70 @@ def set_steps(side: Side, rate: np.float32, adagrad: bool) -> None:
                 steps[:, column] = 1 / (1 + l2[part] * steps[:, 0] * share)
 
 
-def chunks(labels: Sparse) -> Iterator[tuple[Counts, slice]]:
-    """The row of each cell, and where the cells are, some at a time."""
-    start = 0
-    while start < len(labels):
-        end = int(np.searchsorted(labels.offsets, labels.offsets[start] + CHUNK, side="right"))
-        end = min(max(end - 1, start + 1), len(labels))
-        counts = np.diff(labels.offsets[start : end + 1])
-        yield np.repeat(np.arange(start, end, dtype=np.int32), counts), slice(*labels.offsets[[start, end]].tolist())
-        start = end
-
-
 def relabel(examples: Examples, places: NDArray[np.int32]) -> None:
     """Exchange the columns in place: column c becomes `places[c]`."""
-    labels, weights = examples.labels, examples.weights
-    for rows, cells in chunks(labels):
-        columns = places[labels.columns[cells]]
-        order = np.argsort(rows.astype(np.int64) * labels.width + columns)
-        labels.columns[cells], labels.values[cells] = columns[order], labels.values[cells][order]
-        if len(weights):
-            weights[cells] = weights[cells][order]
+    labels = examples.labels
+    machine_code.compiled(_relabel, labels.offsets, labels.columns, labels.values, examples.weights, places)
+
+
+def _relabel(offsets: NDArray[np.int64], columns: Counts, values: Floats, weights: Floats, places: Counts) -> None:
+    """… and keep each row's cells in the order of their columns; `weights` may be empty."""
+    for row in range(len(offsets) - 1):
+        first, end = offsets[row], offsets[row + 1]
+        for cell in range(first, end):
+            columns[cell] = places[columns[cell]]
+        if end - first > SHORT:
+            order = np.argsort(columns[first:end])
+            columns[first:end], values[first:end] = columns[first:end][order], values[first:end][order]
+            if len(weights):
+                weights[first:end] = weights[first:end][order]
+            continue
+        for cell in range(first + 1, end):
+            place = cell
+            while place > first and columns[place - 1] > columns[place]:
+                columns[place - 1], columns[place] = columns[place], columns[place - 1]
+                values[place - 1], values[place] = values[place], values[place - 1]
+                if len(weights):
+                    weights[place - 1], weights[place] = weights[place], weights[place - 1]
+                place -= 1
 
 
 def column_counts(labels: Sparse) -> Counts:
     """(width,) cells of each column."""
     counts = np.zeros(labels.width, np.int32)
-    for _, cells in chunks(labels):
-        counts += np.bincount(labels.columns[cells], minlength=labels.width).astype(np.int32)
+    machine_code.compiled(_count, labels.columns, counts)
     return counts
+
+
+def _count(columns: Counts, counts: Counts) -> None:
+    for column in columns:
+        counts[column] += 1
 
 
 def moments(labels: Sparse) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """(2, rows) and (2, width): cells and sum of the values of each row and of each column; and the sum of all squares."""
-    by_row, by_column, squares = np.zeros((2, len(labels))), np.zeros((2, labels.width)), 0.0
-    for rows, cells in chunks(labels):
-        columns, values = labels.columns[cells], labels.values[cells].astype(np.float64)
-        squares += float(values @ values)
-        if len(rows):
-            part = by_row[:, rows[0] : rows[-1] + 1]
-            for sums, places in ((part, rows - rows[0]), (by_column, columns)):
-                sums[0] += np.bincount(places, minlength=sums.shape[1])
-                sums[1] += np.bincount(places, values, minlength=sums.shape[1])
-    return by_row, by_column, squares
+    by_row, by_column = np.zeros((2, len(labels))), np.zeros((2, labels.width))
+    squares = machine_code.compiled(_add_up, labels.offsets, labels.columns, labels.values, by_row, by_column)
+    return by_row, by_column, float(squares)
+
+
+def _add_up(
+    offsets: NDArray[np.int64],
+    columns: Counts,
+    values: Floats,
+    by_row: NDArray[np.float64],
+    by_column: NDArray[np.float64],
+) -> float:
+    squares = 0.0
+    for row in range(len(offsets) - 1):
+        for cell in range(offsets[row], offsets[row + 1]):
+            value, column = np.float64(values[cell]), columns[cell]
+            by_row[0, row] += 1
+            by_row[1, row] += value
+            by_column[0, column] += 1
+            by_column[1, column] += value
+            squares += value * value
+    return squares
 
 
 def until_worse(

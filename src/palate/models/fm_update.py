@@ -20,13 +20,20 @@ LEAST_L2 = 1e-6
 
 
 def with_rows(model: FactorizationMachine, users: Vocabulary, items: Vocabulary) -> FactorizationMachine:
-    """The model with a row for each of these people and items, zero for those that it doesn't know."""
+    """The model with a row for each of these people and items, zero for those that it doesn't know; a side that has these and no
+    others keeps its arrays."""
+    if not np.array_equal(users.keys, model.users.keys):
+        model = replace(
+            model,
+            users=users,
+            user_bias=moved(model.user_bias, model.users, users),
+            user_vectors=moved(model.user_vectors, model.users, users),
+            user_examples=moved(model.user_examples, model.users, users),
+        )
+    if np.array_equal(items.keys, model.items.keys):
+        return model
     return replace(
         model,
-        users=users,
-        user_bias=moved(model.user_bias, model.users, users),
-        user_vectors=moved(model.user_vectors, model.users, users),
-        user_examples=moved(model.user_examples, model.users, users),
         items=items,
         item_bias=moved(model.item_bias, model.items, items),
         item_vectors=moved(model.item_vectors, model.items, items),

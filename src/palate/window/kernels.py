@@ -6,7 +6,7 @@ value in half precision (16) and its code (8). Sorted, it is 7 bytes: time, code
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ FIRST = 128
 
 DIGIT = 14
 """Most bits by which one pass sorts: so many places to write to fit into the second cache."""
-
-STRIDE = 32
-"""Codes that are counted at once."""
 
 MOST = np.uint64(2**64 - 1)
 """Above any pair's key."""
@@ -134,209 +131,6 @@ def take(
     return count
 
 
-class Content(NamedTuple):
-    """The arrays of `sorting.Sorted` that `join` reads, and what is known of its pairs (or empty: nothing is)."""
-
-    pairs: NDArray[np.int64]
-    events: NDArray[np.int64]
-    columns: NDArray[np.int32]
-    times: NDArray[np.uint32]
-    codes: NDArray[np.uint8]
-    values: NDArray[np.uint16]
-    labels: Numbers
-    decided: NDArray[np.uint32]
-    lost: NDArray[np.bool_]
-    """(P,), written: the pairs that change or leave."""
-
-
-class Room(NamedTuple):
-    """Where `join` writes to: pairs (four arrays) and events (three)."""
-
-    columns: NDArray[np.int32]
-    labels: Numbers
-    """What was known of the pair; likewise `decided`. Nothing is written where nothing is known."""
-    decided: NDArray[np.uint32]
-    came: NDArray[np.bool_]
-    """Whether the pair is new or has changed."""
-    times: NDArray[np.uint32]
-    codes: NDArray[np.uint8]
-    values: NDArray[np.uint16]
-
-
-def join(
-    rows: NDArray[np.int64],
-    old: Content,
-    moved: NDArray[np.int32],
-    records: Records,
-    earliest: int,
-    room: Room,
-    pair_counts: NDArray[np.int64],
-    event_counts: NDArray[np.int64],
-) -> None:
-    """Write the events from `earliest` on of some users, in the order (user, item, log).
-
-    `rows` are their rows in the old arrays, −1 for who is new; `moved` is the new column of each old one, in the same order.
-    `records` are sorted by the user's place in `rows` and the new column. Of one pair the old events come first.
-    """
-    # what is taken out of a tuple in a loop is counted each time, by all threads in the same place
-    old_columns, old_times, old_codes, old_values = old.columns, old.times, old.codes, old.values
-    old_pairs, old_events, old_labels, old_decided, lost = old.pairs, old.events, old.labels, old.decided, old.lost
-    columns, labels, decided, came, times, codes, values = room
-    n, p, e = 0, 0, 0
-    for u in range(len(rows)):
-        first_pair, first_event, row = p, e, rows[u]
-        key, above = np.uint64(u) << np.uint64(32), np.uint64(u + 1) << np.uint64(32)
-        pair, last = (old_pairs[row], old_pairs[row + 1]) if row >= 0 else (0, 0)
-        place, end = (old_events[row], old_events[row + 1]) if row >= 0 else (0, 0)
-        leaves = place - 1  # the next event that does, as far as it has been looked for
-        while True:
-            coming = records[n, 0] if n < len(records) else MOST
-            if pair < last:
-                stop, first, begin = _first_from(coming, key, moved, old_columns, pair, last), pair, place
-                if leaves < place:
-                    leaves = _first_before(old_times, place, end, earliest)
-                if leaves < end:
-                    stop = min(stop, pair + _begun(old_codes, place + 1, leaves + 1))
-                place = end if stop == last else _ahead(old_codes, place, end, stop - pair)
-                pair = stop
-                _move(old_columns, first, pair, moved, columns, p)
-                if len(old_labels):
-                    _copy(old_labels, first, pair, labels, p)
-                    _copy(old_decided, first, pair, decided, p)
-                _copy(old_times, begin, place, times, e)
-                _copy(old_codes, begin, place, codes, e)
-                _copy(old_values, begin, place, values, e)
-                p, e = p + pair - first, e + place - begin
-            what = key | np.uint64(moved[old_columns[pair]]) if pair < last else above
-            before = e
-            if what <= coming and pair == last:
-                break
-            if what <= coming:
-                lost[pair] = True
-                place, e = _kept(old_times, old_codes, old_values, place, end, earliest, times, codes, values, e)
-                pair += 1
-            if e > before:
-                columns[p], came[p], p = moved[old_columns[pair - 1]], True, p + 1
-            if coming <= what and coming < above:
-                if e == before:
-                    columns[p], came[p], p = coming & np.uint64(0xFFFFFFFF), True, p + 1
-                n, e = _come(records, n, e == before, times, codes, values, e)
-        pair_counts[u], event_counts[u] = p - first_pair, e - first_event
-
-
-def _first_from(
-    coming: np.uint64,
-    key: np.uint64,
-    moved: NDArray[np.int32],
-    columns: NDArray[np.int32],
-    pair: int,
-    last: int,
-) -> int:
-    """The first pair of a user that isn't before the record that comes next."""
-    below, above = pair, last
-    while below < above:
-        middle = (below + above) // 2
-        if key | np.uint64(moved[columns[middle]]) < coming:
-            below = middle + 1
-        else:
-            above = middle
-    return below
-
-
-def _first_before(times: NDArray[np.uint32], place: int, end: int, earliest: int) -> int:
-    """The first event from `place` on that is before `earliest`; `end` if there is none."""
-    bound = np.uint32(earliest)
-    while place < end:
-        following, before = min(place + STRIDE, end), np.uint32(0)
-        for time in times[place:following]:
-            before += np.uint32(time < bound)
-        if before:
-            break
-        place = following
-    while place < end and times[place] >= bound:
-        place += 1
-    return place
-
-
-def _begun(codes: NDArray[np.uint8], first: int, last: int) -> int:
-    """How many pairs begin with one of these events."""
-    begun = np.int64(0)
-    for code in codes[first:last]:
-        begun += code >> 7
-    return int(begun)
-
-
-def _ahead(codes: NDArray[np.uint8], place: int, end: int, pairs: int) -> int:
-    """Where so many pairs later begin than the one that begins at `place`."""
-    while place + STRIDE < end:
-        begun = _begun(codes, place + 1, place + 1 + STRIDE)
-        if begun >= pairs:
-            break
-        pairs, place = pairs - begun, place + STRIDE
-    while pairs > 0:
-        place += 1
-        pairs -= codes[place] >> 7
-    return place
-
-
-def _copy(old: NDArray[Any], first: int, last: int, new: NDArray[Any], place: int) -> None:
-    """One array after the other: as many streams at once would throw one another out of the processor's first cache."""
-    source, target = old[first:last], new[place : place + last - first]
-    for n in range(len(source)):
-        target[n] = source[n]
-
-
-def _move(
-    old: NDArray[np.int32], first: int, last: int, moved: NDArray[np.int32], new: NDArray[np.int32], place: int
-) -> None:
-    source, target = old[first:last], new[place : place + last - first]
-    for n in range(len(source)):
-        target[n] = moved[np.uint32(source[n])]
-
-
-def _kept(
-    old_times: NDArray[np.uint32],
-    old_codes: NDArray[np.uint8],
-    old_values: NDArray[np.uint16],
-    place: int,
-    end: int,
-    earliest: int,
-    times: NDArray[np.uint32],
-    codes: NDArray[np.uint8],
-    values: NDArray[np.uint16],
-    e: int,
-) -> tuple[int, int]:
-    """Write those events of the pair that begins at `place` that are from `earliest` on; return where the next pair begins, and
-    how many are written then."""
-    start, first = FIRST, place
-    while place == first or (place < end and old_codes[place] < FIRST):
-        if old_times[place] >= earliest:
-            times[e], values[e] = old_times[place], old_values[place]
-            codes[e] = (old_codes[place] & (FIRST - 1)) | start
-            e, start = e + 1, 0
-        place += 1
-    return place, e
-
-
-def _come(
-    records: Records,
-    n: int,
-    begins: bool,
-    times: NDArray[np.uint32],
-    codes: NDArray[np.uint8],
-    values: NDArray[np.uint16],
-    e: int,
-) -> tuple[int, int]:
-    """Write the records of the pair of record n, which `begins` with them; return how many are read and written then."""
-    pair, start = records[n, 0], FIRST if begins else 0
-    while n < len(records) and records[n, 0] == pair:
-        rest = records[n, 1]
-        times[e], values[e] = rest >> np.uint64(32), (rest >> np.uint64(16)) & np.uint64(0xFFFF)
-        codes[e] = (rest & np.uint64(FIRST - 1)) | np.uint64(start)
-        n, e, start = n + 1, e + 1, 0
-    return n, e
-
-
 def divide(places: NDArray[np.int64], offsets: NDArray[np.int64], firsts: NDArray[np.int64]) -> None:
     """What `np.searchsorted(places, offsets)` gives, both ascending."""
     n = 0
@@ -344,55 +138,6 @@ def divide(places: NDArray[np.int64], offsets: NDArray[np.int64], firsts: NDArra
         while n < len(places) and places[n] < offsets[u]:
             n += 1
         firsts[u] = n
-
-
-def spans(
-    first: int,
-    last: int,
-    pairs: NDArray[np.int64],
-    events: NDArray[np.int64],
-    codes: NDArray[np.uint8],
-    places: NDArray[np.int64],
-    firsts: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-) -> None:
-    """Where the events of the pairs `places` begin and end; those of user u are from `firsts[u]` on."""
-    for u in range(first, last):
-        pair, place, end = pairs[u], events[u], events[u + 1]
-        alone = end - place == pairs[u + 1] - pair  # each pair has one event
-        for n in range(firsts[u], firsts[u + 1]):
-            if alone:
-                starts[n] = place + places[n] - pair
-                ends[n] = starts[n] + 1
-                continue
-            place = _ahead(codes, place, end, places[n] - pair)
-            starts[n], pair = place, places[n]
-            place += 1
-            while place < end and codes[place] < FIRST:
-                place += 1
-            ends[n], pair = place, pair + 1
-
-
-def pick(
-    first: int,
-    last: int,
-    places: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    old: tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]],
-    goals: NDArray[np.int64],
-    new: tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint16]],
-) -> None:
-    """Copy the columns, times, codes and values of the pairs at `places`, the events of pair n to `goals[n]`."""
-    old_columns, old_times, old_codes, old_values = old
-    columns, times, codes, values = new
-    for n in range(first, last):
-        columns[n] = old_columns[places[n]]
-        e = goals[n]
-        for event in range(starts[n], ends[n]):
-            times[e], codes[e], values[e] = old_times[event], old_codes[event], old_values[event]
-            e += 1
 
 
 def meet(first: int, last: int, columns: NDArray[np.int32], present: NDArray[np.bool_]) -> None:
@@ -404,8 +149,9 @@ def meet(first: int, last: int, columns: NDArray[np.int32], present: NDArray[np.
 
 def renumber(first: int, last: int, columns: NDArray[np.int32], rows: NDArray[np.int32]) -> None:
     """Column c becomes `rows[c]`."""
-    for n in range(first, last):
-        columns[n] = rows[columns[n]]
+    own = columns[first:last]
+    for n in range(len(own)):
+        own[n] = rows[np.uint32(own[n])]
 
 
 def measure(

@@ -19,10 +19,11 @@ from palate.domain import EventColumns
 from palate.interactions import InteractionParams
 from palate.vocabulary import Vocabulary
 from palate.window import sorting
+from palate.window.joining import NOTHING_SAID, Joined, Said, joined
 from palate.window.kernels import FIRST, Records
 from palate.window.meaning import codes_of
 from palate.window.runs import MOST_KEYS, Run, distinct, make_run, packed, with_runs
-from palate.window.sorting import NOTHING_SAID, Joined, Said, Sorted, joined, measured
+from palate.window.sorting import Sorted, measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +103,12 @@ def followed(
     persons: Persons = NOBODY,
     forgotten: Collection[int] = frozenset(),
     threads: int = 1,
+    own: bool = False,
 ) -> tuple[Window, Joined]:
-    """`compacted`, and which pairs have changed; `said` is what was known of the old ones, or empty: 8 bytes each once more."""
+    """`compacted`, and which pairs have changed; `said` is what was known of the old ones, or empty.
+
+    With `own` neither the window nor what was said is used again: their arrays become the new ones, which takes half the memory.
+    """
     cut = 0 if earliest is None else -(-earliest // 1000)
     tail, rejoined = _with_persons(window, persons)
     users = people(replace(window, tail=tail))
@@ -111,7 +116,7 @@ def followed(
     unlearned = window.unlearned
     if unlearned is not None and len(persons.aliases):
         unlearned = tuple(_of_persons(pairs, persons) for pairs in unlearned)
-    found = joined(window.sorted, said, tail, users, rejoined, cut, threads)
+    found = joined(window.sorted, said, tail, users, rejoined, cut, threads, own)
     content = measured(found.content, window.params, threads)
     return replace(window, sorted=content, tail=(), unlearned=unlearned), replace(found, content=content)
 

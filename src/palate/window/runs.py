@@ -30,7 +30,7 @@ class Run:
     """Events that were appended together: by user, and of one user in the order of the log."""
 
     records: Records
-    """(n, 2): see `window_kernels`."""
+    """(n, 2): see `kernels`."""
     users: NDArray[np.int64]
     """Keys, ascending."""
     starts: NDArray[np.int64]

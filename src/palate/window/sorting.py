@@ -1,4 +1,4 @@
-"""Runs sorted into one array of events by user, item and log, and what that tells of each user."""
+"""Events sorted by user, item and log, and what that tells of each user."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from palate.interactions import InteractionParams
 from palate.machine_code import compiled
 from palate.places import Places
 from palate.vocabulary import Vocabulary
-from palate.window import kernels
-from palate.window.kernels import Records
+from palate.window import join_kernels, kernels
+from palate.window.join_kernels import Room
 from palate.window.meaning import halves, rules_of
-from palate.window.runs import CHUNK, Run, distinct, is_dense
 from palate.window.threads import by_users, in_threads, offsets_of
 
-BLOCK = 1 << 17
-"""Appended events of neighbouring users that are sorted together: what fits into the processor's cache."""
+SPARE = 16
+"""Arrays are made with room for the share 1 / SPARE more, so that they can grow; what nobody writes to takes no memory."""
 
-LARGE = 1 << 20
-"""Events that were sorted before and are joined with those."""
+PICKED = 1 << 17
+"""Pairs that a thread copies at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,114 +61,28 @@ class Sorted:
 
 def nothing() -> Sorted:
     """No events."""
-    nobody, start, room = Vocabulary(np.empty(0, np.int64)), np.zeros(1, np.int64), _room(0, 0, known=False)
-    return _sorted(nobody, nobody, start, start, room)
+    nobody, start = Vocabulary(np.empty(0, np.int64)), np.zeros(1, np.int64)
+    return as_sorted(nobody, nobody, start, start, room_for(0, 0))
 
 
-@dataclass(frozen=True, eq=False)
-class Said:
-    """What is known of P pairs: see `kernels.label`."""
-
-    label: NDArray[np.float32]
-    time: NDArray[np.uint32]
-
-
-NOTHING_SAID = Said(np.empty(0, np.float32), np.empty(0, np.uint32))
-
-
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """What came of a window's content when events came and left."""
-
-    content: Sorted
-    rows: NDArray[np.int64]
-    """Of each of its users in the old content, −1 for who is new or was joined."""
-    lost: NDArray[np.bool_]
-    """Which pairs of the old content have changed or left."""
-    came: NDArray[np.bool_]
-    """Which pairs of the new one weren't there, or were others."""
-    said: Said
-    """What was known of the others; empty when nothing was."""
-
-
-def joined(
-    old: Sorted,
-    said: Said,
-    tail: tuple[Run, ...],
-    users: NDArray[np.int64],
-    rejoined: NDArray[np.int64],
-    cut: int,
-    threads: int,
-) -> Joined:
-    """The events of these users from the second `cut` on; not measured yet. Those `rejoined` have theirs in the tail alone.
-    `said` is what is known of the old pairs, or empty.
-    """
-    items = Vocabulary(distinct([old.items.keys, *(run.items for run in tail)]))
-    rows = old.users.rows(users)
-    rows[np.searchsorted(users, rejoined[np.isin(rejoined, users)])] = -1
-    most, fresh = len(old) + sum(map(len, tail)), sum(map(len, tail))
-    blocks = min(max(-(-fresh // BLOCK), -(-most // LARGE)), len(users))
-    bounds = np.linspace(0, len(users), blocks + 1).astype(np.int64)
-    rooms = _rooms(old, tail, users, rows, bounds)
-    room = _room(int(rooms[0][-1]), int(rooms[1][-1]), known=len(said.label) > 0)
-    pair_counts, event_counts = np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)
-    moved, table = items.rows(old.items.keys).astype(np.int32), _table(items)
-    before = _content(old, said, _without_rows(old, rows))
-
-    def fill(block: int) -> None:
-        part = slice(bounds[block], bounds[block + 1])
-        records = _taken(tail, users[part], items, table, cut)
-        own = _part(room, *(slice(ends[block], ends[block + 1]) for ends in rooms))
-        compiled(kernels.join, rows[part], before, moved, records, cut, own, pair_counts[part], event_counts[part])
-
-    in_threads(fill, range(blocks), threads)
-    closed = [(array, rooms[0], offsets_of(pair_counts)[bounds]) for array in room[PAIRS] if len(array)]
-    closed += [(array, rooms[1], offsets_of(event_counts)[bounds]) for array in room[EVENTS] if len(array)]
-    in_threads(lambda place: _close(*closed[place]), range(len(closed)), threads)
-    kept = event_counts > 0
-    items = _with_rows_of(items, room.columns, threads) if len(room.times) < most else items
-    starts = offsets_of(pair_counts[kept]), offsets_of(event_counts[kept])
-    content = _sorted(Vocabulary(users[kept]), items, *starts, room)
-    return Joined(content, rows[kept], before.lost, room.came, Said(room.labels, room.decided))
-
-
-PAIRS, EVENTS = slice(4), slice(4, None)
-"""Of `kernels.Room`."""
-
-
-def _content(content: Sorted, said: Said, lost: NDArray[np.bool_]) -> kernels.Content:
-    of_events = content.times, content.codes, content.values
-    return kernels.Content(content.pairs, content.events, content.columns, *of_events, said.label, said.time, lost)
-
-
-def _sorted(
-    users: Vocabulary, items: Vocabulary, pairs: NDArray[np.int64], events: NDArray[np.int64], room: kernels.Room
+def as_sorted(
+    users: Vocabulary, items: Vocabulary, pairs: NDArray[np.int64], events: NDArray[np.int64], written: Room
 ) -> Sorted:
     """What was written; nobody measured yet."""
     hyperactive, low, high = unmeasured(len(users))
-    return Sorted(
-        users, items, pairs, events, room.columns, room.times, room.codes, room.values, hyperactive, low, high
-    )
+    return Sorted(users, items, pairs, events, *written, hyperactive, low, high)
 
 
-def _without_rows(old: Sorted, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The pairs of all but these rows of users (those below 0 are none)."""
-    lost, left = np.zeros(len(old.columns), bool), np.ones(len(old.users), bool)
-    left[rows[rows >= 0]] = False
-    for row in np.flatnonzero(left):
-        lost[old.pairs[row] : old.pairs[row + 1]] = True
-    return lost
-
-
-def _room(pairs: int, events: int, known: bool) -> kernels.Room:
+def room_for(pairs: int, events: int) -> Room:
     """What nobody writes to takes no memory."""
-    said = pairs if known else 0
-    of_pairs = np.empty(pairs, np.int32), np.empty(said, np.float32), np.empty(said, np.uint32), np.zeros(pairs, bool)
-    return kernels.Room(*of_pairs, np.empty(events, np.uint32), np.empty(events, np.uint8), np.empty(events, np.uint16))
+    of_events = with_spare(events, np.uint32), with_spare(events, np.uint8), with_spare(events, np.uint16)
+    return Room(with_spare(pairs, np.int32), *of_events)
 
 
-def _part(room: kernels.Room, pairs: slice, events: slice) -> kernels.Room:
-    return kernels.Room(*(array[pairs] for array in room[PAIRS]), *(array[events] for array in room[EVENTS]))
+def with_spare(size: int, dtype: Any) -> NDArray[Any]:
+    """So many numbers, the beginning of an array with room for some more."""
+    array: NDArray[Any] = np.empty(size + size // SPARE, dtype)[:size]
+    return array
 
 
 def picked(content: Sorted, places: Places, threads: int) -> Sorted:
@@ -177,13 +90,16 @@ def picked(content: Sorted, places: Places, threads: int) -> Sorted:
     pairs = divided(places, content.pairs)
     starts, ends = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
     some = content.pairs, content.events, content.codes, places, pairs, starts, ends
-    by_users(pairs, threads, lambda first, last: (kernels.spans, first, last, *some))
+    by_users(pairs, threads, lambda first, last: (join_kernels.spans, first, last, *some))
     goals = offsets_of(ends - starts)
-    room = _room(len(places), int(goals[-1]), known=False)
+    room = room_for(len(places), int(goals[-1]))
     old = content.columns, content.times, content.codes, content.values
-    new = room.columns, room.times, room.codes, room.values
-    compiled(kernels.pick, 0, len(places), places, starts, ends, old, goals, new)
-    return _sorted(content.users, content.items, pairs, goals[pairs], room)
+    bounds = np.linspace(0, len(places), 1 + -(-len(places) // PICKED)).astype(np.int64)
+    rest = places, starts, ends, old, goals, tuple(room)
+    in_threads(
+        lambda part: compiled(join_kernels.pick, bounds[part], bounds[part + 1], *rest), range(len(bounds) - 1), threads
+    )
+    return as_sorted(content.users, content.items, pairs, goals[pairs], room)
 
 
 def divided(places: Places, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -191,73 +107,6 @@ def divided(places: Places, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     firsts = np.empty(len(offsets), np.int64)
     compiled(kernels.divide, places, offsets, firsts)
     return firsts
-
-
-def _rooms(
-    old: Sorted,
-    tail: tuple[Run, ...],
-    users: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    bounds: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each block of users may write its pairs and its events: after the most that those before it may have."""
-    counts = [
-        np.where(rows >= 0, np.diff(starts)[rows], 0) if len(old) else 0 * rows for starts in (old.events, old.pairs)
-    ]
-    more = np.zeros(len(bounds), np.int64)
-    for run in tail:
-        places = np.searchsorted(run.users, users[bounds[:-1]])
-        more += np.append(run.starts[places], len(run))
-    more -= more[0]
-    events, pairs = (offsets_of(count)[bounds] + more for count in counts)
-    return pairs, events
-
-
-def _taken(
-    tail: tuple[Run, ...], users: NDArray[np.int64], items: Vocabulary, table: tuple[int, NDArray[np.int32]], cut: int
-) -> Records:
-    """What was appended for these users, by their place among them, the item's row and the log."""
-    spans = [np.searchsorted(run.users, (users[0], users[-1] + 1)) for run in tail]
-    parts = [run.records[run.starts[first] : run.starts[last]] for run, (first, last) in zip(tail, spans, strict=True)]
-    records, size = np.empty((sum(map(len, parts)), 2), np.uint64), 0
-    for part in parts:
-        size += compiled(kernels.take, part, users, items.keys, *table, cut, records[size:])
-    records = records[:size]
-    spare = np.empty_like(records)
-    compiled(kernels.sort, records, spare, 0, len(items).bit_length())
-    compiled(kernels.sort, records, spare, 32, len(users).bit_length())
-    return records
-
-
-def _table(items: Vocabulary) -> tuple[int, NDArray[np.int32]]:
-    """The lowest key, and the row of each from there on; no rows when the keys lie too far apart for that."""
-    lowest, highest = (int(items.keys[0]), int(items.keys[-1])) if len(items) else (0, 0)
-    if not is_dense(lowest, highest, len(items)):
-        return lowest, np.empty(0, np.int32)
-    table = np.zeros(highest - lowest + 1, np.int32)
-    table[items.keys - lowest] = np.arange(len(items))
-    return lowest, table
-
-
-def _close(array: NDArray[Any], rooms: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
-    """Move each block from its room to where the one before it ends, and give the rest back."""
-    for room, start, end in zip(rooms, starts, starts[1:], strict=False):
-        if room > start:
-            array[start:end] = array[room : room + end - start]
-    array.resize(int(starts[-1]), refcheck=False)
-
-
-def _with_rows_of(items: Vocabulary, columns: NDArray[np.int32], threads: int) -> Vocabulary:
-    """The items that still have a column; changes the columns."""
-    present, ends = np.zeros(len(items), bool), np.arange(0, len(columns) + CHUNK, CHUNK)
-    ends[-1] = len(columns)
-    parts = range(len(ends) - 1)
-    in_threads(lambda part: compiled(kernels.meet, ends[part], ends[part + 1], columns, present), parts, threads)
-    if present.all():
-        return items
-    rows = (np.cumsum(present) - 1).astype(np.int32)
-    in_threads(lambda part: compiled(kernels.renumber, ends[part], ends[part + 1], columns, rows), parts, threads)
-    return Vocabulary(items.keys[present])
 
 
 def measured(content: Sorted, params: InteractionParams, threads: int) -> Sorted:

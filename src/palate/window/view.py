@@ -16,7 +16,7 @@ from palate.window import kernels
 from palate.window.meaning import halves, rules_of
 from palate.window.resident import Window
 from palate.window.runs import MOST_KEYS
-from palate.window.sorting import picked
+from palate.window.sorting import picked, with_spare
 from palate.window.threads import by_users
 
 
@@ -39,7 +39,7 @@ class View:
     def labels_and_times(self) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
         """(P,) label of each pair, NaN for none, and the second since 1970 of what decided it, or else of its newest event."""
         params, size = self.window.params, len(self.window.sorted.columns)
-        found = np.empty(size, np.float32), np.empty(size, np.uint32)
+        found = with_spare(size, np.float32), with_spare(size, np.uint32)
         lowest, highest = (np.nan, np.nan) if self.rating_range is None else self.rating_range
         self._run(kernels.label, rules_of(params), params.rule == "votes", float(lowest), float(highest), *found)
         return found
