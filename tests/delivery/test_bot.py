@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import pytest
 from bot_world import BEGINNING, BotWorld, bot_world, data_of, has_button, post
 
 from palate import chats, feed, outbox, people, staging
 from palate.database import reading, writing
 from palate.delivery import bot_callbacks
+from palate.delivery.application import create_app
 from palate.delivery.bot_callbacks import Pressed
 from palate.delivery.bot_texts import COMMANDS, names
 from palate.delivery.context import Serving, ServingParams, open_serving
@@ -110,6 +112,30 @@ def test_a_vote_moves_the_very_next_post(play: Play) -> None:
         await world.until_quiet()
         later = [one["text"] for one in world.posts(1)[4:]]
         assert sum("Cars" in text for text in later) <= 2
+
+    play(script, posts=0)
+
+
+def test_votes_in_the_bot_move_the_same_persons_feed_elsewhere(play: Play) -> None:
+    async def script(world: BotWorld) -> None:
+        for first, label in ((100, "cats"), (200, "cars")):
+            world.add(*(post(first + n, f"https://t.me/{label}", labels=(label,)) for n in range(20)))
+        for person, loved in ((1, "Cats"), (2, "Cars")):
+            world.chats.say(person, "/start")
+            for count in range(1, 9):
+                shown = (await world.until_posts(person, count))[-1]
+                world.chats.tap(person, shown["message_id"], "👍" if loved in shown["text"] else "👎")
+        await world.until_quiet()
+        transport = httpx.ASGITransport(app=create_app({"": world.serving}))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+            for person, loved in ((1, "cats"), (2, "cars")):
+                asked = {
+                    "user": f"telegram:{person}",
+                    "items": [f"tg:77:{n}" for n in (*range(100, 120), *range(200, 220))],
+                }
+                ranked = (await client.post("/v1/rank", json=asked)).json()["items"]
+                best = [int(one["item"].removeprefix("tg:77:")) for one in ranked[:15]]
+                assert all((number < 200) == (loved == "cats") for number in best)
 
     play(script, posts=0)
 
