@@ -6,6 +6,7 @@ Few events are read and merged in each cycle. Many stay in memory between cycles
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from palate import columns, contents, database, events, identities, interactions, matrix, pairs, running_tally
 from palate.database import reading
 from palate.domain import EventColumns, Interactions, to_milliseconds
+from palate.domain import Kind as ItemKind
 from palate.events import EventParams
 from palate.interactions import InteractionParams
 from palate.matrix import Sparse
@@ -84,6 +86,10 @@ class TrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Events that happened longer ago teach nothing. None: all that the log keeps."""
     share_of_users: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     """Share of people whose events are learned from, always the same ones; the others are served all the same."""
+    people_from: tuple[ItemKind, ...] = ()
+    """Kinds of items that `ials` learns people from; what they did with items of other kinds only gives these their vectors, in
+    the same space: who reads is recommended videos before they have watched any. It is then fitted anew in every cycle. Empty:
+    all kinds."""
     robots: tuple[str, ...] = ()
     """Ids of users whose events teach nothing."""
     held_out_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
@@ -206,6 +212,8 @@ class Examples:
 
     looked: Looked | None = None
     """Where the pairs come from when they are many."""
+    elsewhere: Mask | None = None
+    """(items of the pairs,): of which nothing is learned about people; None: of none of them."""
 
     @cached_property
     def taught(self) -> Mask:
@@ -288,6 +296,7 @@ def read(
         else:
             memory.catalog = contents.known(connection, now, memory.catalog if learned else None)
             sources, of_items = ItemSources(*memory.catalog.sources()), memory.catalog.of(items.keys)
+        elsewhere = _elsewhere(connection, seen.pairs.items, params.train.people_from)
     return Examples(
         seq=seq,
         rating_range=seen.rating_range,
@@ -301,6 +310,7 @@ def read(
         contents=of_items,
         content=params.content,
         looked=None if few else memory.looked,
+        elsewhere=elsewhere,
     )
 
 
@@ -459,6 +469,17 @@ def _servable(connection: sa.Connection) -> NDArray[np.int64]:
     # as one text: an object for each key takes the driver ten times as long
     text = connection.scalar(sa.select(sa.func.aggregate_strings(sa.cast(newest.subquery().c.key, sa.Text), ",")))
     return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64)
+
+
+def _elsewhere(connection: sa.Connection, items: Vocabulary, kinds: Sequence[ItemKind]) -> Mask | None:
+    if not kinds:
+        return None
+    table = database.items
+    rows = database.plain_rows(connection.execute(sa.select(table.c.key).where(table.c.kind.not_in(kinds))))
+    places = items.rows(np.array([row[0] for row in rows], np.int64))
+    mask = np.zeros(len(items), bool)
+    mask[places[places >= 0]] = True
+    return mask
 
 
 def _in_share(users: NDArray[np.int64], share: float) -> Mask:

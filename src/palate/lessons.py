@@ -146,10 +146,20 @@ def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Par
 
 def _taught(name: str, old: Any | None, examples: Examples, chosen: Mask, new: Mask, params: Params) -> Any:
     """The model of all that is chosen, of which the old one, if there is one, lacks the new."""
+    if name == "ials" and examples.elsewhere is not None:
+        return _transferred(examples, examples.elsewhere[examples.pairs.columns], chosen, params)
     material = examples.material(chosen)
     if old is not None and name in UPDATES:
         return UPDATES[name](old, material, examples.pairs.rows(new))
     return registry.entry(name).fit(material, params.of(name), params.train.seed)
+
+
+def _transferred(examples: Examples, elsewhere: Mask, chosen: Mask, params: Params) -> Any:
+    """People are learned from where it isn't elsewhere; items there get the vectors that fit who took to them."""
+    at_home = examples.material(chosen & ~elsewhere)
+    model = registry.entry("ials").fit(at_home, params.of("ials"), params.train.seed)
+    others = examples.pairs.rows(chosen & elsewhere)
+    return als_update.updated(model, examples.material(chosen), others, people_too=False)
 
 
 def _kept(last: Last) -> RankingTest:
