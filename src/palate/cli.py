@@ -24,6 +24,7 @@ from palate import (
     cli_people,
     cli_play,
     cli_recommend,
+    cli_spark,
     cli_telegram,
     cli_tuning,
     cli_watch,
@@ -238,6 +239,9 @@ def train_command(
     data: Data = DATA,
     config: Config = None,
     full: Annotated[bool, typer.Option("--full", help="One full cycle, publish, exit.")] = False,
+    runs_on: cli_spark.Runs = "embedded",
+    master: cli_spark.Master = None,
+    store: cli_spark.Store = None,
     as_json: Json = False,
 ) -> None:
     """Learn from the event log, for as long as it runs."""
@@ -246,12 +250,16 @@ def train_command(
 
     settings = settings_of(config)
     params, lists = train.params_of(settings, settings.feed.model), list_making.params_of(settings)
+    cli_spark.check_training(runs_on, master, full, params)
     with role(data, "train"), database(data, settings) as engine:
         if not full:
             train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists)
             return
-        with spinner("Learning from all events …", quiet=as_json):
-            cycle = train.learn(engine, data, params, utc_now(), lists)
+        with (
+            spinner("Learning from all events …", quiet=as_json),
+            cli_spark.fits(runs_on, master, store, data) as fits,
+        ):
+            cycle = train.learn(engine, data, params, utc_now(), lists, fits=fits)
         answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:
             raise PalateError(f"No new snapshot: {cycle.reason}.")

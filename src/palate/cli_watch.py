@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate import cli_spark
 from palate.command_line import DATA, Config, Data, Json, answer, database, settings_of, utc_now
 from palate.errors import PalateError
 from palate.supervisor import role
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from palate.settings import Settings
+    from palate.watching.engines import Engine
     from palate.watching.etl import Place, Report
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the daily archives: sessions-DATE.csv.gz, ticks-DATE.csv.gz.")]
@@ -38,6 +42,8 @@ def watch_etl(
     data: Data = DATA,
     config: Config = None,
     threads: Annotated[int | None, typer.Option(help="Of DuckDB. [default: all processors]", min=1)] = None,
+    engine: cli_spark.Runs = "embedded",
+    master: cli_spark.Master = None,
     as_json: Json = False,
 ) -> None:
     """Join sessions and ticks to what people watched: Parquet by day in DATA/watch/views, and events in the log."""
@@ -46,12 +52,20 @@ def watch_etl(
     settings, names = settings_of(config), _names(column or [])
     place = etl.Place(data / "watch")
     with role(data, "watch-etl"), _bar(as_json) as progress:
-        report = etl.run(folder, place, settings.watch, names, progress, threads)
+        with cli_spark.session(engine, master, "watch-etl") as spark:
+            runs = None if spark is None else _cluster(spark)
+            report = etl.run(folder, place, settings.watch, names, progress, threads, runs)
         entered = _enter(data, settings, place, report, log, progress)
     answer(as_json, _builtins(asdict(report) | {"entered": entered}), _told(report, entered, log))
     if report.failed:
         first = next(iter(report.failed.values()))
         raise PalateError(f"{len(report.failed)} archives could not be used; the first: {first}")
+
+
+def _cluster(spark: SparkSession) -> Engine:
+    from palate.spark import watching
+
+    return watching.engine(spark)
 
 
 def _names(given: list[str]) -> dict[str, str]:

@@ -22,8 +22,9 @@ from palate import database, events, lessons, snapshots
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
 from palate.examples import Examples, Kind, Memory, Params, TrainParams, read, remember
-from palate.lessons import Last, Lesson, LossTest
+from palate.lessons import NO_FITS, Last, Lesson, LossTest
 from palate.models import stored
+from palate.models.registry import Fit
 from palate.publishing import publish
 
 if TYPE_CHECKING:
@@ -105,10 +106,12 @@ def run_cycle(
     kind: Kind = "full",
     reason: str = "it was asked for",
     memory: Memory | None = None,
+    fits: Mapping[str, Fit] = NO_FITS,
 ) -> Cycle:
     """Learn from the log and publish a snapshot in `data/snapshots`, unless the model to serve is clearly worse than the prior.
 
-    `memory` is what is kept of the log from one cycle of this process to the next, None when there is no next.
+    `memory` is what is kept of the log from one cycle of this process to the next, None when there is no next. `fits` are models
+    by name that are fitted elsewhere, as on a cluster.
 
     A cycle becomes a full one when there are no fitting models to go on from, or when an incremental loss jumps. Raises
     DatabaseError or DataFolderError when the log can't be read or the snapshot can't be written.
@@ -116,10 +119,10 @@ def run_cycle(
     begin, memory = time.perf_counter(), memory or Memory()
     last = None if kind == "full" else _last_models(data, params, memory)
     examples = read(engine, data, params, now, last.seq if last else 0, memory)
-    taught = _learn(examples, kind, last, params)
+    taught = _learn(examples, kind, last, params, fits)
     if kind == "incremental" and last is not None and (jump := _jump(engine, taught, params.train)) is not None:
         last, reason = None, jump
-        taught = _learn(examples, kind, None, params)
+        taught = _learn(examples, kind, None, params, fits)
     refusal = _refusal(examples, taught, params)
     learned = last.seq if last and kind == "items" else examples.seq
     publishable = _published(taught, params)
@@ -163,7 +166,9 @@ def _last_models(data: Path, params: Params, memory: Memory) -> _Learned | None:
     )
 
 
-def _learn(examples: Examples, kind: Kind, last: _Learned | None, params: Params) -> list[Lesson]:
+def _learn(
+    examples: Examples, kind: Kind, last: _Learned | None, params: Params, fits: Mapping[str, Fit]
+) -> list[Lesson]:
     """A lesson of each model that has anything to learn from."""
     found = []
     for name in params.train.models:
@@ -172,7 +177,7 @@ def _learn(examples: Examples, kind: Kind, last: _Learned | None, params: Params
             found.append(
                 lessons.fold_items(examples, name, old, params)
                 if kind == "items" and old is not None
-                else lessons.learn(examples, name, old, params)
+                else lessons.learn(examples, name, old, params, fits)
             )
     return [lesson for lesson in found if lesson is not None]
 

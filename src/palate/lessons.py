@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from palate.models import fields as of_fields
 from palate.models.factorization_machine import FactorizationMachine
 from palate.models.fields import Field
 from palate.models.material import Material
+from palate.models.registry import Fit
 from palate.pairs import Pairs
 from palate.places import Places, Some, mask, size, together, within, without
 from palate.trial import Calibration, RankingTest
@@ -35,6 +37,7 @@ UPDATES: dict[str, Callable[[Any, Material, Interactions], Any]] = {"ials": als_
 
 
 NO_TIMES = np.zeros(0, np.int64)
+NO_FITS: Mapping[str, Fit] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,13 @@ class Last:
     """None for a snapshot from before quality was kept by model."""
 
 
-def learn(examples: Examples, name: str, last: Last | None, params: Params) -> Lesson | None:
-    """Learn a model anew, or go on from the last one. None without any example."""
+def learn(
+    examples: Examples, name: str, last: Last | None, params: Params, fits: Mapping[str, Fit] = NO_FITS
+) -> Lesson | None:
+    """Learn a model anew, or go on from the last one. None without any example. `fits` are models that are fitted elsewhere."""
     if name == "fm":
         return _learn_machine(examples, last.model if last else None, params)
-    return _learn_ranking(examples, name, last, params)
+    return _learn_ranking(examples, name, last, params, fits)
 
 
 def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
@@ -119,7 +124,9 @@ def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
     )
 
 
-def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Params) -> Lesson | None:
+def _learn_ranking(
+    examples: Examples, name: str, last: Last | None, params: Params, fits: Mapping[str, Fit] = NO_FITS
+) -> Lesson | None:
     """Learn all but the newest of the new examples, be tested on those, then learn them too.
 
     Models without a way to go on are fitted anew each time, which for them is quick.
@@ -132,10 +139,10 @@ def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Par
     held = mask(held_out(examples.pairs, chosen, new, params.train), len(chosen))
     random = np.random.default_rng([params.train.seed, examples.seq])
     old = last.model if last else None
-    model = tested = _taught(name, old, examples, chosen & ~held, new & ~held, params)
+    model = tested = _taught(name, old, examples, chosen & ~held, new & ~held, params, fits)
     test = trial.run(name, model, examples, held, params.train.doubt, random) if held.any() else None
     if held.any():
-        model = _taught(name, model, examples, chosen, held, params)
+        model = _taught(name, model, examples, chosen, held, params, fits)
     if test is not None and name not in UPDATES:
         carried = trial.carried_over(test.calibration, name, tested, model, examples, random)
         test = replace(test, calibration=carried)
@@ -144,14 +151,23 @@ def _learn_ranking(examples: Examples, name: str, last: Last | None, params: Par
     return Lesson(name, model, int(new.sum()), warm, test, np.zeros(0, np.float32))
 
 
-def _taught(name: str, old: Any | None, examples: Examples, chosen: Mask, new: Mask, params: Params) -> Any:
+def _taught(
+    name: str,
+    old: Any | None,
+    examples: Examples,
+    chosen: Mask,
+    new: Mask,
+    params: Params,
+    fits: Mapping[str, Fit],
+) -> Any:
     """The model of all that is chosen, of which the old one, if there is one, lacks the new."""
     if name == "ials" and examples.elsewhere is not None:
         return _transferred(examples, examples.elsewhere[examples.pairs.columns], chosen, params)
     material = examples.material(chosen)
     if old is not None and name in UPDATES:
         return UPDATES[name](old, material, examples.pairs.rows(new))
-    return registry.entry(name).fit(material, params.of(name), params.train.seed)
+    fit = fits[name] if name in fits else registry.entry(name).fit
+    return fit(material, params.of(name), params.train.seed)
 
 
 def _transferred(examples: Examples, elsewhere: Mask, chosen: Mask, params: Params) -> Any:

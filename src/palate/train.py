@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +32,9 @@ from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import CycleFailed, PalateError
 from palate.examples import Kind
+from palate.lessons import NO_FITS
 from palate.list_making import ListMaking
-from palate.models.registry import Name
+from palate.models.registry import Fit, Name
 from palate.snapshots import Snapshot
 
 __all__ = ["Cycle", "Learner", "Params", "TrainParams", "follow", "learn", "params_of", "run_cycle"]
@@ -73,9 +74,10 @@ def learn(
     kind: Kind = "full",
     reason: str = "it was asked for",
     memory: Memory | None = None,
+    fits: Mapping[str, Fit] = NO_FITS,
 ) -> Cycle:
     """A cycle; after a full one, if it is wanted, lists for everybody. Raises as both do."""
-    cycle = run_cycle(engine, data, params, now, kind=kind, reason=reason, memory=memory)
+    cycle = run_cycle(engine, data, params, now, kind=kind, reason=reason, memory=memory, fits=fits)
     if lists.lists.renew and cycle.full and cycle.version is not None:
         for made in list_making.renew(engine, data, lists, now):
             log.info("%d lists of %s by %s in %.1f s", made.people, made.name, made.model, made.seconds)

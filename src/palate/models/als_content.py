@@ -6,6 +6,7 @@ met that says little, so its content has the word until there is more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,17 @@ from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
 from palate.models.material import Known, Material, faded
 
 
-def fit(material: Material, params: ImplicitALSParams, seed: int) -> ImplicitALS:
-    """`implicit_als.fit`; where contents are known it also learns what they say, and moves items of few examples there."""
-    model = implicit_als.fit(material, params, seed)
+def fit(
+    material: Material,
+    params: ImplicitALSParams,
+    seed: int,
+    solve: Callable[[Material, ImplicitALSParams, int], ImplicitALS] = implicit_als.fit,
+) -> ImplicitALS:
+    """`implicit_als.fit`; where contents are known it also learns what they say, and moves items of few examples there.
+
+    `solve` finds the vectors: here, or elsewhere.
+    """
+    model = solve(material, params, seed)
     if material.contents is None or not model.item_examples.any():
         return model
     content_map = content.fit(material.contents, model.item_vectors, model.item_examples, material.content)

@@ -60,6 +60,18 @@ def padded(vectors: NDArray[Any], factors: int, order: NDArray[np.int64] | None 
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """The side that stays, as rows of the other side are solved against it."""
+
+    vectors: Floats
+    """(m, F), `padded`"""
+    weighted: Floats
+    """(F, F): its Gramian times the unobserved weight."""
+    short: int
+    """Rows of up to so many cells are solved in as many unknowns; above 0 the Gramian is a diagonal."""
+
+
 def half_step(
     cells: Sparse,
     other: Floats,
@@ -77,23 +89,40 @@ def half_step(
     its rows) and `result` are `padded`. With `turn` the other side may be rotated in place, so that its Gramian is a diagonal and
     short rows cost less; no score changes. That needs a prior without rows.
     """
-    from palate.models import als_kernels, als_tiles  # numba: see machine_code
+    return solve(cells, fixed(other, cells.counts, evidence, pool, turn=turn), evidence, prior, result, pool)
 
-    factors = other.shape[1]
-    found, short = gramian(other, pool), factors // 2 // WIDTH * WIDTH if turn and factors <= WIDEST_TURN else 0
-    if short and np.count_nonzero(cells.counts <= short) > len(cells) // WIDTH:
-        found = np.diag(_turned(found, pool, other))
+
+def fixed(
+    vectors: Floats, counts: NDArray[np.int64], evidence: Evidence, pool: ThreadPoolExecutor, *, turn: bool = False
+) -> Fixed:
+    """What `solve` has to know of the side that stays; `counts` are the cells of each of the rows to solve.
+
+    The vectors are `padded`. With `turn` they may be rotated in place.
+    """
+    factors = vectors.shape[1]
+    found, short = gramian(vectors, pool), factors // 2 // WIDTH * WIDTH if turn and factors <= WIDEST_TURN else 0
+    if short and np.count_nonzero(counts <= short) > len(counts) // WIDTH:
+        found = np.diag(_turned(found, pool, vectors))
     else:
         short = 0
-    weighted, wide = (evidence.unobserved * found).astype(np.float32), als_tiles.has_wide_registers()
+    return Fixed(vectors, (evidence.unobserved * found).astype(np.float32), short)
 
-    def solve(first: int, last: int, buffer: Floats) -> Losses:
-        arguments = (*_of(cells, other, weighted, evidence), prior, short, result, buffer, wide)
-        losses: Losses = compiled(als_kernels.half_step, first, last, *arguments, fastmath=als_kernels.FREEDOMS)
+
+def solve(
+    cells: Sparse, other: Fixed, evidence: Evidence, prior: Floats, result: Floats, pool: ThreadPoolExecutor
+) -> Losses:
+    """`half_step` of some or all of the rows, when the other side is ready: no row depends on those beside it."""
+    from palate.models import als_kernels, als_tiles  # numba: see machine_code
+
+    factors, wide = other.vectors.shape[1], als_tiles.has_wide_registers()
+
+    def part(first: int, last: int, buffer: Floats) -> Losses:
+        whole = (*_of(cells, other.vectors, other.weighted, evidence), prior, other.short, result, buffer, wide)
+        losses: Losses = compiled(als_kernels.half_step, first, last, *whole, fastmath=als_kernels.FREEDOMS)
         return losses
 
     costs = cells.counts * factors + factors**2 // 2
-    return _summed(solve, costs, als_kernels.buffer_size(factors), pool)
+    return _summed(part, costs, als_kernels.buffer_size(factors), pool)
 
 
 def conjugate_step(

@@ -162,7 +162,7 @@ def fit(
         item_examples=cells.by_item.counts.astype(np.int32),
         losses=[],
     )
-    with ThreadPoolExecutor(_threads(params)) as pool:
+    with ThreadPoolExecutor(threads(params)) as pool:
         for _ in range(params.epochs):
             state.losses.append(_epoch(cells, state, params, pool))
             if on_epoch is not None:
@@ -211,9 +211,8 @@ def _start(
     material: Material, params: ImplicitALSParams, random: np.random.Generator, warm: ImplicitALS | None
 ) -> tuple[Floats, Floats]:
     """(U, F) and (I, F): the vectors of users and items before the first half-step, which takes the items as they are."""
-    shape = (len(material.items), params.factors)
     users = np.zeros((len(material.users), params.factors), np.float32)
-    items = random.standard_normal(shape, np.float32) * np.float32(params.initial_scale / params.factors**0.5)
+    items = drawn(len(material.items), params, random)
     if warm is None:
         return users, items
     if warm.item_vectors.shape[1] != params.factors:
@@ -227,6 +226,12 @@ def _start(
         rows = there.rows(here.keys)
         vectors[rows >= 0] = known[rows[rows >= 0]]
     return users, items
+
+
+def drawn(items: int, params: ImplicitALSParams, random: np.random.Generator) -> Floats:
+    """(items, F): the random vectors that a fit starts with."""
+    scale = np.float32(params.initial_scale / params.factors**0.5)
+    return random.standard_normal((items, params.factors), np.float32) * scale
 
 
 def _prior(item_prior: Floats | None, params: ImplicitALSParams, order: NDArray[np.int64]) -> Floats:
@@ -318,7 +323,7 @@ def fold_in_items(model: ImplicitALS, by_item: Sparse, prior: Floats | None = No
 def _folded(params: ImplicitALSParams, weights: Sparse, other: NDArray[Any], prior: Floats) -> Floats:
     assert weights.width == len(other), f"There are {len(other)} rows on the other side, not {weights.width}."
     result = padded(np.empty((len(weights), 0), np.float32), params.factors)
-    with ThreadPoolExecutor(_threads(params)) as pool:
+    with ThreadPoolExecutor(threads(params)) as pool:
         cells = _evident(replace(weights, values=strengths(weights.values, params)))
         fixed, held = padded(other, params.factors), padded(prior, params.factors)
         als_steps.half_step(cells, fixed, evidence(params), held, result, pool)
@@ -434,7 +439,8 @@ def item_matrix(item_vectors: Floats, params: ImplicitALSParams) -> Floats:
     return np.asarray(evidence(params).unobserved * gramian, np.float32)
 
 
-def _threads(params: ImplicitALSParams) -> int:
+def threads(params: ImplicitALSParams) -> int:
+    """As many as the parameters say, or one per core."""
     if params.threads is not None:
         return params.threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -32,6 +32,8 @@ Name = Literal["popularity", "fm", "itemknn", "ease", "svd", "ials", "blend"]
 """Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
+Fit = Callable[[Material, Any, int], Any]
+"""(material, its params, seed) → the model; the same arguments give the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,7 @@ class Entry:
     """How one kind of model is fitted, asked, and kept in a snapshot."""
 
     params: type[msgspec.Struct]
-    fit: Callable[[Material, Any, int], Any]
-    """(material, its params, seed) → the model; the same arguments give the same bytes."""
+    fit: Fit
     score_all: Callable[[Any, Known], NDArray[np.float32]]
     """(model, people) → (n, I): in each row a larger number is a better item; of no unit that compares between people."""
     to_arrays: Callable[[Any], dict[str, NDArray[Any]]]

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from palate.errors import ArchiveError
 from palate.watching import archives, embedded
 from palate.watching.archives import Archive, Built, Manifest, Read
+from palate.watching.engines import Engine
 from palate.watching.rules import WatchParams
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
-
-MONTH = 30
-"""Days in which a person's views are counted."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +75,19 @@ def run(
     names: Mapping[str, str] | None = None,
     progress: Progress = lambda _what, _done, _all: None,
     threads: int | None = None,
+    engine: Engine | None = None,
 ) -> Report:
     """Bring the views up to the archives. `names` gives an archive's own name of a column of ours.
 
-    Raises ArchiveError when the folder can't be read, DataFolderError for a broken manifest; an archive that can't be read is
-    named in the report, and the others are used.
+    `engine` None: this machine's, with so many `threads` (None: all processors). Raises ArchiveError when the folder can't be
+    read, DataFolderError for a broken manifest; an archive that can't be read is named in the report, and the others are used.
     """
     found, manifest = archives.find(folder), archives.load(place.manifest)
-    with embedded.connected(place.folder / "spill", threads) as connection:
-        read = _read_new(connection, found.archives, place, manifest, params, names or {}, progress)
-        built = _build_touched(connection, place, manifest, params, progress)
-        heavy = _find_heavy(connection, place, manifest, params)
+    with embedded.engine(place.folder / "spill", threads) if engine is None else nullcontext(engine) as runs:
+        read = _read_new(runs, found.archives, place, manifest, params, names or {}, progress)
+        built = _build_touched(runs, place, manifest, params, progress)
+        views = [place.views(day) for day in sorted(manifest.days)]
+        heavy = runs.find_heavy(views, params, place.heavy) if views else 0
     _drop_old(place, manifest, params)
     shutil.rmtree(place.folder / "spill", ignore_errors=True)
     return _report(manifest, read, built, found.ignored, heavy)
@@ -102,7 +99,7 @@ def iso(day: int) -> str:
 
 
 def _read_new(
-    connection: DuckDBPyConnection,
+    engine: Engine,
     found: list[Archive],
     place: Place,
     manifest: Manifest,
@@ -114,7 +111,7 @@ def _read_new(
     new = [archive for archive in found if _is_new(archive, manifest)]
     for number, archive in enumerate(new):
         progress(f"reading {archive.name}", number, len(new))
-        manifest.archives[archive.name] = _read(connection, archive, place, manifest, params, names)
+        manifest.archives[archive.name] = _read(engine, archive, place, manifest, params, names)
         archives.save(place.manifest, manifest)
     return [archive.name for archive in new]
 
@@ -125,7 +122,7 @@ def _is_new(archive: Archive, manifest: Manifest) -> bool:
 
 
 def _read(
-    connection: DuckDBPyConnection,
+    engine: Engine,
     archive: Archive,
     place: Place,
     manifest: Manifest,
@@ -134,9 +131,7 @@ def _read(
 ) -> Read:
     target, known = place.staged / archive.kind, manifest.archives.get(archive.name)
     try:
-        rows = embedded.stage(
-            connection, archive.path, archive.kind, archive.date, names, target, archive.label, params
-        )
+        rows = engine.stage(archive, names, target, params)
     except ArchiveError as error:  # what an earlier, whole version of it gave stays
         kept = known or Read(kind=archive.kind, fingerprint="")
         return msgspec.structs.replace(kept, error=str(error))
@@ -144,7 +139,7 @@ def _read(
 
 
 def _build_touched(
-    connection: DuckDBPyConnection, place: Place, manifest: Manifest, params: WatchParams, progress: Progress
+    engine: Engine, place: Place, manifest: Manifest, params: WatchParams, progress: Progress
 ) -> list[int]:
     """Days that were built now."""
     rules = msgspec.json.encode(params, order="sorted").decode()
@@ -158,7 +153,7 @@ def _build_touched(
     _remove_emptied(place, manifest, [day for day in manifest.days if day >= kept and day not in inputs])
     for number, day in enumerate(touched):
         progress(f"building {iso(day)}", number, len(touched))
-        counts = embedded.build(connection, place.staged, day, params, place.views(day))
+        counts = engine.build(place.staged, day, params, place.views(day))
         logged = manifest.days[day].logged if day in manifest.days else False
         manifest.days[day] = Built(inputs=inputs[day], counts=counts, logged=logged)
         archives.save(place.manifest, manifest)
@@ -172,23 +167,6 @@ def _remove_emptied(place: Place, manifest: Manifest, days: list[int]) -> None:
         del manifest.days[day]
     if days:
         archives.save(place.manifest, manifest)
-
-
-def _find_heavy(connection: DuckDBPyConnection, place: Place, manifest: Manifest, params: WatchParams) -> int:
-    """People with more than `most_views` in any 30 days that end with a day of theirs."""
-    files = ", ".join(embedded.quoted(place.views(day)) for day in sorted(manifest.days))
-    if not files:
-        return 0
-    length = MONTH * 86_400_000
-    query = f"""SELECT DISTINCT "user" FROM (
-        SELECT "user", count(*) OVER (PARTITION BY "user" ORDER BY time RANGE BETWEEN {length} PRECEDING AND CURRENT ROW) AS views
-        FROM read_parquet([{files}], hive_partitioning = false)) WHERE views > {params.most_views} ORDER BY "user" """
-    part = place.heavy.with_name(".heavy.parquet")
-    connection.execute(f"COPY ({query}) TO {embedded.quoted(part)} (FORMAT parquet)")
-    part.replace(place.heavy)
-    row = connection.execute(f"SELECT count(*) FROM read_parquet({embedded.quoted(place.heavy)})").fetchone()
-    assert row is not None, "a count is one row"
-    return int(row[0])
 
 
 def _oldest_kept(manifest: Manifest, params: WatchParams) -> int:

@@ -12,6 +12,8 @@ import msgspec
 
 DAY = 86_400_000
 """Milliseconds."""
+MONTH = 30
+"""Days in which a person's views are counted."""
 
 SESSION_COLUMNS = ("session", "user", "video", "start", "device", "duration")
 """Of an archive of sessions; device and duration (seconds of the whole video) may be missing."""
@@ -78,7 +80,8 @@ def _sessions_and_ticks(params: WatchParams, day: int) -> list[tuple[str, str]]:
     return [
         (
             "session_rows",
-            f"""SELECT *, row_number() OVER (PARTITION BY session ORDER BY start, viewer, item, device, duration) AS place
+            f"""SELECT *, row_number() OVER (PARTITION BY session
+                    ORDER BY start, viewer, item, device NULLS LAST, duration NULLS LAST) AS place
                 FROM sessions WHERE start >= {start} AND start < {end}""",
         ),
         ("day_sessions", "SELECT session, viewer, item, start, device, duration FROM session_rows WHERE place = 1"),
@@ -182,6 +185,14 @@ def day_counts(params: WatchParams, day: int) -> str:
         "(SELECT coalesce(sum(CAST(round(1e3 * seconds) AS BIGINT)), 0) FROM day_views) AS milliseconds",
     ]
     return "SELECT " + ",\n    ".join(counted)
+
+
+def heavy(params: WatchParams) -> str:
+    """The query of the people with more than `most_views` in any 30 days that end with a view of theirs, on the table `views`."""
+    return f"""SELECT DISTINCT "user" FROM (
+        SELECT "user", count(*) OVER (PARTITION BY "user" ORDER BY time
+            RANGE BETWEEN {MONTH * DAY} PRECEDING AND CURRENT ROW) AS views
+        FROM views) AS counted WHERE views > {params.most_views} ORDER BY "user" """
 
 
 def staged(kind: str, columns: dict[str, str], date: int | None, params: WatchParams) -> str:
