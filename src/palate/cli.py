@@ -24,6 +24,7 @@ from palate import (
     cli_people,
     cli_play,
     cli_recommend,
+    cli_report,
     cli_spark,
     cli_telegram,
     cli_tuning,
@@ -400,6 +401,7 @@ cli_tuning.add_to(app)
 cli_telegram.add_to(app)
 cli_play.add_to(app)
 cli_watch.add_to(app)
+cli_report.add_to(app)
 cli_people.add_to(app)
 cli_labels.add_to(app, import_app, export_app)
 cli_exchange.add_to(import_app, export_app)

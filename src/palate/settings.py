@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from palate.accounts import TelegramParams
+from palate.business.params import ReportParams
 from palate.delivery.bot_params import BotParams
 from palate.delivery.context import ServerParams
 from palate.delivery.gorse_messages import GorseParams
@@ -108,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """When the figures of a day of incoming data call for somebody."""
     watch: WatchParams = WatchParams()
     """How a player's sessions and ticks become views (`palate watch-etl`)."""
+    report: ReportParams = ReportParams()
+    """What the business's figures are (`palate report`)."""
 
 
 def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MEMORY_MB = 4096
 """What DuckDB may use before it spills."""
 
+NEEDS = "Watch archives are read by DuckDB: install `palate[watch]`."
+
 MILLIS = """CREATE OR REPLACE MACRO millis(given) AS CASE
     WHEN regexp_full_match(given, '[0-9]{9,11}') THEN 1000 * CAST(given AS BIGINT)
     WHEN regexp_full_match(given, '[0-9]{12,14}') THEN CAST(given AS BIGINT)
@@ -30,12 +32,14 @@ MILLIS = """CREATE OR REPLACE MACRO millis(given) AS CASE
 
 
 @contextmanager
-def connected(scratch: Path, threads: int | None = None, memory_mb: int = MEMORY_MB) -> Iterator[DuckDBPyConnection]:
-    """A DuckDB that keeps nothing and spills to `scratch`. Raises SettingsError when the package isn't installed."""
+def connected(
+    scratch: Path, threads: int | None = None, memory_mb: int = MEMORY_MB, needs: str = NEEDS
+) -> Iterator[DuckDBPyConnection]:
+    """A DuckDB that keeps nothing and spills to `scratch`. Raises SettingsError, by `needs`, when it isn't installed."""
     try:
         import duckdb
     except ImportError as error:
-        raise SettingsError("Watch archives are read by DuckDB: install `palate[watch]`.") from error
+        raise SettingsError(needs) from error
     scratch.mkdir(parents=True, exist_ok=True)
     connection = duckdb.connect(
         config={

@@ -1,0 +1,1 @@
+"""The business's figures of the event log: who comes back, what they do, what they are worth."""
