@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate import cli_spark
 from palate.command_line import DATA, Config, Data, Json, answer, database, settings_of, utc_now
 from palate.errors import PalateError
 from palate.supervisor import role
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from palate.list_making import Made
     from palate.settings import Settings
 
@@ -37,7 +41,8 @@ def recommend(
     output: Annotated[
         Path | None, typer.Option(help="With --all: the folder of Parquet. [default: DATA/lists/NAME]", file_okay=False)
     ] = None,
-    engine: Annotated[str, typer.Option(help="With --all: embedded or spark.")] = "embedded",
+    engine: cli_spark.Runs = "embedded",
+    master: cli_spark.Master = None,
     data: Data = DATA,
     config: Config = None,
     as_json: Json = False,
@@ -46,14 +51,15 @@ def recommend(
     settings = settings_of(config)
     if everybody == (user is not None):
         raise PalateError("Name one user with --user, or make the lists of everybody with --all.")
-    if engine != "embedded":
-        raise PalateError(f"There is no engine {engine} for lists here: choose embedded.")
+    if cli_spark.on_spark(engine, master) and not everybody:
+        raise PalateError("Spark makes the lists of everybody: add --all.")
     if surface is not None and surface not in settings.surfaces:
         raise PalateError(f"There is no surface {surface} in the settings: [surfaces.{surface}] would be one.")
     if user is not None:
         answer(as_json, *_for_one(data, settings, user, limit or LIMIT, surface or "cli"))
         return
-    made = _for_all(data, settings, surface, limit, output, as_json)
+    with cli_spark.session(engine, master, "recommend") as spark:
+        made = _for_all(data, settings, surface, limit, output, as_json, spark)
     came = f"{made.people:,} lists of {made.name} by {made.model} in {made.seconds:.1f} s, of {made.items:,} items"
     text = f"{came}: {made.folder}."
     answer(as_json, {name: getattr(made, name) for name in made.__struct_fields__}, text)
@@ -86,7 +92,13 @@ def _for_one(data: Path, settings: Settings, user: str, limit: int, surface: str
 
 
 def _for_all(
-    data: Path, settings: Settings, surface: str | None, limit: int | None, output: Path | None, quiet: bool
+    data: Path,
+    settings: Settings,
+    surface: str | None,
+    limit: int | None,
+    output: Path | None,
+    quiet: bool,
+    spark: SparkSession | None,
 ) -> Made:
     from palate import list_making
     from palate.surface_params import SurfaceParams
@@ -95,6 +107,10 @@ def _for_all(
     shown = SurfaceParams() if surface is None else settings.surfaces[surface]
     name = shown.lists or surface or list_making.EVERYWHERE
     wanted = list_making.wanted_of(shown, params, limit)
+    if spark is not None:
+        from palate.spark import lists
+
+        wanted = replace(wanted, best=lists.best(spark), people=lists.PEOPLE)
     with role(data, "lists"), database(data, settings) as engine, _bar(quiet) as progress:
         live = list_making.opened(engine, data, params, now)
         return list_making.make(live, name, wanted, output or data / "lists" / name, now, progress)

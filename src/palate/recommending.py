@@ -39,6 +39,8 @@ Keys = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 """Told how many people have a list now, and how many will."""
 
+Best = Callable[[NDArray[np.float32], NDArray[np.float32], int, Sparse, int | None], Tops]
+"""`top_lists.best`, or what does the same elsewhere."""
 PEOPLE = 8_192
 """Whose lists are made at a time."""
 SCORES = 1 << 25
@@ -69,6 +71,10 @@ class Wanted:
     rules: RuleParams
     threads: int | None = None
     min_items: int = 1
+    best: Best = top_lists.best
+    """Who searches where scores are products."""
+    people: int = PEOPLE
+    """Whose lists are searched for at a time."""
 
 
 class _Wishes(NamedTuple):
@@ -224,7 +230,7 @@ def _search(state: State, wish: _Wishes, wanted: Wanted, now: datetime, model: P
     column = np.full(len(pool) + 1, -1, np.int64)
     column[rows] = np.arange(len(rows))
     if isinstance(model, Products):
-        return _Search(pool, snapshot, model, rows, column, model.items[rows], PEOPLE, wanted)
+        return _Search(pool, snapshot, model, rows, column, model.items[rows], wanted.people, wanted)
     height = max(1, min(PEOPLE, SCORES // max(len(snapshot.arrays["items"]), len(rows), 1)))
     return _Search(pool, snapshot, model, rows, column, None, height, wanted)
 
@@ -247,7 +253,7 @@ def _tops(search: _Search, known: Known, seen: Sparse) -> Tops:
     if isinstance(search.model, Products):
         assert search.items is not None, "Products have vectors."
         people = search.model.people(known)
-        return top_lists.best(people, search.items, search.wanted.limit, seen, search.wanted.threads)
+        return search.wanted.best(people, search.items, search.wanted.limit, seen, search.wanted.threads)
     return top_lists.best_of_scores(search.model.scores(known, search.rows), search.wanted.limit, seen)
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from palate import matrix, snapshots
 from palate.domain import Interactions
-from palate.models import implicit_als
+from palate.models import implicit_als, top_lists
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
 from palate.models.material import Material, material
-from palate.spark import als, learning
+from palate.spark import als, learning, lists
 from palate.vocabulary import Vocabulary, vocabulary
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def only(of: Interactions, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> 
 
 
 def table(spark: SparkSession, of: Interactions) -> DataFrame:
-    return learning._table(spark, material(of, NOW))
+    return learning.table_of(spark, material(of, NOW))
 
 
 def scores(model: ImplicitALS, of: Material) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -132,7 +132,7 @@ def test_the_command_publishes_a_snapshot_that_is_served(spark: SparkSession, da
     from palate.cli import app
     from palate.models import stored
 
-    rows = [f"u{n % 23},i{n * n % 17},like,1,{1_700_000_000_000 + n * 60_000}" for n in range(400)]
+    rows = [f"u{n % 23},i{n * 7 % 31},like,1,{1_700_000_000_000 + n * 60_000}" for n in range(400)]
     (tmp_path / "events.csv").write_text("\n".join(["user,item,type,value,time", *rows]))
     (tmp_path / "palate.toml").write_text(
         '[feed]\nmodel = "ials"\n[train]\nmodels = ["ials"]\n[implicit_als]\nepochs = 2\n'
@@ -146,4 +146,28 @@ def test_the_command_publishes_a_snapshot_that_is_served(spark: SparkSession, da
     model = stored.load(snapshot, "ials")
     assert (len(model.losses), len(model.users), np.isfinite(model.item_vectors).all()) == (2, 23, True)
     shown = run(app, ["recommend", "--user", "u3", "--json", *common])
-    assert (shown.exit_code, "i" in shown.stdout) == (0, True), shown.output
+    assert (shown.exit_code, '"item": "i' in shown.stdout) == (0, True), shown.output
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert run(app, ["recommend", "--all", "--limit", "5", "--output", str(here), *common]).exit_code == 0
+    told = run(app, ["recommend", "--all", "--limit", "5", "--output", str(there), "--engine", "spark", *common])
+    assert (told.exit_code, "23 lists" in told.stdout) == (0, True), told.output
+    assert listed(there) == listed(here)
+
+
+def listed(folder: Path) -> dict[str, list[str]]:
+    from pyarrow import parquet
+
+    tables = [parquet.read_table(file) for file in sorted(folder.glob("part-*.parquet"))]
+    return {row["user"]: row["items"] for table in tables for row in table.to_pylist()}
+
+
+def test_the_best_items_of_blocks_of_people_are_those_of_all(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "BLOCK", 7)
+    random = np.random.default_rng(1)
+    people, items = (random.standard_normal((n, 8)).astype(np.float32) for n in (25, 60))
+    met = matrix.sparse(np.repeat(np.arange(25), 2), random.integers(0, 60, 50), np.ones(50, np.float32), (25, 60))
+    found, expected = lists.best(spark)(people, items, 6, met, 1), top_lists.best_readable(people, items, 6, met)
+    assert (found.rows == expected.rows).all()
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

@@ -78,3 +78,18 @@ def test_a_part_without_cells_gives_nothing() -> None:
     with ThreadPoolExecutor(1) as pool:
         known = als_steps.fixed(padded(np.ones((2, 16)), 16), np.zeros(0, np.int64), TOLD, pool)
     assert list(blocks.solved(iter(nothing), Sent(known), TOLD)) == []
+
+
+def test_lists_of_a_block_leave_out_what_was_seen() -> None:
+    items, people = np.array([[1.0, 0], [0, 2], [3, 3]], np.float32), np.array([[1.0, 1], [0, 1]], np.float32)
+    given = {
+        "place": 5,
+        "vectors": people.tobytes(),
+        "offsets": np.array([0, 1, 1]).tobytes(),
+        "columns": np.array([2], np.int32).tobytes(),
+    }
+    (answer,) = blocks.listed(iter([pa.RecordBatch.from_pylist([given])]), Sent(items), 2)
+    (told,) = answer.to_pylist()
+    assert np.frombuffer(told["rows"], np.int32).reshape(2, 2).tolist() == [[1, 0], [2, 1]]
+    assert np.frombuffer(told["scores"], np.float32).reshape(2, 2).tolist() == [[2, 1], [3, 2]]
+    assert told["place"] == 5

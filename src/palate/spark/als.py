@@ -293,7 +293,7 @@ def _solved(spark: SparkSession, matrix: DataFrame, known: Fixed, evidence: Evid
 
 
 def _read(spark: SparkSession, address: str, side: Side, factors: int) -> tuple[Floats, Losses]:
-    return _gathered(spark.read.parquet(address), len(side.of), factors)
+    return _gathered(spark.read.schema(blocks.VECTORS).parquet(address), len(side.of), factors)
 
 
 def _gathered(solved: DataFrame, rows: int, factors: int) -> tuple[Floats, Losses]:

@@ -1,4 +1,4 @@
-"""What runs inside Spark's executors: cells to blocks of rows, and blocks to the vectors of their rows.
+"""What runs inside Spark's executors: cells to blocks of rows, blocks to the vectors of their rows, people to their lists.
 
 Each function takes an iterator of Arrow batches and yields batches, as `mapInArrow` asks for it. A block is one row of a table,
 its arrays are bytes: Spark moves those without looking at them.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from palate import matrix
 from palate.matrix import Sparse
-from palate.models import als_steps, implicit_als
+from palate.models import als_steps, implicit_als, top_lists
 from palate.models.als_steps import Evidence, Fixed, padded
 from palate.models.implicit_als import ImplicitALSParams
 
@@ -29,6 +29,8 @@ T = TypeVar("T", covariant=True)
 CELLS = "row int, column int, value float"
 BLOCKS = "place long, rows binary, offsets binary, columns binary, values binary"
 VECTORS = "place long, rows binary, vectors binary, loss double, ridges double"
+PEOPLE = "place long, vectors binary, offsets binary, columns binary"
+LISTS = "place long, rows binary, scores binary"
 """Columns of the tables; `place` tells blocks apart and in which order losses are summed."""
 
 MOST_CELLS = 1 << 18
@@ -129,6 +131,17 @@ def solved(batches: Iterator[pa.RecordBatch], other: Sent[Fixed], evidence: Evid
             told = {"place": first["place"], "rows": first["rows"], "vectors": vectors, "loss": loss, "ridges": ridges}
             yield _one_row(told)
             first = next(blocks, None)
+
+
+def listed(batches: Iterator[pa.RecordBatch], items: Sent[Floats], limit: int) -> Iterator[pa.RecordBatch]:
+    """Blocks of people, with what is left out for each, to the `limit` items (m, F) of the greatest products with each."""
+    for block in (block for batch in batches for block in batch.to_pylist()):
+        offsets = np.frombuffer(block["offsets"], np.int64).copy()
+        columns = np.frombuffer(block["columns"], np.int32).copy()
+        seen = Sparse(offsets, columns, np.ones(len(columns), np.float32), len(items.value))
+        people = np.frombuffer(block["vectors"], np.float32).reshape(len(seen), -1).copy()
+        tops = top_lists.best(people, items.value, limit, seen, _processors())
+        yield _one_row({"place": block["place"], "rows": tops.rows.tobytes(), "scores": tops.scores.tobytes()})
 
 
 def _cells(block: dict[str, Any], width: int) -> Sparse:

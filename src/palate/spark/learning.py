@@ -10,7 +10,7 @@ from palate.models import als_content
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
 from palate.models.material import Material
 from palate.models.registry import Fit
-from palate.spark import als
+from palate.spark import als, stores
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -20,21 +20,20 @@ def fits(spark: SparkSession, folder: str, on_epoch: Callable[[int, float], obje
     """The models that the cluster of this session fits, for `cycle.run_cycle`; `folder` is that of `als.fit`."""
 
     def solve(material: Material, params: ImplicitALSParams, seed: int) -> ImplicitALS:
-        return als.fit(
-            spark,
-            _table(spark, material),
-            params,
-            seed,
-            folder=folder,
-            users=material.users,
-            items=material.items,
-            on_epoch=on_epoch,
-        )
+        address = f"{folder}/interactions"
+        # written, or each job would send all of it to the executors again
+        table_of(spark, material).write.mode("overwrite").parquet(address)
+        known = spark.read.parquet(address)
+        users, items = material.users, material.items
+        model = als.fit(spark, known, params, seed, folder=folder, users=users, items=items, on_epoch=on_epoch)
+        stores.delete(spark, address)
+        return model
 
     return {"ials": partial(als_content.fit, solve=solve)}
 
 
-def _table(spark: SparkSession, material: Material) -> DataFrame:
+def table_of(spark: SparkSession, material: Material) -> DataFrame:
+    """The columns that `als.fit` takes."""
     import pyarrow as pa
 
     of = material.interactions
