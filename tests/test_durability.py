@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_and_loses_nothing_and_works_again_with_room(small_d
             ).result()
     assert kept > 0
     with pytest.raises(NotDurable, match="full"):
-        commits.submit([Event(user="ann", item="late", type="like")] * 50, NOW).result()
+        commits.submit([Event(user="ann", item="late", type="like", id=f"late-{m}") for m in range(500)], NOW).result()
     ballast.unlink()
     assert commits.submit([Event(user="ann", item="late", type="like", id="late")], NOW).result() == 1
     commits.close()

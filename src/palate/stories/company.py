@@ -124,7 +124,7 @@ def _least(params: ClusteringParams) -> list[float]:
     """Of each level the similarity × SCALE² from which on pairs count."""
     levels = [params.similarity]
     while levels[-1] < 1:
-        levels.append(levels[-1] + _STEP)
+        levels.append(min(1.0, levels[-1] + _STEP))
     return [level * SCALE**2 for level in levels]
 
 
