@@ -23,6 +23,8 @@ Losses = tuple[float, float]
 
 WIDTH = 16
 """Factors are padded to a multiple of this for the kernels; the padding stays zero."""
+MOVED = 4096
+"""Rows that are put into another order at a time."""
 TASKS = 64
 """Parts of about equal work into which a half-step is cut. Not by threads: sums must not depend on their number."""
 WIDEST_TURN = 192
@@ -56,7 +58,10 @@ def padded(vectors: NDArray[Any], factors: int, order: NDArray[np.int64] | None 
     """The vectors (of these rows, in this order) for the kernels: `factors` rounded up, what is missing zero."""
     rows = len(vectors) if order is None else len(order)
     result = aligned(rows, -(-factors // WIDTH) * WIDTH)
-    result[:, : vectors.shape[1]] = vectors if order is None else vectors[order]
+    own = result[:, : vectors.shape[1]]
+    for first in range(0, rows, MOVED):  # so that no copy of all is made
+        part = slice(first, first + MOVED)
+        own[part] = vectors[part if order is None else order[part]]
     return result
 
 

@@ -149,19 +149,9 @@ def fit(
     epoch. The same material, parameters and seed give the same bytes with any number of threads. Raises InvalidInput where
     weights overflow or the other model has another number of factors.
     """
-    users, items = _start(material, params, np.random.default_rng(seed), warm)
     cells = sides(material, params)
     params = _settled(params, cells)
-    state = _State(
-        user_vectors=padded(users, params.factors, cells.user_order),
-        item_vectors=padded(items, params.factors, cells.item_order),
-        item_prior=_prior(item_prior, params, cells.item_order),
-        user_order=cells.user_order,
-        item_order=cells.item_order,
-        user_examples=cells.by_user.counts.astype(np.int32),
-        item_examples=cells.by_item.counts.astype(np.int32),
-        losses=[],
-    )
+    state = _state(cells, params, *_start(material, params, np.random.default_rng(seed), warm), item_prior)
     with ThreadPoolExecutor(threads(params)) as pool:
         for _ in range(params.epochs):
             state.losses.append(_epoch(cells, state, params, pool))
@@ -205,6 +195,19 @@ class _State:
     user_examples: Counts
     item_examples: Counts
     losses: list[float]
+
+
+def _state(cells: Sides, params: ImplicitALSParams, users: Floats, items: Floats, item_prior: Floats | None) -> _State:
+    return _State(
+        user_vectors=padded(users, params.factors, cells.user_order),
+        item_vectors=padded(items, params.factors, cells.item_order),
+        item_prior=_prior(item_prior, params, cells.item_order),
+        user_order=cells.user_order,
+        item_order=cells.item_order,
+        user_examples=cells.by_user.counts.astype(np.int32),
+        item_examples=cells.by_item.counts.astype(np.int32),
+        losses=[],
+    )
 
 
 def _start(
