@@ -222,7 +222,8 @@ def ingest_command(
             typer.echo(report)
         else:
             stop, played = supervisor.stop_signal(), cli_play.read(play)
-            with _listening(engine, data, settings, stop, played.clock if played is not None else utc_now):
+            clock = played.clock if played is not None else utc_now
+            with _listening(engine, data, settings, stop, clock), _releasing(engine, settings, stop, clock):
                 ingest.follow(
                     engine,
                     settings.ingest,
@@ -511,6 +512,26 @@ def _listening(
     finally:
         stop.set()
         listener.join()
+
+
+@contextmanager
+def _releasing(
+    engine: sa.Engine, settings: Settings, stop: threading.Event, clock: Callable[[], datetime]
+) -> Iterator[None]:
+    """Editions come out beside the block."""
+    from palate import editions
+
+    if not settings.editions:
+        yield
+        return
+    params = (settings.editions, settings.interactions)
+    releaser = threading.Thread(target=editions.follow, args=(engine, *params, stop, clock), name="editions")
+    releaser.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        releaser.join()
 
 
 @contextmanager

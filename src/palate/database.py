@@ -37,7 +37,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0014"
+REVISION = "0015"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -317,6 +317,16 @@ gorse_write_backs = Table(  # what is logged of a recommendation when its delay 
     Column("events", Text, nullable=False),  # JSON
     Index("gorse_write_backs_due", "due"),
     sqlite_autoincrement=True,
+)
+
+editions = Table(  # the best of what came lately, as it was told every few hours: see `editions`
+    "editions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("released", BigInteger, primary_key=True),
+    Column("items", LargeBinary, nullable=False),  # keys, best first: int64
+    Column("rates", LargeBinary, nullable=False),  # share of people who like each: float32
+    Column("lower", LargeBinary, nullable=False),  # the lower end of its interval: float32
 )
 
 sealed = Table(  # the Parquet files that belong to the log

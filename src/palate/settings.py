@@ -17,6 +17,7 @@ from palate.business.params import ReportParams
 from palate.delivery.bot_params import BotParams
 from palate.delivery.context import ServerParams
 from palate.delivery.gorse_messages import GorseParams
+from palate.editions import EditionParams
 from palate.events import EventParams
 from palate.feed import FeedParams
 from palate.hub_params import HubParams
@@ -101,6 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     surfaces: dict[str, SurfaceParams] = {}
     """Places where lists are shown, by the name that requests give: a table [surfaces.NAME] each, with
     what docs/lists.md tells of."""
+    editions: dict[str, EditionParams] = {}
+    """The best of what came, every few hours, by the names that surfaces give: a table [editions.NAME] each, with what
+    docs/editions.md tells of."""
     lists: ListParams = ListParams()
     """Lists that are computed for everybody beforehand (`palate recommend --all`)."""
     rules: RuleParams = RuleParams()
