@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from palate import database, events, feed, snapshots
 from palate.database import connect, migrate, reading, writing
 from palate.domain import Event, FeedRequest, to_milliseconds
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.matrix import Sparse
 from palate.models import content, content_scores, registry, stored

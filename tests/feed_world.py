@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from palate import catalog, database, events, feed, identities, snapshots
 from palate.database import reading, writing
 from palate.domain import Event, Feed, FeedRequest, Item, to_milliseconds
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.live import Live
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)

@@ -15,7 +15,7 @@ from palate.cycle import run_cycle
 from palate.database import reading, writing
 from palate.domain import Event, Item
 from palate.examples import Params, TrainParams
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.models.blend import BlendParams
 from palate.models.implicit_als import ImplicitALSParams

@@ -16,7 +16,7 @@ from palate import catalog, feed, identities, people
 from palate.database import reading, writing
 from palate.domain import Event, Feed, FeedRequest, Item
 from palate.errors import InvalidCursor, InvalidInput, NotDurable
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 
 
 @pytest.fixture

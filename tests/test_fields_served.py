@@ -14,7 +14,7 @@ from palate.cycle import run_cycle
 from palate.database import writing
 from palate.domain import Event, Item, to_milliseconds
 from palate.examples import Params, TrainParams
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.models.factorization_machine import FactorizationMachineParams
 from palate.models.fields import Name

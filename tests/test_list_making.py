@@ -20,7 +20,8 @@ from feed_world import NOW, World, item
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from palate import catalog, cli, database, feed, identities, list_making, lists, people, recommending, train
+from palate import catalog, cli, database, identities, list_making, lists, people, recommending, train
+from palate.candidates import wanted
 from palate.database import reading, writing
 from palate.delivery import forgetting
 from palate.delivery.application import create_app
@@ -28,7 +29,7 @@ from palate.delivery.context import Serving, ServingParams, open_serving
 from palate.domain import Event
 from palate.errors import InvalidInput, NotFound
 from palate.examples import Params, TrainParams
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.list_making import ListMaking, Made
 from palate.live import Live
 from palate.models.blend import BlendParams
@@ -295,7 +296,7 @@ def test_lists_do_not_depend_on_threads(small: Cinema) -> None:
     small.make()
     assert rows(small.data / "lists/home") == one
     assert np.unique([len(ids) for ids in one.values()]).tolist() == [5]
-    assert feed.ANYWHERE.lists is None
+    assert wanted.ANYWHERE.lists is None
 
 
 async def got(serving: Serving, path: str) -> str:

@@ -13,7 +13,7 @@ from palate import events, feed, model_transfer
 from palate.database import writing
 from palate.domain import Event
 from palate.errors import ArchiveError, NotFound
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.model_transfer import Format
 from palate.models import exchange

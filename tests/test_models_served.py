@@ -15,7 +15,7 @@ from palate import database, feed, snapshots
 from palate.database import reading
 from palate.delivery import forgetting
 from palate.examples import SECTIONS, Kind
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.models import stored
 from palate.models.blend import BlendParams

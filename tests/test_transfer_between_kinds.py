@@ -11,7 +11,7 @@ from feed_world import NOW, World, item
 
 from palate import database, snapshots
 from palate.examples import Params, TrainParams
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.models.implicit_als import ImplicitALSParams
 from palate.surface_params import SurfaceParams

@@ -246,6 +246,8 @@ class RankedItem:
     """Id of the story it belongs to; None for an item that is alone."""
     also: tuple[Also, ...] = ()
     """Others of its story, those first that the person is likelier to like."""
+    found: tuple[str, ...] = ()
+    """Names of the ways by which it became a candidate; none where every item was looked at."""
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,10 @@ class Pool:
         """Numbers of one item's labels."""
         return self.labels[self.label_offsets[row] : self.label_offsets[row + 1]]
 
+    def story_id(self, row: int) -> str | None:
+        """Id of an item's story; None for an item that is alone."""
+        return str(self.story[row]) if self.story[row] >= 0 else None
+
     @cached_property
     def stories(self) -> Stories:
         """The stories of several items."""

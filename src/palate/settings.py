@@ -19,7 +19,7 @@ from palate.delivery.context import ServerParams
 from palate.delivery.gorse_messages import GorseParams
 from palate.editions import EditionParams
 from palate.events import EventParams
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.hub_params import HubParams
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams

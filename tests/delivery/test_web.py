@@ -25,7 +25,7 @@ from palate.delivery.context import ServerParams, Serving, ServingParams, open_s
 from palate.delivery.web_cards import card, full_text
 from palate.delivery.web_start import starter_feeds
 from palate.domain import Event, Item, Media
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.sources.addresses import parse_address
 from palate.sources.fetching import FetchParams
 from palate.text.cleaning import canonical_url

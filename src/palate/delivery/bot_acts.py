@@ -34,7 +34,7 @@ from palate.delivery.bot_timetable import zone
 from palate.delivery.surfaces import shown_since
 from palate.domain import Event, Feed, FeedRequest
 from palate.errors import DatabaseError
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.outbox import Call, Draft, Urgency
 from palate.people import Identity
 

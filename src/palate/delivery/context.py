@@ -25,7 +25,7 @@ from palate.delivery.metrics import Metrics
 from palate.delivery.security import KeyCache
 from palate.errors import DatabaseError, PalateError
 from palate.events import EventParams
-from palate.feed import FeedParams
+from palate.feed_params import FeedParams
 from palate.group_commit import GroupCommit
 from palate.identities import insert_new
 from palate.ingest import IngestParams

@@ -218,7 +218,8 @@ class FeedQuestion(Wire, frozen=True, kw_only=True):
 
 
 class FeedPlace(Wire, frozen=True, kw_only=True):
-    """One place of a feed. `probability` is that with which the item was chosen for it; `also` are other items of its story."""
+    """One place of a feed. `probability` is that with which the item was chosen for it; `also` are other items of its story;
+    `found` names the ways by which it became a candidate, none where every item was looked at."""
 
     item: str
     score: float
@@ -227,6 +228,7 @@ class FeedPlace(Wire, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
     story: str | None
     also: tuple[Also, ...]
+    found: tuple[str, ...]
     title: str | None
     url: str | None
     source: str | None
@@ -251,6 +253,7 @@ class FeedPlace(Wire, frozen=True, kw_only=True):
             reasons=ranked.reasons,
             story=ranked.story,
             also=ranked.also,
+            found=ranked.found,
             title=item.title,
             url=item.url,
             source=item.source,

@@ -1,0 +1,104 @@
+"""Which of the candidates get which place of the list: the best by value, new ones to learn of, questions to who is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from palate.candidates import exploration, filters, fresh, personal, popular, stories, wanted
+from palate.cursors import Session
+from palate.feed_params import FeedParams
+from palate.live import Live
+from palate.ranking import arranging, asking
+from palate.ranking.arranging import Place, Spread
+from palate.ranking.considered import Considered
+
+
+def unseen(looked: Considered, allowed: filters.Mask) -> filters.Mask:
+    """One item of each story of which the person has met none."""
+    mask = wanted.unseen(looked.pool, allowed, looked.person)
+    return stories.one_of_each(looked.pool, mask, looked.values, looked.judgement.by_popularity)
+
+
+def again(
+    connection: sa.Connection,
+    live: Live,
+    looked: Considered,
+    places: Sequence[Place],
+    allowed: filters.Mask,
+    session: Session,
+    now: datetime,
+    params: FeedParams,
+) -> filters.Mask:
+    """What comes when nothing new is left: items shown without an answer, and others of stories that were met, one of each story.
+
+    All of it long enough ago and before this session: within one, nothing comes twice.
+    """
+    pool, person = looked.pool, looked.person
+    before = min(now - timedelta(minutes=params.bring_back_minutes), session.started)
+    mask = filters.only(pool, live.unanswered(connection, person, before))
+    mask |= filters.without(pool, stories.of(pool, person.history.items), person.history.items)
+    late = live.shown_since(connection, person, before)
+    chosen = pool.keys[[place.row for place in places]]
+    mask = stories.without(pool, allowed & mask, np.concatenate((late, chosen)))
+    return stories.one_of_each(pool, mask, looked.values, looked.judgement.by_popularity)
+
+
+def with_questions(
+    looked: Considered, allowed: filters.Mask, places: list[Place], first: int, params: FeedParams
+) -> list[Place]:
+    """The same list, beginning at place `first` of a session, with questions in it for somebody who hasn't voted much yet.
+
+    What stands at its head stays there.
+    """
+    left = params.questions - len(looked.judgement.labels)
+    count = min(left, sum(map(arranging.asks, range(first, first + len(places)))))
+    if count <= 0 or looked.pool.model.version is None:
+        return places
+    allowed = filters.without(looked.pool, allowed, looked.pool.keys[[place.row for place in places[:1]]])
+    asked = asking.find(looked.pool, looked.judgement, allowed, looked.values, params.exploration_evidence, count)
+    return arranging.with_questions(places, asked, first)
+
+
+def arrange(
+    looked: Considered, allowed: filters.Mask, limit: int, share: float, params: FeedParams, rng: np.random.Generator
+) -> list[Place]:
+    """The best of what is allowed and, for the share that explores, what little is known of, as a list."""
+    if limit <= 0:
+        return []
+    pool, new = looked.pool, looked.judgement.by_popularity
+    topics = pool.label_names.find(looked.person.topics) if new else np.zeros(0, np.int32)
+    found, values = _find(looked, allowed, topics, limit, max(params.candidates, limit))
+    learnable = np.zeros(0, np.int64)
+    if share:
+        learnable = exploration.find(pool, allowed, params.exploration_pool, params.exploration_evidence)
+    spread = params.first_spread if new else params.source_spread
+    rows = np.union1d(found, learnable)[::-1]  # of equal values the newest wins
+    by_label = Spread(filters.main_label(pool, rows), params.label_spread)
+    if len(topics):
+        by_label = Spread(filters.first_label(pool, rows, topics), spread)
+    spreads = [Spread(pool.source[rows], spread), by_label]
+    return arranging.arrange(rows, values[rows], np.isin(rows, learnable), spreads, share, limit, rng)
+
+
+def _find(
+    looked: Considered, allowed: filters.Mask, topics: NDArray[np.int32], limit: int, size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """At most `size` candidates for `limit` places, and the values (n,) of the pool to order them by."""
+    pool = looked.pool
+    if not looked.judgement.by_popularity:
+        rows = np.flatnonzero(allowed)
+        return personal.find(looked.values[rows], rows, size), looked.values
+    if len(topics):
+        on_topic = allowed & filters.with_labels(pool, topics)
+        allowed = on_topic if np.count_nonzero(on_topic) >= limit else allowed
+    if pool.model.version is not None:
+        return popular.find(pool, allowed, size), looked.values
+    rows = fresh.find(pool, allowed, size)
+    values = np.zeros(len(pool), np.float32)
+    values[rows] = np.linspace(1, 0.5, len(rows))
+    return rows, values
