@@ -1,7 +1,8 @@
 """Sessions and ticks to views: the embedded engine, Spark on the same machine (local[2]), and a plain pandas script.
 
     python benchmarks/bench_watching.py                        # 1 M sessions, about 20 M ticks, by all three
-    python benchmarks/bench_watching.py --sessions 10000000 --only embedded
+    python benchmarks/bench_watching.py --sessions 10000000 --archives DIR --only embedded    # made in DIR, unless they are there
+    python benchmarks/bench_watching.py --few 100000                                # the rows of both engines compared, alone
 
 Needs the extras `watch` and `spark`. The archives are invented, with everything that goes wrong with real ones, and are made first; a
 hundredth of them is made apart, on which the rows of both engines are compared. Each engine runs in a process of its own, of which the
@@ -115,34 +116,48 @@ def rows(made: Path) -> list[dict[str, Any]]:
     ]
 
 
+def compare(sessions: int) -> None:
+    """Whether both engines give the same rows."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder / "in", sessions, folder / "spill")
+        for engine in ("embedded", "spark"):
+            ENGINES[engine](folder / "in", folder / engine)
+        ours, theirs = rows(folder / "embedded"), rows(folder / "spark")
+        print(f"of {sessions:,} sessions {len(ours):,} views: {'the same rows' if ours == theirs else 'OTHER ROWS'}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=1_000_000)
     parser.add_argument("--only", choices=list(ENGINES))
+    parser.add_argument("--archives", type=Path)
+    parser.add_argument("--few", type=int)
     parser.add_argument("--run", nargs=3)
     given = parser.parse_args()
     if given.run:
         ENGINES[given.run[0]](Path(given.run[1]), Path(given.run[2]))
         return
+    if given.few:
+        compare(given.few)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder / "in", given.sessions, folder / "spill")
-        size = sum(file.stat().st_size for file in (folder / "in").iterdir()) / 1e6
+        archives = given.archives or folder / "in"
+        if not archives.exists():
+            make(archives, given.sessions, folder / "spill")
+        size = sum(file.stat().st_size for file in archives.iterdir()) / 1e6
         print(
             f"{given.sessions:,} sessions, about {20 * given.sessions:,} ticks in {DAYS} days, {size:,.0f} MB packed",
             flush=True,
         )
         for engine in [given.only] if given.only else ENGINES:
-            took, most = timed(engine, folder / "in", folder / engine)
+            took, most = timed(engine, archives, folder / engine)
             print(
                 f"{engine:9} {took:7.1f} s, {21 * given.sessions / took / 1e6:6.2f} M rows/s, {most:.2f} GB", flush=True
             )
-        if not given.only:
-            make(folder / "few", given.sessions // 100, folder / "spill")
-            for engine in ("embedded", "spark"):
-                ENGINES[engine](folder / "few", folder / f"few-{engine}")
-            same = rows(folder / "few-embedded") == rows(folder / "few-spark")
-            print(f"on a hundredth both engines give {'the same rows' if same else 'OTHER ROWS'}")
+    if not given.only:
+        compare(given.sessions // 100)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ class Series:
     titles: tuple[str, ...] = ()
     """What is said of each point when it is pointed at."""
     line: bool = False
+    bars: bool = False
+    """From the foot up to each y, side by side, instead of dots."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,19 @@ def _drawn(x: Axis, y: Axis, series: Series) -> list[str]:
     titles = series.titles or ("",) * len(places)
     for (across, down), title in zip(places, titles, strict=True):
         inside = f"<title>{escape(title)}</title>" if title else ""
-        parts.append(f'<circle class="dot {series.name}" cx="{across}" cy="{down}" r="3.5">{inside}</circle>')
+        kind = f'class="{"bar" if series.bars else "dot"} {series.name}"'
+        parts.append(_bar(kind, across, down, len(places), inside) if series.bars else _dot(kind, across, down, inside))
     return parts
+
+
+def _dot(kind: str, across: float, down: float, inside: str) -> str:
+    return f'<circle {kind} cx="{across}" cy="{down}" r="3.5">{inside}</circle>'
+
+
+def _bar(kind: str, across: float, down: float, count: int, inside: str) -> str:
+    width = round((WIDTH - LEFT - RIGHT) / max(count, 1), 1)
+    start, height = round(across - width / 2, 1), round(HEIGHT - BOTTOM - down, 1)
+    return f'<rect {kind} x="{start}" y="{down}" width="{width}" height="{height}">{inside}</rect>'
 
 
 def _rounds(low: float, high: float) -> list[float]:

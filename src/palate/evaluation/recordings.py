@@ -93,6 +93,11 @@ def of_log(batches: Iterator[list[Event]]) -> Recording:
     return _joined([_of_rows(batches, "the log")])
 
 
+def of_table(table: pa.Table, what: str) -> Recording:
+    """The rows of a table with the columns of a file of events; `what` names it where something is wrong. Raises ArchiveError."""
+    return _joined([_of_table(table, Path(what), 0)])
+
+
 def read_candidates(path: Path, recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Who is to be ranked what: user key and item key of each candidate of a file of negatives, −1 for ids nobody knows.
 
