@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.ranking.arranging import Place, Spread, arrange, asks, with_questions
+from palate.ranking.arranging import REACH, Likeness, Place, Spread, arrange, asks, with_questions
 
 ROWS = np.array([40, 30, 20, 10], np.int64)
 VALUES = np.array([0.5, 0.8, 0.7, 0.6], np.float32)
@@ -96,3 +96,63 @@ def test_questions_stand_at_their_places_and_push_out_the_last(first: int, lengt
     others = [place.row for place in together if not place.asked]
     assert others == [row for row in range(length) if row not in rows][: length - len(rows)]
     assert len(together) == length
+
+
+def test_a_source_has_no_more_places_than_its_cap_while_there_are_others() -> None:
+    capped = [Spread(np.array([2, 1, 1, 1], np.int32), 0.0, cap=1)]
+    assert order(arrange(ROWS, VALUES, NONE, capped, 0.0, 2, np.random.default_rng(1))) == [30, 40]
+    assert order(arrange(ROWS, VALUES, NONE, capped, 0.0, 4, np.random.default_rng(1))) == [30, 40, 20, 10]
+
+
+def test_what_says_the_same_in_other_words_gives_way() -> None:
+    vectors = np.array([[0, 1], [1, 0], [0.96, 0.28], [0, 0]], np.float32)
+    places = arrange(ROWS, VALUES, NONE, [], 0.0, 4, np.random.default_rng(1), likeness=Likeness(vectors, 0.5))
+    assert order(places) == [30, 10, 40, 20]  # 0.7 · (1 − 0.5 · 0.96) < 0.5 · (1 − 0)
+
+
+def test_items_that_are_owed_impressions_are_explored_first_and_alike_often() -> None:
+    owed = np.array([True, False, False, True])
+    rng = np.random.default_rng(5)
+    first = Counter(arrange(ROWS, VALUES, ~NONE, [], 0.4, 1, rng, owed=owed)[0] for _ in range(4000))
+    assert {place.row: place.probability for place in first} == pytest.approx({30: 0.6, 40: 0.2, 10: 0.2})
+    for place, count in first.items():
+        assert count / 4000 == pytest.approx(place.probability, abs=0.03)
+
+
+@given(
+    n=st.integers(1, 40),
+    strengths=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0, 1)),
+    cap=st.sampled_from([None, 1, 3]),
+    seed=st.integers(0, 1000),
+)
+def test_the_neighbours_are_counted_as_the_formula_says(
+    n: int, strengths: tuple[float, float, float], cap: int | None, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0.1, 1, n).astype(np.float32)
+    spreads = [Spread(rng.integers(-1, 4, n).astype(np.int32), strength) for strength in strengths[:2]]
+    spreads[0] = Spread(spreads[0].group, strengths[0], cap)
+    vectors = rng.normal(size=(n, 3)).astype(np.float32)
+    likeness = Likeness(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strengths[2])
+    found = arrange(np.arange(n), values, np.zeros(n, bool), spreads, 0.0, n, rng, likeness=likeness)
+    chosen = order(found)
+    for place, row in enumerate(chosen):
+        left = [other for other in range(n) if other not in chosen[:place]]
+        below = [other for other in left if not _full(spreads[0], other, chosen[:place])] or left
+        worth = {other: _worth(other, chosen[:place], values, spreads, likeness) for other in below}
+        assert worth[row] == pytest.approx(max(worth.values()), rel=1e-4)
+
+
+def _full(spread: Spread, row: int, before: list[int]) -> bool:
+    group = spread.group[row]
+    return spread.cap is not None and group >= 0 and sum(spread.group[before] == group) >= spread.cap
+
+
+def _worth(row: int, before: list[int], values: np.ndarray, spreads: list[Spread], likeness: Likeness) -> float:
+    worth, near = float(values[row]), before[-REACH:]
+    for spread in spreads:
+        for other in near:
+            if spread.group[other] == spread.group[row] >= 0:
+                worth *= 1 - spread.strength
+    cosines = [float(likeness.vectors[row] @ likeness.vectors[other]) for other in near]
+    return worth * (1 - likeness.strength * max([0.0, *cosines]))

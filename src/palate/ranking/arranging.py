@@ -33,6 +33,17 @@ class Spread:
     group: NDArray[np.int32]
     """Group of each candidate, −1 for none."""
     strength: float
+    cap: int | None = None
+    """Items of one group in a list at most, as long as there are others; None: any number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """Sameness of content: the neighbour that an item is most like takes the part `strength` · cosine off its value."""
+
+    vectors: NDArray[np.float32]
+    """(n, d) of the candidates, each of length 1, or 0 where nothing is known."""
+    strength: float
 
 
 def arrange(
@@ -43,25 +54,78 @@ def arrange(
     share: float,
     limit: int,
     rng: np.random.Generator,
+    *,
+    likeness: Likeness | None = None,
+    owed: NDArray[np.bool_] | None = None,
 ) -> list[Place]:
     """Fill up to `limit` places, each with the candidate of the highest value after the spreads, or, with probability `share`,
-    with any of the explorable ones, all as likely. `values` (positive), `explorable` and the groups run along `rows`.
+    with any of the explorable ones, all as likely; of these with one that is `owed` impressions as long as there is one. `values`
+    (positive), `explorable`, `owed`, the groups and the vectors run along `rows`.
 
-    The greedy choice of Carbonell and Goldstein, "The Use of MMR" (SIGIR 1998), with sameness of group for similarity.
+    The greedy choice of Carbonell and Goldstein, "The Use of MMR" (SIGIR 1998), with sameness of group and of vectors for
+    similarity.
     """
-    left = np.ones(len(rows), bool)
-    chosen: list[int] = []
+    around = _Neighbours(spreads, likeness, len(rows))
+    left = np.array(values, np.float32)  # −1 for those that have a place
+    learnable, first = np.array(explorable, bool), np.zeros(len(rows), bool) if owed is None else explorable & owed
     places: list[Place] = []
     while len(places) < min(limit, len(rows)):
-        best = int(np.argmax(np.where(left, values * _factor(spreads, chosen[-REACH:], len(rows)), -1)))
-        learnable = np.flatnonzero(left & explorable)
-        explores = rng.random() < share and len(learnable) > 0
-        choice = int(rng.choice(learnable)) if explores else best
-        probability = _probability(choice == best, bool(explorable[choice]), len(learnable), share)
+        best = around.best(left)
+        drawable = first if first.any() else learnable
+        count = int(np.count_nonzero(drawable)) if share else 0
+        explores = rng.random() < share and count > 0
+        choice = int(np.flatnonzero(drawable)[rng.integers(count)]) if explores else best
+        probability = _probability(choice == best, bool(drawable[choice]), count, share)
         places.append(Place(int(rows[choice]), probability, choice != best))
-        chosen.append(choice)
-        left[choice] = False
+        around.add(choice)
+        left[choice], learnable[choice], first[choice] = -1, False, False
     return places
+
+
+class _Neighbours:
+    """What the last places take off each candidate's value, kept up as they are filled."""
+
+    def __init__(self, spreads: Sequence[Spread], likeness: Likeness | None, count: int) -> None:
+        self._spreads = spreads
+        self._likeness = likeness
+        self._chosen: list[int] = []
+        self._same = [np.zeros(count, np.int64) for _ in spreads]
+        self._kept = [np.float32(1 - spread.strength) ** np.arange(REACH + 1, dtype=np.float32) for spread in spreads]
+        self._like = np.zeros((REACH, count), np.float32)
+        self._full = np.zeros(count, bool)
+
+    def best(self, values: NDArray[np.float32]) -> int:
+        """The candidate with most of its value left beside its neighbours, of a group that may have one more place if any may."""
+        values = values.copy()
+        for kept, same in zip(self._kept, self._same, strict=True):
+            values *= kept[same]
+        if self._likeness is not None:
+            values *= 1 - np.float32(self._likeness.strength) * self._like.max(axis=0)
+        found = int(np.argmax(values))
+        if not self._full[found]:
+            return found
+        below = np.where(self._full, -1, values)
+        return int(np.argmax(below)) if below.max() >= 0 else found
+
+    def add(self, choice: int) -> None:
+        """This candidate has the next place; the one that is too far back now counts no longer."""
+        self._chosen.append(choice)
+        gone = self._chosen[-REACH - 1] if len(self._chosen) > REACH else None
+        for spread, same in zip(self._spreads, self._same, strict=True):
+            same += _of_group(spread, choice)
+            if gone is not None:
+                same -= _of_group(spread, gone)
+            if spread.cap is not None and np.count_nonzero(_of_group(spread, choice)[self._chosen]) >= spread.cap:
+                self._full |= _of_group(spread, choice)
+        if self._likeness is not None:
+            cosines = self._likeness.vectors @ self._likeness.vectors[choice]
+            self._like[(len(self._chosen) - 1) % REACH] = np.clip(cosines, 0, 1)
+
+
+def _of_group(spread: Spread, choice: int) -> NDArray[np.bool_]:
+    """Candidates of the group of this one."""
+    alike: NDArray[np.bool_] = (spread.group == spread.group[choice]) & (spread.group >= 0)
+    return alike
 
 
 def asks(place: int) -> bool:
@@ -80,15 +144,6 @@ def with_questions(places: Sequence[Place], questions: NDArray[np.int64], first:
     return together
 
 
-def _factor(spreads: Sequence[Spread], neighbours: list[int], n: int) -> NDArray[np.float32]:
-    factor = np.ones(n, np.float32)
-    for spread in spreads:
-        for group in spread.group[neighbours]:
-            if group >= 0:
-                factor[spread.group == group] *= 1 - spread.strength
-    return factor
-
-
 def _probability(best: bool, explorable: bool, learnable: int, share: float) -> float:
     share = share if learnable else 0.0
-    return best * (1 - share) + (share / learnable if explorable else 0.0)
+    return best * (1 - share) + (share / learnable if explorable and learnable else 0.0)
