@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -12,11 +13,15 @@ from feed_world import NOW, PLAIN, World, item, of_kinds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from palate import catalog, feed, identities, people
+from palate import catalog, editions, feed, identities, people
 from palate.database import reading, writing
 from palate.domain import Event, Feed, FeedRequest, Item
+from palate.editions import EditionParams
 from palate.errors import InvalidCursor, InvalidInput, NotDurable
 from palate.feed_params import FeedParams
+from palate.interactions import InteractionParams
+from palate.live import Live
+from palate.surface_params import SurfaceParams
 
 
 @pytest.fixture
@@ -587,3 +592,90 @@ def test_the_event_of_a_shown_item_may_enter_the_log(shelf: World) -> None:
     assert len(own) == 5
     assert [check(event, None, NOW) for event in own] == own
     assert np.isfinite([event.probability for event in own if event.probability is not None]).all()
+
+
+# Surfaces: orders, themes and editions
+
+
+def on(world: World, **surface: Any) -> World:
+    """The same installation with a surface `place`."""
+    world.live = Live(world.engine, world.data, surfaces={"place": SurfaceParams(**surface)})
+    world.live.refresh(NOW)
+    return world
+
+
+def judged(world: World) -> None:
+    """Ten of each kind, of which the tea is liked less the newer it is, and nothing else is liked at all."""
+    items = [item(f"{kind}-{n}", f"s{n % 3}", kind, hours=1 + n) for n in range(10) for kind in ("tea", "rum")]
+    world.add(*items)
+    liked = {one.id: (0.9 - 0.01 * index if "tea" in one.id else 0.2, 50.0) for index, one in enumerate(items)}
+    world.publish({one.id: [1.0, 0.0] for one in items}, popularity=liked)
+
+
+@pytest.mark.parametrize(("order", "first"), [("time", ["tea-0", "rum-0"]), ("rate", ["tea-0", "tea-1"])])
+def test_a_surface_may_be_ordered_alike_for_everybody(world: World, order: Any, first: list[str]) -> None:
+    judged(world)
+    world.act("ann", "like", "rum-9")
+    exploring = FeedParams(exploration=0.9)
+    served = on(world, order=order).serve("ann", 2, exploring, surface="place", log=False)
+    assert sorted(place.item.id for place in served.items) == sorted(first)
+    assert {place.probability for place in served.items} == {1.0}
+
+
+def test_an_order_may_be_set_for_every_feed(world: World) -> None:
+    judged(world)
+    world.act("ann", "like", "rum-9")
+    served = world.serve("ann", 3, FeedParams(order="rate"), log=False)
+    assert [place.item.id for place in served.items] == ["tea-0", "tea-1", "tea-2"]
+
+
+def test_a_theme_shows_its_labels_alone_but_for_its_share_of_hits(world: World) -> None:
+    judged(world)
+    theme = on(world, labels=("rum",), hits=0.25)
+    page = theme.serve("ann", 8, surface="place")
+    assert kinds([place.item.id for place in page.items]) == ["rum", "rum", "rum", "tea"] * 2
+    assert [page.items[3].item.id, page.items[7].item.id] == ["tea-0", "tea-1"]
+    following = theme.serve("ann", 4, surface="place", cursor=page.cursor)
+    assert kinds([place.item.id for place in following.items]) == ["rum", "rum", "rum", "tea"]
+    assert following.items[3].item.id == "tea-2"
+
+
+def test_an_edition_is_served_in_each_persons_own_order_for_as_long_as_it_waits(world: World) -> None:
+    judged(world)
+    for reader in range(5):
+        world.act(f"reader-{reader}", "viewed", "tea-1", "rum-1", "tea-8")
+    assert editions.release_due(world.engine, {"best": EditionParams()}, InteractionParams(), NOW)
+    world.act("ann", "like", *(f"rum-{n}" for n in range(2, 8)))
+    late = NOW + timedelta(days=40)
+    reading_it = on(world, edition="best")
+    served = reading_it.serve("ann", 5, surface="place", now=late)
+    assert served.items[0].item.id == "rum-1"
+    assert {place.item.id for place in served.items} == {"tea-1", "rum-1", "tea-8"}
+    assert reading_it.ids("ann", surface="place", now=late) == []
+
+
+def test_nothing_is_served_of_an_edition_that_never_came_out(world: World) -> None:
+    judged(world)
+    assert on(world, edition="best").ids("ann", surface="place") == []
+
+
+def test_no_source_has_more_places_than_its_cap_while_there_are_others(world: World) -> None:
+    judged(world)
+    served = world.serve("ann", 9, FeedParams(exploration=0, questions=0, source_cap=3), log=False)
+    assert Counter(place.item.source for place in served.items) == {"s0": 3, "s1": 3, "s2": 3}
+
+
+def test_what_the_model_takes_for_the_same_is_spread(world: World) -> None:
+    items = [item(f"{kind}-{n}", hours=1) for n in range(4) for kind in ("tea", "rum")]
+    world.add(*items)
+    liked = {one.id: (0.9 if "tea" in one.id else 0.7, 50.0) for one in items}
+    world.publish({one.id: [1.0, 0.0] if "tea" in one.id else [0.0, 1.0] for one in items}, popularity=liked)
+    plain = FeedParams(exploration=0, questions=0)
+    spread = FeedParams(exploration=0, questions=0, likeness_spread=0.5)
+    assert kinds([place.item.id for place in world.serve("ann", 4, plain, log=False).items]) == ["tea"] * 4
+    assert kinds([place.item.id for place in world.serve("ann", 4, spread, log=False).items]) == [
+        "tea",
+        "rum",
+        "tea",
+        "tea",
+    ]

@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import cursors, filling, identities, serving_lists, telling
+from palate import cursors, editions, filling, identities, serving_lists, telling
 from palate.candidates import wanted as of_wanted
 from palate.candidates.wanted import ANYWHERE, Wanted
 from palate.cursors import Session
@@ -33,6 +33,9 @@ Append = Callable[[Sequence[Event]], None]
 
 RANKERS: tuple[Ranker, ...] = ()
 """Through which candidates go before a list is made of them: the light one first, of whose best the heavy one ranks."""
+
+FOR_EVER = timedelta(days=36_500)
+"""The window of what was in an edition: it waits until it is read."""
 
 UNKNOWN = -1
 """Stands for the key of an item that nobody has named; no key is negative."""
@@ -102,8 +105,10 @@ def _scored_now(
     looked = _ranked(_considered(state, wanted.person, wanted.now, params))
     allowed = of_wanted.allowed(looked.pool, wanted)
     unseen = filling.unseen(looked, allowed)
-    places = filling.arrange(looked, unseen, asked.limit, params.exploration, params, rng)
-    places = filling.with_questions(looked, unseen, places, session.places, params)
+    places = filling.fill(
+        looked, unseen, asked.limit, session.places, wanted.surface.order or params.order, params, rng
+    )
+    places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
     if len(places) < asked.limit:
         again = filling.again(connection, live, looked, places, allowed, session, wanted.now, params)
         places += filling.arrange(looked, again, asked.limit - len(places), 0.0, params, rng)
@@ -209,11 +214,13 @@ def _wanted(
     params: FeedParams,
 ) -> Wanted:
     excluded = identities.item_keys(connection, _possible(request.exclude), None).values()
+    edition = surface.edition
     return Wanted(
         person,
         request.now,
-        _window(request.window, person, params),
+        FOR_EVER if edition is not None else _window(request.window, person, params),
         surface=surface,
+        among=None if edition is None else editions.backlog(connection, edition, surface.backlog),
         language=request.language,
         category=request.category,
         labels=request.labels,

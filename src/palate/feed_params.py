@@ -8,6 +8,7 @@ import msgspec
 
 from palate.models.registry import Name
 from palate.ranking.taste import TasteParams
+from palate.surface_params import Order
 
 
 class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,6 +20,9 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     window_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] = 7.0
     """Items published longer ago than so many days are not served, unless a person or a request wants another window.
     Items without a date never go stale."""
+    order: Order = "own"
+    """By what lists are ordered: "own" by what each person would like, "time" by what is newest, "rate" by what everybody likes.
+    The last two are what an experiment compares the first with: they explore nothing, ask nothing and spread nothing."""
     limit_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
     """Items in one answer at most."""
     first_items: Annotated[int, msgspec.Meta(ge=0)] = 30
@@ -38,6 +42,13 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Part of its value that an item loses for each of the ten places before it that its own source has."""
     label_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
     """The same for each with the same first label: one like doesn't fill the whole page with its kind."""
+    category_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.02
+    """The same for each of the same category of news."""
+    likeness_spread: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """Part of its value that an item loses beside the most similar of the ten places before it, at a cosine of 1 between what the
+    factorization machine has learned of both."""
+    source_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Items of one source in one answer at most, as long as there are others; None: any number."""
     first_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
     """The same for a new person, by source and by chosen topic."""
     freshness: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3

@@ -9,18 +9,22 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate.candidates import exploration, filters, fresh, personal, popular, stories, wanted
+from palate.candidates import exploration, filters, fresh, personal, popular, stories
+from palate.candidates import wanted as of_wanted
+from palate.candidates.wanted import Wanted
 from palate.cursors import Session
 from palate.feed_params import FeedParams
 from palate.live import Live
+from palate.pool import Pool
 from palate.ranking import arranging, asking
-from palate.ranking.arranging import Place, Spread
+from palate.ranking.arranging import Likeness, Place, Spread
 from palate.ranking.considered import Considered
+from palate.surface_params import Order
 
 
 def unseen(looked: Considered, allowed: filters.Mask) -> filters.Mask:
     """One item of each story of which the person has met none."""
-    mask = wanted.unseen(looked.pool, allowed, looked.person)
+    mask = of_wanted.unseen(looked.pool, allowed, looked.person)
     return stories.one_of_each(looked.pool, mask, looked.values, looked.judgement.by_popularity)
 
 
@@ -46,6 +50,38 @@ def again(
     chosen = pool.keys[[place.row for place in places]]
     mask = stories.without(pool, allowed & mask, np.concatenate((late, chosen)))
     return stories.one_of_each(pool, mask, looked.values, looked.judgement.by_popularity)
+
+
+def fill(
+    looked: Considered,
+    allowed: filters.Mask,
+    limit: int,
+    first: int,
+    order: Order,
+    params: FeedParams,
+    rng: np.random.Generator,
+) -> list[Place]:
+    """Up to `limit` places of a list that begins at place `first` of a session."""
+    if order != "own":
+        return _plain(looked.pool, allowed, limit, order)
+    places = arrange(looked, allowed, limit, params.exploration, params, rng)
+    return with_questions(looked, allowed, places, first, params)
+
+
+def _plain(pool: Pool, allowed: filters.Mask, limit: int, order: Order) -> list[Place]:
+    """By time or by what everybody likes alone."""
+    rows = fresh.find(pool, allowed, limit) if order == "time" else popular.best(pool, allowed, limit)
+    return [Place(row, probability=1.0, explored=False) for row in rows.tolist()]
+
+
+def with_hits(looked: Considered, wanted: Wanted, places: list[Place], first: int, limit: int) -> list[Place]:
+    """The list with the share of places that its surface gives to what everybody likes, whatever its theme."""
+    share = wanted.surface.hits
+    if not share:
+        return places
+    allowed = of_wanted.allowed(looked.pool, of_wanted.of_all_themes(wanted))
+    hits = popular.best(looked.pool, unseen(looked, allowed), 2 * limit)  # some of them have a place already
+    return arranging.with_hits(places, hits, share, first, limit)
 
 
 def with_questions(
@@ -81,8 +117,19 @@ def arrange(
     by_label = Spread(filters.main_label(pool, rows), params.label_spread)
     if len(topics):
         by_label = Spread(filters.first_label(pool, rows, topics), spread)
-    spreads = [Spread(pool.source[rows], spread), by_label]
-    return arranging.arrange(rows, values[rows], np.isin(rows, learnable), spreads, share, limit, rng)
+    by_category = Spread(pool.category[rows].astype(np.int32), params.category_spread)
+    spreads = [Spread(pool.source[rows], spread, params.source_cap), by_label, by_category]
+    alike = Likeness(_directions(pool, rows), params.likeness_spread) if params.likeness_spread else None
+    learnable = np.isin(rows, learnable)
+    return arranging.arrange(rows, values[rows], learnable, spreads, share, limit, rng, likeness=alike)
+
+
+def _directions(pool: Pool, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n, factors) the vectors of these rows at length 1; 0 where nothing is known."""
+    vectors = pool.vectors[rows]
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: NDArray[np.float32] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return directions
 
 
 def _find(

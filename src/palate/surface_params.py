@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from palate.domain import Kind
 from palate.models.registry import Name
+
+Order = Literal["own", "time", "rate"]
+"""By what a list is ordered: what this person would like, what is newest, what everybody likes."""
 
 
 class SurfaceParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,3 +28,14 @@ class SurfaceParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Only news of these categories."""
     kinds: tuple[Kind, ...] = ()
     """Only items of these kinds."""
+    labels: tuple[str, ...] = ()
+    """Only items with at least one of these labels: the theme."""
+    hits: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Share of places that go to what everybody likes most, whatever its language, category, kind and labels, so that who follows
+    a theme doesn't miss what all others talk about."""
+    order: Order | None = None
+    """By what the list is ordered; None: as that of the feed."""
+    edition: str | None = None
+    """Only what was in the newest editions of this name, as long ago as that may be; None: all there is."""
+    backlog: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
+    """Items of the newest editions that somebody may find waiting at most."""

@@ -40,6 +40,8 @@ def of_surface(pool: Pool, surface: SurfaceParams) -> Mask:
         mask &= np.isin(pool.category, pool.categories.find(surface.categories))
     if surface.kinds:
         mask &= np.isin(pool.kind, pool.kinds.find(surface.kinds))
+    if surface.labels:
+        mask &= with_labels(pool, pool.label_names.find(surface.labels))
     return mask
 
 

@@ -18,3 +18,9 @@ def find(pool: Pool, allowed: Mask, limit: int) -> NDArray[np.int64]:
     """
     rows = np.flatnonzero(allowed)
     return personal.find(pool.popularity[rows], rows, limit)
+
+
+def best(pool: Pool, allowed: Mask, limit: int) -> NDArray[np.int64]:
+    """The same, the most popular first; of equals the newest."""
+    rows = find(pool, allowed, limit)
+    return rows[np.lexsort((-rows, -pool.popularity[rows]))]

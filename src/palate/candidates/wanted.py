@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -37,6 +37,8 @@ class Wanted:
     """Only news of this category."""
     labels: tuple[str, ...] = ()
     """Only items that have all of these."""
+    among: NDArray[np.int64] | None = None
+    """Keys of the only items that may be served; None: all."""
     given: NDArray[np.int64] = field(default_factory=_no_keys)
     """Keys of items that this session had: they and their stories stay out."""
     excluded: NDArray[np.int64] = field(default_factory=_no_keys)
@@ -63,9 +65,16 @@ def narrowed(pool: Pool, mask: Mask, wanted: Wanted) -> Mask:
         mask = mask & filters.of_surface(pool, wanted.surface)
     if wanted.language is not None or wanted.category is not None:
         mask = mask & filters.about(pool, wanted.language, wanted.category)
+    if wanted.among is not None:
+        mask = mask & filters.only(pool, wanted.among)
     if wanted.labels:
         mask = mask & filters.with_all_labels(pool, wanted.labels)
     return mask
+
+
+def of_all_themes(wanted: Wanted) -> Wanted:
+    """The same for everything that the surface's theme leaves out, too."""
+    return replace(wanted, surface=ANYWHERE, among=None)
 
 
 def unseen(pool: Pool, mask: Mask, person: Person) -> Mask:

@@ -66,11 +66,11 @@ def arrange(
     similarity.
     """
     around = _Neighbours(spreads, likeness, len(rows))
-    left = np.array(values, np.float32)  # −1 for those that have a place
+    free = np.ones(len(rows), bool)
     learnable, first = np.array(explorable, bool), np.zeros(len(rows), bool) if owed is None else explorable & owed
     places: list[Place] = []
     while len(places) < min(limit, len(rows)):
-        best = around.best(left)
+        best = around.best(values, free)
         drawable = first if first.any() else learnable
         count = int(np.count_nonzero(drawable)) if share else 0
         explores = rng.random() < share and count > 0
@@ -78,7 +78,7 @@ def arrange(
         probability = _probability(choice == best, bool(drawable[choice]), count, share)
         places.append(Place(int(rows[choice]), probability, choice != best))
         around.add(choice)
-        left[choice], learnable[choice], first[choice] = -1, False, False
+        free[choice] = learnable[choice] = first[choice] = False
     return places
 
 
@@ -94,18 +94,18 @@ class _Neighbours:
         self._like = np.zeros((REACH, count), np.float32)
         self._full = np.zeros(count, bool)
 
-    def best(self, values: NDArray[np.float32]) -> int:
-        """The candidate with most of its value left beside its neighbours, of a group that may have one more place if any may."""
+    def best(self, values: NDArray[np.float32], free: NDArray[np.bool_]) -> int:
+        """The free candidate with most of its value left beside its neighbours; of a group below its cap while there is one."""
         values = values.copy()
         for kept, same in zip(self._kept, self._same, strict=True):
             values *= kept[same]
         if self._likeness is not None:
             values *= 1 - np.float32(self._likeness.strength) * self._like.max(axis=0)
-        found = int(np.argmax(values))
+        found = int(np.argmax(np.where(free, values, -1)))
         if not self._full[found]:
             return found
-        below = np.where(self._full, -1, values)
-        return int(np.argmax(below)) if below.max() >= 0 else found
+        below = free & ~self._full
+        return int(np.argmax(np.where(below, values, -1))) if below.any() else found
 
     def add(self, choice: int) -> None:
         """This candidate has the next place; the one that is too far back now counts no longer."""
@@ -142,6 +142,27 @@ def with_questions(places: Sequence[Place], questions: NDArray[np.int64], first:
     for number in range(first, first + len(places)):
         together.append(asked.pop(0) if asked and asks(number) else next(rest))
     return together
+
+
+def hit(place: int, share: float) -> bool:
+    """Whether this place of a session, counted from 0, belongs to what everybody likes, when this share of all does."""
+    return int((place + 1) * share) > int(place * share)
+
+
+def with_hits(places: Sequence[Place], hits: NDArray[np.int64], share: float, first: int, limit: int) -> list[Place]:
+    """Up to `limit` places, the first of them number `first` of a session, of which this share goes to these rows of the pool;
+    when the places end the list does, and when the hits do the places go on."""
+    own = {place.row: place for place in places}
+    together: dict[int, Place] = {}
+    others, waiting = iter(places), iter(hits.tolist())
+    for number in range(first, first + limit):
+        row = next((row for row in waiting if row not in together), None) if hit(number, share) else None
+        place = None if row is None else own.get(row, Place(row, 1.0, explored=False))
+        place = place or next((place for place in others if place.row not in together), None)
+        if place is None:
+            break
+        together[place.row] = place
+    return list(together.values())
 
 
 def _probability(best: bool, explorable: bool, learnable: int, share: float) -> float:
