@@ -120,8 +120,8 @@ def arrange(
     by_category = Spread(pool.category[rows].astype(np.int32), params.category_spread)
     spreads = [Spread(pool.source[rows], spread, params.source_cap), by_label, by_category]
     alike = Likeness(_directions(pool, rows), params.likeness_spread) if params.likeness_spread else None
-    learnable = np.isin(rows, learnable)
-    return arranging.arrange(rows, values[rows], learnable, spreads, share, limit, rng, likeness=alike)
+    drawable = np.isin(rows, learnable)
+    return arranging.arrange(rows, values[rows], drawable, spreads, share, limit, rng, likeness=alike)
 
 
 def _directions(pool: Pool, rows: NDArray[np.int64]) -> NDArray[np.float32]:
