@@ -25,6 +25,7 @@ from palate import (
     cli_play,
     cli_recommend,
     cli_report,
+    cli_simulate,
     cli_spark,
     cli_telegram,
     cli_tuning,
@@ -399,6 +400,7 @@ def _preset(name: str) -> str:
 cli_recommend.add_to(app)
 cli_evaluation.add_to(app)
 cli_tuning.add_to(app)
+cli_simulate.add_to(app)
 cli_telegram.add_to(app)
 cli_play.add_to(app)
 cli_watch.add_to(app)

@@ -65,6 +65,20 @@ def read_section(section: str, struct: type[Struct], file: Path | None, environm
     return found
 
 
+def changed(struct: Struct, values: Mapping[str, Any], where: str) -> Struct:
+    """The struct with other values of some fields, by their dotted ways. Raises SettingsError that names the field."""
+    whole: dict[str, Any] = msgspec.to_builtins(struct)
+    for path, value in values.items():
+        *sections, name = path.split(".")
+        part = whole
+        for section in sections:
+            part = part.setdefault(section, {})
+            if not isinstance(part, dict):
+                raise SettingsError(f"{path} (in {where}) names a section inside a plain value.")
+        part[name] = value
+    return _convert(whole, type(struct), where, strict=True)
+
+
 def _name(file: Path | None) -> str:
     return str(file) if file is not None else "the defaults"
 

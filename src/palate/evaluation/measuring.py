@@ -264,10 +264,11 @@ def _figures(
 
 def over_seeds(measured: Sequence[Measured]) -> dict[str, Figure]:
     """The mean over models that differ by their seed alone, and the interval of that mean (Student's t)."""
-    return {name: _over_seeds([_value(one, name) for one in measured]) for name in measured[0].names}
+    return {name: mean_over_seeds([_value(one, name) for one in measured]) for name in measured[0].names}
 
 
-def _over_seeds(values: Sequence[float]) -> Figure:
+def mean_over_seeds(values: Sequence[float]) -> Figure:
+    """The mean of two values or more, and its interval (Student's t); without an answer where one of them has none."""
     found = np.array(values)
     if np.isnan(found).any():
         return Figure(None)

@@ -50,7 +50,7 @@ def write(path: Path, page: str) -> None:
 
 def of_evaluation(title: str, answer: Mapping[str, Any], shelves: Sequence[Shelf]) -> str:
     """The page of one evaluation, from what the command line answers as JSON."""
-    return page(title, [_figures(answer), _stated(answer["stated"]), _shelves(shelves)])
+    return page(title, [_figures(answer), what_holds(answer["stated"]), _shelves(shelves)])
 
 
 def of_search(
@@ -68,7 +68,7 @@ def of_search(
         [
             _best(answer),
             _figures(answer["test"]),
-            _stated(answer["stated"]),
+            what_holds(answer["stated"]),
             _front(trials, objectives) if len(objectives) > 1 else "",
             _parameters(trials, space, shown),
             _history(trials, objectives[0]),
@@ -86,7 +86,8 @@ def of_sweep(
     heading = f"<h2>{escape(name)} against training and validation</h2>"
     space = {name: Choice(tuple(trial.values[name] for trial in trials))}
     return page(
-        title, [heading, _legend(shade=True), _panels(panels), _stated(stated), _table_of_trials(trials, space, shown)]
+        title,
+        [heading, _legend(shade=True), _panels(panels), what_holds(stated), _table_of_trials(trials, space, shown)],
     )
 
 
@@ -133,7 +134,7 @@ def _figures(answer: Mapping[str, Any]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name, _ in columns)
     rows = "".join(
         f"<tr><th>{escape(name)}</th>"
-        + "".join(f"<td>{_interval(figures[name])}</td>" for _, figures in columns)
+        + "".join(f"<td>{interval(figures[name])}</td>" for _, figures in columns)
         + "</tr>"
         for name in answer["metrics"]
     )
@@ -143,14 +144,16 @@ def _figures(answer: Mapping[str, Any]) -> str:
     )
 
 
-def _interval(figure: Mapping[str, float | None]) -> str:
+def interval(figure: Mapping[str, float | None]) -> str:
+    """A figure with the ends of its interval in small."""
     value, low, high = figure["value"], figure["low"], figure["high"]
     if value is None:
         return "–"
     return f"{value:.4f}" if low is None or high is None else f"{value:.4f} <small>{low:.4f} … {high:.4f}</small>"
 
 
-def _stated(sentences: Sequence[str]) -> str:
+def what_holds(sentences: Sequence[str]) -> str:
+    """The section that says what holds of the figures."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     return f"<h2>What holds of these figures</h2><ul>{items}</ul>"
 
