@@ -1,8 +1,9 @@
-"""Single durable events and rankings (500 items) a second, over keep-alive connections to one server process.
+"""Durable events, single and 500 at a time, and rankings (500 items) a second, over keep-alive connections to one server process.
 
-    python benchmarks/bench_api.py [--connections 64] [--seconds 5]
+    python benchmarks/bench_api.py [--connections 64] [--seconds 5] [--peer PYTHON]
 
-The load comes from a second process with plain sockets, so that its cost is not the server's.
+The load comes from a second process with plain sockets, so that its cost is not the server's. `--peer` names the Python of an
+environment with Flask and gunicorn: the same load is put on `rating_service_peer.py` there, in turn with ours.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
+import msgspec
 import numpy as np
 import uvicorn
+import uvloop
 
 from palate.delivery.application import configuration, create_app
+from palate.delivery.connections import connections
 from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving, utc_now
 from palate.domain import Event, Item
 from palate.ingest import store_items
@@ -31,10 +37,11 @@ from palate.ingest import store_items
 ITEMS = 5000
 USERS = 10_000
 RANKED = 500
+BATCH = 500
 
 
 def request(path: str, body: object) -> bytes:
-    text = json.dumps(body).encode()
+    text = msgspec.json.encode(body)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
     return head.encode() + text
 
@@ -44,38 +51,84 @@ def event(connection: int, number: int) -> bytes:
     return request("/v1/events", {"user": user, "item": item, "type": "viewed", "value": 1.5})
 
 
+def batch(connection: int, number: int) -> bytes:
+    """BATCH events, the same few lists of them again and again: to make them costs more than to take them."""
+    return request("/v1/events", many(connection, number % 8))
+
+
+@lru_cache
+def many(connection: int, number: int) -> list[dict[str, object]]:
+    rng = np.random.default_rng((connection, number))
+    pairs = zip(rng.integers(0, USERS, BATCH).tolist(), rng.integers(0, ITEMS, BATCH).tolist(), strict=True)
+    return [{"user": f"user {u}", "item": f"item {i}", "type": "viewed", "value": 1.5} for u, i in pairs]
+
+
+def batch_with_ids(connection: int, number: int) -> bytes:
+    first = time.time_ns()
+    events = [{**one, "id": f"{connection}-{first + n}"} for n, one in enumerate(many(connection, number % 8))]
+    return request("/v1/events", events)
+
+
 def rank(connection: int, number: int) -> bytes:
     first = (connection * 7919 + number * 131) % (ITEMS - RANKED)
     items = [f"item {n}" for n in range(first, first + RANKED)]
     return request("/v1/rank", {"user": f"user {number % 1000}", "items": items})
 
 
-async def drive(port: int, connection: int, end: float, make: Callable[[int, int], bytes], times: list[float]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    number = 0
-    while time.perf_counter() < end:
-        started = time.perf_counter()
-        writer.write(make(connection, number))
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200"), head
-        length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-        await reader.readexactly(length)
-        times.append(time.perf_counter() - started)
-        number += 1
-    writer.close()
+class Client(asyncio.Protocol):
+    """Sends a request as soon as the answer to the one before it is whole."""
+
+    def __init__(self, connection: int, end: float, make: Callable[[int, int], bytes], times: list[float]) -> None:
+        self.connection, self.end, self.make, self.times = connection, end, make, times
+        self.number, self.left = 0, -1
+        self.over = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's own isn't one by its class
+        self.ask()
+
+    def ask(self) -> None:
+        request = self.make(self.connection, self.number)
+        self.number += 1
+        self.started = time.perf_counter()
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.left < 0:
+            if not data.startswith(b"HTTP/1.1 200"):
+                self.over.set_exception(SystemExit(f"The server refused: {data[:400]!r}"))
+            head, _, body = data.partition(b"\r\n\r\n")
+            self.left = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]) - len(body)
+        else:
+            self.left -= len(data)
+        if self.left == 0:
+            self.left = -1
+            self.answered(time.perf_counter())
+
+    def answered(self, now: float) -> None:
+        self.times.append(now - self.started)
+        if now < self.end:
+            self.ask()
+        else:
+            self.transport.close()
+            self.over.set_result(None)
 
 
 async def load(port: int, connections: int, seconds: float, make: Callable[[int, int], bytes]) -> list[float]:
     times: list[float] = []
     end = time.perf_counter() + seconds
-    await asyncio.gather(*(drive(port, number, end, make, times) for number in range(connections)))
+    loop = asyncio.get_running_loop()
+    clients = [Client(number, end, make, times) for number in range(connections)]
+    for client in clients:
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+    await asyncio.gather(*(client.over for client in clients))
     return times
 
 
 @contextmanager
 def served(serving: Serving) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        server = uvicorn.Server(configuration(create_app({"": serving}), serving.params.server))
+        server = uvicorn.Server(configuration(create_app({"": serving}), serving.params.server, connections(serving)))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         while not server.started:
@@ -85,39 +138,74 @@ def served(serving: Serving) -> Iterator[int]:
         thread.join()
 
 
-def report(name: str, port: int, connections: int, seconds: float) -> None:
+def report(name: str, port: int, connections: int, seconds: float, whose: str) -> None:
     command = [sys.executable, __file__, "--load", name, "--port", str(port)]
     command += ["--connections", str(connections), "--seconds", str(seconds)]
     before = time.process_time()
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     times = np.array(json.loads(output)) * 1000
     own = (time.process_time() - before) / len(times) * 1e6  # unlike the rate, this hardly depends on what else runs
     latency = f"p50 {np.median(times):.1f} ms  p99 {np.percentile(times, 99):.1f} ms"
-    print(f"{name:>6}  {connections} connections  {len(times) / seconds:9,.0f}/s  {latency}  {own:,.0f} µs of CPU each")
+    cost = f"  {own:,.0f} µs of CPU each" if whose == "ours" else ""
+    print(
+        f"{whose}: {name:<12} {connections:3} connections {len(times) / seconds:9,.0f}/s  {latency}{cost}", flush=True
+    )
+
+
+@contextmanager
+def peer(python: str) -> Iterator[int]:
+    """The port of the peer while it runs, with one worker as ours."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    command = [python, "-m", "gunicorn", "-w", "1", "-k", "gthread", "--threads", "8", "--keep-alive", "60"]
+    command += ["--log-level", "error", "-b", f"127.0.0.1:{port}", "rating_service_peer:app"]
+    service = subprocess.Popen(command, cwd=Path(__file__).parent)
+    try:
+        for _ in range(200):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        yield port
+    finally:
+        service.terminate()
+        service.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--peer", help="Python of an environment with Flask and gunicorn")
     parser.add_argument("--load", choices=LOADS)
     parser.add_argument("--port", type=int)
     given = parser.parse_args()
     if given.load:
-        print(json.dumps(asyncio.run(load(given.port, given.connections, given.seconds, LOADS[given.load]))))
+        print(json.dumps(uvloop.run(load(given.port, given.connections, given.seconds, LOADS[given.load]))))
         return
     params = ServingParams(server=ServerParams(access_log=False))
     with tempfile.TemporaryDirectory() as folder, open_serving(Path(folder), None, params) as serving:
-        store_items(serving.engine, [Item(id=f"item {n}", title=f"Title {n}") for n in range(ITEMS)], utc_now())
-        users = [Event(user=f"user {n}", item="item 0", type="viewed") for n in range(USERS)]
-        serving.commits.submit(users, utc_now()).result()  # so that everybody is known, as most people are
-        serving.live.refresh(utc_now())
-        with served(serving) as port:
-            for name, connections in (("events", given.connections), ("rank", 8)):
-                report(name, port, connections, given.seconds)
+        fill(serving)
+        with served(serving) as own, peer(given.peer) if given.peer else nullcontext() as other:
+            for _ in range(given.rounds):
+                compare(own, other, given.connections, given.seconds)
 
 
-LOADS = {"events": event, "rank": rank}
+def fill(serving: Serving) -> None:
+    store_items(serving.engine, [Item(id=f"item {n}", title=f"Title {n}") for n in range(ITEMS)], utc_now())
+    users = [Event(user=f"user {n}", item="item 0", type="viewed") for n in range(USERS)]
+    serving.commits.submit(users, utc_now()).result()  # so that everybody is known, as most people are
+    serving.live.refresh(utc_now())
+
+
+def compare(own: int, other: int | None, connections: int, seconds: float) -> None:
+    for name, width in (("events", connections), ("rank", 8), ("batches", 16), ("batches_ids", 16)):
+        report(name, own, width, seconds, "ours")
+        if other is not None and not name.startswith("batches"):
+            report(name, other, width, seconds, "peer")
+
+
+LOADS = {"events": event, "rank": rank, "batches": batch, "batches_ids": batch_with_ids}
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from palate import database, events
+from palate import database, events, identities, people
 from palate.database import reading, writing
 from palate.domain import Event
 from palate.errors import NotDurable, Overloaded
@@ -142,4 +142,31 @@ def test_no_future_is_left_open_when_the_writer_dies(data: Path, monkeypatch: py
             future.result(20)
     with pytest.raises(NotDurable):
         commits.submit([like("ann")], NOW)
+    engine.dispose()
+
+
+def test_who_was_deleted_and_comes_again_is_somebody_new(engine: sa.Engine, folder: Path, commits: GroupCommit) -> None:
+    assert commits.submit([like("ann"), like("bob")], NOW).result(20) == 2
+    with writing(engine) as connection:
+        gone = people.delete(connection, "ann")
+    assert commits.submit([like("ann"), like("bob")], NOW).result(20) == 2
+    assert [event.user for event in read(engine, folder)] == ["bob", "ann", "bob"]
+    with reading(engine) as connection:
+        assert identities.user_keys(connection, ["ann"], None)["ann"] not in gone
+
+
+def test_ids_of_a_commit_that_failed_are_not_believed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a mistake")
+
+    engine = database.connect(None, data)
+    database.migrate(engine)
+    commits = GroupCommit(engine)
+    with monkeypatch.context() as patched:
+        patched.setattr(events, "_insert_rows", fail)  # when the ids have their keys already
+        with pytest.raises(ValueError, match="mistake"):
+            commits.submit([like("ann")], NOW).result(20)
+    assert commits.submit([like("ann")], NOW).result(20) == 1
+    commits.close()
+    assert [event.user for event in read(engine, data / "events")] == ["ann"]
     engine.dispose()

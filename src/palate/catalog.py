@@ -6,16 +6,18 @@ when its source took it back, *deleted* when somebody asked for that: of the las
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from palate import database, identities
 from palate.domain import Also, Item, Media, from_milliseconds, to_milliseconds
+from palate.lately import Lately
 
 Outcome = Literal["new", "updated", "unchanged", "merged"]
 State = Literal["stub", "live", "hidden", "withdrawn", "deleted"]
@@ -164,6 +166,30 @@ def get_many(connection: sa.Connection, keys: Iterable[int]) -> dict[int, Stored
     return found
 
 
+Cards = Lately[int, "StoredItem"]
+"""Items by their keys, as they were when they were asked for lately."""
+
+
+def remembered(connection: sa.Connection, keys: Collection[int], cards: Cards) -> dict[int, StoredItem]:
+    """What `get_many` gives, of which only those are read that were changed since they were asked for, or never were."""
+    known, found = cards.find(keys), dict[int, StoredItem]()
+    for key, updated, state, source_title in _versions(connection, known):
+        card = known[key]
+        if (to_milliseconds(card.updated), card.state, card.source_title) == (updated, state, source_title):
+            found[key] = card
+    if len(found) < len(keys):
+        read = get_many(connection, [key for key in keys if key not in found])
+        cards.add(read)
+        found |= read
+    return found
+
+
+def _versions(connection: sa.Connection, keys: Collection[int]) -> list[tuple[Any, ...]]:
+    if connection.dialect.name == "postgresql":
+        return database.driver_rows(connection, _VERSIONS_POSTGRESQL, {"keys": list(keys)})
+    return database.driver_rows(connection, _VERSIONS_SQLITE, {"keys": msgspec.json.encode(list(keys)).decode()})
+
+
 def others(connection: sa.Connection, keys: Iterable[int]) -> dict[int, Also]:
     """Live items by their keys, as little of each as names it."""
     found: dict[int, Also] = {}
@@ -310,6 +336,17 @@ _SELECT = (
 )
 
 _SELECT_KEYS = _SELECT.where(database.items.c.key.in_(sa.bindparam("keys", expanding=True)))
+
+_VERSIONS = sa.select(
+    database.items.c.key, database.items.c.updated, database.items.c.state, database.sources.c.title
+).select_from(database.items.outerjoin(database.sources, database.items.c.source == database.sources.c.key))
+_LISTED = sa.select(sa.column("value", sa.BigInteger)).select_from(
+    sa.func.json_each(sa.bindparam("keys", type_=sa.Text))
+)
+_VERSIONS_SQLITE = _VERSIONS.where(database.items.c.key.in_(_LISTED))
+_VERSIONS_POSTGRESQL = _VERSIONS.where(
+    database.items.c.key == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(sa.BigInteger)))
+)
 
 _SELECT_NAMES = (
     sa.select(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -579,8 +580,10 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     write = connection.get_execution_options().get("palate_write", False)
-    # A transaction that turns from reading to writing midway can fail at once with "database is locked".
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if write:  # a transaction that turns from reading to writing midway can fail at once with "database is locked"
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.connection.cursor().execute("BEGIN")  # takes no lock yet, so that nothing can go wrong
 
 
 def plain_rows(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
@@ -588,6 +591,37 @@ def plain_rows(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
     with result:
         rows = list(result.cursor.fetchall())
     return rows
+
+
+def driver_rows(
+    connection: sa.Connection, statement: sa.Select[Any], parameters: dict[str, Any]
+) -> list[tuple[Any, ...]]:
+    """The rows of a statement as the driver gives them, JSON columns too: for the few that each request asks, since what
+    SQLAlchemy does around a statement takes several times what it takes itself. No parameter may be a list that expands.
+    """
+    text, order = _written(statement, connection.dialect)
+    given = parameters if order is None else tuple(parameters[name] for name in order)
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(text, given)
+        return list(cursor.fetchall())
+    except connection.dialect.loaded_dbapi.OperationalError as error:
+        raise sa.exc.OperationalError(text, parameters, error) from error
+    finally:
+        cursor.close()
+
+
+@lru_cache(maxsize=100)
+def _written(statement: sa.Select[Any], dialect: sa.Dialect) -> tuple[str, tuple[str, ...] | None]:
+    """The text of a statement, and the order of its parameters where they go by their places."""
+    compiled = statement.compile(dialect=dialect)
+    order = getattr(compiled, "positiontup", None)
+    return str(compiled), None if order is None else tuple(order)
+
+
+def plain_json(value: Any) -> Any:
+    """The value of a JSON column as a driver gives it: SQLite's as a text, PostgreSQL's already read."""
+    return msgspec.json.decode(value) if isinstance(value, str) else value
 
 
 @contextmanager

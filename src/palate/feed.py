@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -76,7 +76,7 @@ def serve(
         session = _session(request, person, secret, id)
         limit = min(request.limit, surface.limit or params.limit_max, params.limit_max, session.room(request.log))
         wanted = _wanted(connection, request, person, session, surface, params)
-        listed = serving_lists.find(connection, state.pool, wanted, limit, session.places)
+        listed = serving_lists.find(connection, state.pool, wanted, limit, session.places, live.cards)
         items, version = listed or _scored_now(connection, live, state, _Asked(wanted, session, limit), params, rng)
     if request.log and items:
         append(shown(items, id, request, version))
@@ -142,22 +142,38 @@ def generator(request: FeedRequest) -> np.random.Generator:
 
 
 def rank(
-    live: Live, user_id: str, item_ids: Sequence[str], now: datetime, params: FeedParams
+    live: Live,
+    user_id: str,
+    item_ids: Sequence[str],
+    now: datetime,
+    params: FeedParams,
+    known: Mapping[str, int] | None = None,
 ) -> tuple[list[tuple[str, float]], str | None]:
     """The items with their scores, best first, and the version of the model; an id that comes twice is given once.
+
+    `known` are keys that the caller has found among `live.known_items`; None: they are looked for here.
 
     Scored as in the feed, but an item's age doesn't count. An id that nobody knows stands where the prior puts it, and equals
     keep the order in which they came. Raises InvalidInput for a user id that can't be one.
     """
-    state, ids = live.state, list(dict.fromkeys(item_ids))
+    state, known = live.state, live.known_items.find(item_ids) if known is None else known
+    all_known = len(known) == len(item_ids)  # then each came once, and in this order
+    ids = item_ids if all_known else list(dict.fromkeys(item_ids))
     with reading(live.engine) as connection:
         person = _person(connection, live, user_id, state)
-        known = identities.item_keys(connection, _possible(ids), None)
-    keys = np.array([known.get(id, UNKNOWN) for id in ids], np.int64)
+        keys = list(known.values()) if all_known else _item_keys(connection, live, ids, known)
     judgement = _judge(state, person, now, params)
-    scores, values = scoring.order_values(judgement, of_keys(state.pool, keys, state.snapshot))
+    scores, values = scoring.order_values(judgement, of_keys(state.pool, np.array(keys, np.int64), state.snapshot))
     best = np.argsort(-values, kind="stable")
-    return [(ids[place], float(scores[place])) for place in best], state.pool.model.version
+    ordered = zip(best.tolist(), scores[best].tolist(), strict=True)
+    return [(ids[place], score) for place, score in ordered], state.pool.model.version
+
+
+def _item_keys(connection: sa.Connection, live: Live, ids: Sequence[str], known: Mapping[str, int]) -> list[int]:
+    """Keys of items, of which some are known already; UNKNOWN for ids that nobody has named."""
+    asked = _possible([id for id in ids if id not in known])
+    found = {**known, **identities.known_item_keys(connection, asked, live.known_items)}
+    return [found.get(id, UNKNOWN) for id in ids]
 
 
 def explained(

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from palate import events
+from palate import events, identities
 from palate.database import writing
 from palate.domain import Event, to_milliseconds
 from palate.errors import NotDurable, Overloaded
@@ -44,6 +44,7 @@ class GroupCommit:
         self._params = params or EventParams()
         self._waiting: deque[_Submission] = deque()
         self._writing: list[_Submission] = []
+        self._keys = identities.WriterKeys()
         self._rows = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -127,9 +128,14 @@ class GroupCommit:
                 submission.future.set_result(len(submission.events))
 
     def _write(self, batch: list[_Submission]) -> None:
-        with writing(self._engine) as connection:
-            arrived = [(event, to_milliseconds(one.now)) for one in batch for event in one.events]
-            events.append_received(connection, arrived, max(one.now for one in batch))
+        arrived = [(event, at) for one in batch for at in (to_milliseconds(one.now),) for event in one.events]
+        try:
+            with writing(self._engine) as connection:
+                events.append_received(connection, arrived, max(one.now for one in batch), self._keys)
+        except BaseException:
+            self._keys.dropped()
+            raise
+        self._keys.kept()
         self._committed(len(arrived))
 
 

@@ -7,7 +7,8 @@ rewrites no event.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -21,11 +22,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from palate import database
 from palate.domain import MAX_ID_LENGTH, to_milliseconds
 from palate.errors import InvalidInput
+from palate.lately import Lately
 
 T = TypeVar("T")
 
 CHUNK = 500
 """Ids in one statement: SQLite and PostgreSQL both limit its parameters."""
+
+KNOWN = 200_000
+"""Ids whose keys are remembered, some 30 MB."""
 
 
 def check_id(id: str, what: str) -> str:
@@ -35,6 +40,55 @@ def check_id(id: str, what: str) -> str:
     if "\x00" in id or not (id.isascii() or _is_unicode(id)):
         raise InvalidInput(f"{what} holds a character that no text may hold")
     return id
+
+
+KnownKeys = Lately[str, int]
+"""Keys of ids that were looked up before; only for those that stay the keys of their ids."""
+
+
+class WriterKeys:
+    """What one writer of events knows of ids, so that it asks the database for new ones alone.
+
+    What a transaction looked up or made is `kept` once that is committed, or `dropped`. Items keep their rows for ever; when a
+    user was deleted anywhere, all users are asked for anew.
+    """
+
+    def __init__(self) -> None:
+        self._users, self._items = KnownKeys(KNOWN), KnownKeys(KNOWN)
+        self._deleted: str | None = None
+        self._found: list[tuple[KnownKeys, dict[str, int]]] = []
+
+    def users(self, connection: sa.Connection, ids: Collection[str], now: datetime) -> dict[str, int]:
+        """What the function `user_keys` gives."""
+        deleted = connection.execute(_DELETED).scalar()
+        if deleted != self._deleted:
+            self._users.clear()
+            self._deleted = deleted
+        return self._all(self._users, ids, lambda new: (user_keys(connection, new, now), {}))
+
+    def items(self, connection: sa.Connection, ids: Collection[str], now: datetime) -> dict[str, int]:
+        """What the function `item_keys` gives."""
+        return self._all(self._items, ids, lambda new: _item_keys(connection, new, now))
+
+    def _all(
+        self, known: KnownKeys, ids: Collection[str], ask: Callable[[set[str]], tuple[dict[str, int], dict[str, int]]]
+    ) -> dict[str, int]:
+        found = known.find(ids)
+        if len(found) == len(ids):
+            return found
+        lasting, passing = ask(set(ids) - found.keys())
+        self._found.append((known, lasting))
+        return found | lasting | passing
+
+    def kept(self) -> None:
+        """The transaction is committed."""
+        for known, keys in self._found:
+            known.add(keys)
+        self._found = []
+
+    def dropped(self) -> None:
+        """It is not: what it made is gone."""
+        self._found = []
 
 
 def user_keys(connection: sa.Connection, ids: Iterable[str], now: datetime | None) -> dict[str, int]:
@@ -52,14 +106,37 @@ def item_keys(connection: sa.Connection, ids: Iterable[str], now: datetime | Non
 
     Unknown ones get a stub row when `now` is given, and are left out when it is None.
     """
-    wanted = set(ids)
+    own, merged = _item_keys(connection, set(ids), now)
+    return own | merged
+
+
+def known_item_keys(connection: sa.Connection, ids: Collection[str], known: KnownKeys) -> dict[str, int]:
+    """What `item_keys` gives without `now`; items that were asked for before cost no question."""
+    found = known.find(ids)
+    if len(found) < len(ids):
+        own, merged = _item_keys(connection, set(ids) - found.keys(), None)
+        known.add(own)
+        found |= own | merged
+    return found
+
+
+def _item_keys(
+    connection: sa.Connection, wanted: set[str], now: datetime | None
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Keys of ids with a row of their own, which they keep for ever, and of those that were merged into another item."""
     found = _find(connection, database.items, wanted)
-    found |= _find_merged(connection, wanted - found.keys())
+    merged = _find_merged(connection, wanted - found.keys())
     if now is None:
-        return found
+        return found, merged
     time = to_milliseconds(now)
     fresh = {"state": "stub", "received": time, "updated": time, "kind": "post", "media": [], "labels": []}
-    return found | _create(connection, database.items, wanted - found.keys(), fresh)
+    return found | _create(connection, database.items, wanted - found.keys() - merged.keys(), fresh), merged
+
+
+def note_deletion(connection: sa.Connection) -> None:
+    """Tell all writers that a user was deleted."""
+    insert = insert_new(connection, database.meta).values(name="users_deleted", value=uuid.uuid4().hex)
+    connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"value": insert.excluded.value}))
 
 
 def item_ids(connection: sa.Connection, keys: Iterable[int]) -> dict[int, str]:
@@ -144,6 +221,9 @@ def _is_unicode(text: str) -> bool:
 _KEY_OF = {  # made once: to make the statement takes as long as to run it
     table: sa.select(table.c.key).where(table.c.id == sa.bindparam("one")) for table in (database.users, database.items)
 }
+
+
+_DELETED = sa.select(database.meta.c.value).where(database.meta.c.name == "users_deleted")
 
 
 def _create(

@@ -39,12 +39,13 @@ class PersonList:
 def read(connection: sa.Connection, name: str, person: int, keys: Sequence[int]) -> PersonList | None:
     """The newest list of this name of a person, who is known by all these keys; None when there is none."""
     if len(keys) == 1:
-        row = connection.execute(_OF_KEY, {"one": name, "key": keys[0]}).first()
+        rows = database.driver_rows(connection, _OF_KEY, {"one": name, "key": keys[0]})
     else:
-        row = connection.execute(_OF_KEYS, {"one": name, "keys": list(keys)}).first()
-    if row is None:
+        rows = database.plain_rows(connection.execute(_OF_KEYS, {"one": name, "keys": list(keys)}))
+    if not rows:
         return None
-    return PersonList(person, np.frombuffer(row.items, "<i8"), np.frombuffer(row.scores, "<f4"), row.snapshot)
+    snapshot, items, scores = rows[0]
+    return PersonList(person, np.frombuffer(items, "<i8"), np.frombuffer(scores, "<f4"), snapshot)
 
 
 def write(engine: sa.Engine, name: str, found: Sequence[PersonList], made: datetime) -> None:

@@ -16,11 +16,12 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import catalog, contents, events, people, snapshots
+from palate import catalog, contents, events, identities, people, snapshots
 from palate.database import items as items_table
 from palate.database import reading, writing
 from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import InteractionParams, merge
+from palate.lately import Lately
 from palate.pool import Pool, Strangers, empty_pool, strangers, with_changes, with_snapshot
 from palate.readership import Readership
 from palate.rules import EVERYTHING, RuleParams, Viewer, viewer
@@ -31,6 +32,12 @@ from palate.vocabulary import Vocabulary
 
 OVERLAP = timedelta(seconds=60)
 """How far before the last look we look again: a transaction becomes visible later than the times it wrote."""
+
+HISTORIES = 4_000
+"""People whose history is remembered, until something new happens to them or a new snapshot comes."""
+
+CARDS = 4_000
+"""Items of which all that is shown is remembered."""
 
 Keys = NDArray[np.int64]
 
@@ -115,6 +122,16 @@ class State:
         return self if pool is None else State(self.snapshot, pool, self.others)
 
 
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """A history, as the log and a snapshot tell it."""
+
+    history: History
+    seq: int
+    """Of the last event that it takes in."""
+    snapshot: Snapshot | None
+
+
 class Live:
     """The state that serving reads; one for a process, shared by its threads.
 
@@ -149,6 +166,10 @@ class Live:
         self._since = self._newest = 0
         self._known = (0, 0)
         self._secret = secret
+        self._histories: Lately[tuple[int, ...], _Told] = Lately(HISTORIES)
+        self.known_items: identities.KnownKeys = Lately(identities.KNOWN)
+        """Items by their ids, of those that were asked for lately."""
+        self.cards: catalog.Cards = Lately(CARDS)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -227,7 +248,7 @@ class Live:
             return Person(viewer=viewer({}, self._rules))
         key, keys, choices = found.key, found.keys, found.choices
         vector, bias = _learned(snapshot, (key, *keys))
-        by_source = people.source_choices(connection, key)
+        by_source = people.source_choices(connection, key) if found.chose_sources else {}
         return Person(
             key=key,
             keys=keys,
@@ -270,12 +291,26 @@ class Live:
         self, connection: sa.Connection, person: int, keys: tuple[int, ...], snapshot: Snapshot | None
     ) -> History:
         """What the snapshot knows, with the events since taken in by the rules that training follows."""
+        before = self._histories.get(keys)
+        if (
+            before is None
+            or before.snapshot is not snapshot
+            or len(events.of_user(connection, keys, before.seq, person))
+        ):
+            before = self._read_history(connection, person, keys, snapshot)
+            self._histories.add({keys: before})
+        return before.history
+
+    def _read_history(
+        self, connection: sa.Connection, person: int, keys: tuple[int, ...], snapshot: Snapshot | None
+    ) -> _Told:
         old = _learned_history(snapshot, keys)
         recent = events.of_user(connection, keys, _history_seq(snapshot), person)
+        seq = int(recent.seq[-1]) if len(recent) else _history_seq(snapshot)
         if np.isin(recent.item, old.items[old.voted | (old.weights != 0)]).any():
             # What said something before is touched again: only all its events together tell what holds now.
             recent = events.of_user(connection, keys, 0, person)
-        return _continued(old, recent, self._params(snapshot))
+        return _Told(_continued(old, recent, self._params(snapshot)), seq, snapshot)
 
     def _params(self, snapshot: Snapshot | None) -> InteractionParams:
         """One person's ratings don't show the whole scale: it is the one that training found."""

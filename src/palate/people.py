@@ -77,6 +77,8 @@ class Identity:
     """Of all ids they are known by, their own included, in order."""
     choices: Choices
     labels: dict[str, Label]
+    chose_sources: bool
+    """Whether there are sources that they follow or hide."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +116,9 @@ def get(connection: sa.Connection, id: str) -> Person | None:
 
 _NAMED = database.users.alias("named")
 _PERSON = sa.func.coalesce(_NAMED.c.person, _NAMED.c.key)
+_CHOSEN = sa.exists().where(database.source_choices.c.person == _PERSON)
 _IDENTITY = (
-    sa.select(database.users.c.key, database.users.c.choices, database.users.c.labels, _PERSON.label("own"))
+    sa.select(database.users.c.key, database.users.c.choices, database.users.c.labels, _PERSON.label("own"), _CHOSEN)
     .join_from(_NAMED, database.users, (database.users.c.key == _PERSON) | (database.users.c.person == _PERSON))
     .where(_NAMED.c.id == sa.bindparam("one"))
     .order_by(database.users.c.key)
@@ -124,12 +127,12 @@ _IDENTITY = (
 
 def identify(connection: sa.Connection, id: str) -> Identity | None:
     """The person known by this id, in one question; None when nobody is."""
-    rows = connection.execute(_IDENTITY, {"one": id}).all()
-    own = next((row for row in rows if row.key == row.own), None)
-    if own is None:
-        return None
-    keys = tuple(row.key for row in rows)
-    return Identity(own.key, keys, msgspec.convert(own.choices or {}, Choices), own.labels or {})
+    rows = database.driver_rows(connection, _IDENTITY, {"one": id})
+    for key, choices, labels, own, chose in rows:
+        if key == own:
+            keys, read = tuple(row[0] for row in rows), database.plain_json
+            return Identity(key, keys, msgspec.convert(read(choices) or {}, Choices), read(labels) or {}, bool(chose))
+    return None
 
 
 def everybody(connection: sa.Connection) -> Iterator[str]:
@@ -243,6 +246,7 @@ def delete(connection: sa.Connection, id: str) -> list[int]:
     ):
         for keys in identities.chunks(person.keys):
             connection.execute(sa.delete(table).where(column.in_(keys)))
+    identities.note_deletion(connection)
     return list(person.keys)
 
 

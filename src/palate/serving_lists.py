@@ -16,10 +16,11 @@ from palate.pool import Pool, take
 
 
 def find(
-    connection: sa.Connection, pool: Pool, wanted: Wanted, limit: int, first: int
+    connection: sa.Connection, pool: Pool, wanted: Wanted, limit: int, first: int, cards: catalog.Cards
 ) -> tuple[tuple[RankedItem, ...], str | None] | None:
     """From the person's list `limit` items that they haven't met and may still be shown, the first at place `first` of the
-    session, and the version of the model that scored them; None where there is no list, or too little of it left."""
+    session, and the version of the model that scored them; None where there is no list, or too little of it left. `cards` are
+    items that were read before."""
     person, name = wanted.person, wanted.surface.lists
     if name is None or person.key is None or limit <= 0:
         return None
@@ -34,7 +35,7 @@ def find(
     chosen = np.flatnonzero(mask)[:limit]
     if len(chosen) < limit:
         return None
-    return _unexplained(connection, part, chosen, found.scores[rows >= 0][chosen], first), found.snapshot
+    return _unexplained(connection, part, chosen, found.scores[rows >= 0][chosen], first, cards), found.snapshot
 
 
 def _told_before(part: Pool, pool: Pool, met: NDArray[np.int64]) -> Mask:
@@ -48,11 +49,16 @@ def _told_before(part: Pool, pool: Pool, met: NDArray[np.int64]) -> Mask:
 
 
 def _unexplained(
-    connection: sa.Connection, pool: Pool, rows: NDArray[np.int64], scores: NDArray[np.float32], first: int
+    connection: sa.Connection,
+    pool: Pool,
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    first: int,
+    cards: catalog.Cards,
 ) -> tuple[RankedItem, ...]:
     """The items of these rows as they lie in a list, whose making knew no reasons."""
     keys = pool.keys[rows].tolist()
-    stored = catalog.get_many(connection, keys)
+    stored = catalog.remembered(connection, keys, cards)
     there = [place for place, key in enumerate(keys) if key in stored and stored[key].state == "live"]
     return tuple(
         RankedItem(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import socket
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
 
 import uvicorn
 from msgspec.structs import replace
@@ -16,10 +20,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palate.delivery import security
 from palate.delivery.api import create_api
+from palate.delivery.connections import connections
 from palate.delivery.context import Play, ServerParams, Serving, ServingParams, open_serving
 from palate.delivery.gorse import create_gorse
 from palate.delivery.observing import fields, observed, refuse
 from palate.delivery.refusals import Refusal
+from palate.delivery.shared_figures import Worker
 from palate.delivery.web import create_pages
 from palate.delivery.workers import run_workers
 from palate.errors import SettingsError
@@ -121,9 +127,11 @@ def run(
     params = replace(params, server=replace(params.server, host=host, port=port, workers=workers))
     with listen(host, port) as listener:
         if workers == 1:
-            _work(installations, database_url, params, None, [listener])
+            _work(installations, database_url, params, None, None, [listener], 0)
         else:
-            run_workers(partial(_work, installations, database_url, params, set_up), listener, workers)
+            with TemporaryDirectory(prefix="palate-workers-") as folder:
+                work = partial(_work, installations, database_url, params, set_up, Path(folder))
+                run_workers(work, listener, workers)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -141,24 +149,65 @@ def _work(
     database_url: str | None,
     params: ServingParams,
     set_up: Callable[[], object] | None,
+    figures: Path | None,
     sockets: list[socket.socket],
+    place: int,
 ) -> None:
     if set_up is not None:
         set_up()
     with ExitStack() as stack:
         servings = {
             one.prefix: stack.enter_context(
-                open_serving(one.data, database_url, params, sample=one.sample, play=one.play)
+                open_serving(
+                    one.data,
+                    database_url,
+                    params,
+                    sample=one.sample,
+                    play=one.play,
+                    worker=_worker(figures, number, place),
+                )
             )
-            for one in installations
+            for number, one in enumerate(installations)
         }
-        uvicorn.Server(configuration(create_app(servings), params.server)).run(sockets)
+        speaking = connections(servings[""])
+        Server(configuration(create_app(servings), params.server, speaking), servings.values()).run(sockets)
 
 
-def configuration(app: ASGIApp, server: ServerParams) -> uvicorn.Config:
-    """How uvicorn runs the application: its own logs, lifespan and web sockets off, forwarded headers not believed."""
+class Server(uvicorn.Server):
+    """uvicorn's, which says that it is about to stop before it does."""
+
+    def __init__(self, config: uvicorn.Config, servings: Iterable[Serving]) -> None:
+        super().__init__(config)
+        self._servings = list(servings)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop after the time to drain; at once when told a second time."""
+        seconds = self._servings[0].params.server.drain_seconds
+        told = self._servings[0].readiness.stopping
+        for serving in self._servings:
+            serving.readiness.stopping = True
+        if told or not seconds:
+            super().handle_exit(sig, frame)
+        else:
+            threading.Timer(seconds, super().handle_exit, (sig, frame)).start()
+
+
+def _worker(figures: Path | None, installation: int, place: int) -> Worker | None:
+    if figures is None:
+        return None
+    folder = figures / str(installation)
+    folder.mkdir(exist_ok=True)
+    return Worker(place, folder)
+
+
+def configuration(app: ASGIApp, server: ServerParams, speaking: type[asyncio.Protocol] | None = None) -> uvicorn.Config:
+    """How uvicorn runs the application: its own logs, lifespan and web sockets off, forwarded headers not believed.
+
+    `speaking` is how it speaks with clients, None its own way.
+    """
     return uvicorn.Config(
         app,
+        http=speaking or "auto",
         host=server.host,
         port=server.port,
         lifespan="off",

@@ -23,6 +23,7 @@ from palate.database import connect, migrate, writing
 from palate.delivery.gorse_messages import GorseParams
 from palate.delivery.metrics import Metrics
 from palate.delivery.security import KeyCache
+from palate.delivery.shared_figures import Worker
 from palate.errors import DatabaseError, PalateError
 from palate.events import EventParams
 from palate.feed_params import FeedParams
@@ -73,6 +74,9 @@ class ServerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Items in one request to rank."""
     refresh_seconds: Annotated[float, Meta(gt=0, le=60)] = 0.5
     """How often a process looks for a new snapshot and for new items, in seconds."""
+    drain_seconds: Annotated[float, Meta(ge=0, le=4)] = 0.0
+    """How long a process that was told to stop goes on while `/readyz` is 503 already, for a balancer to take notice, in seconds.
+    What it has begun it answers in any case."""
     access_log: bool = True
     """Whether each request leaves a line in the log."""
 
@@ -136,6 +140,8 @@ class Readiness:
         self._clock = clock
         self._lock = threading.Lock()
         self._until = 0.0
+        self.stopping = False
+        """Whether this process was told to stop."""
         self._failure: PalateError | None = None
 
     def check(self) -> None:
@@ -160,9 +166,16 @@ class Readiness:
 
 @contextmanager
 def open_serving(
-    data: Path, database_url: str | None, params: ServingParams, *, sample: bool = False, play: Play | None = None
+    data: Path,
+    database_url: str | None,
+    params: ServingParams,
+    *,
+    sample: bool = False,
+    play: Play | None = None,
+    worker: Worker | None = None,
 ) -> Iterator[Serving]:
-    """An installation, migrated and kept fresh by a thread of its own for as long as the block runs.
+    """An installation, migrated and kept fresh by a thread of its own for as long as the block runs. `worker` is which of several
+    processes this is; None: the only one.
 
     Raises DataFolderError, DatabaseError.
     """
@@ -174,7 +187,7 @@ def open_serving(
         rules, surfaces = params.rules, params.surfaces
         live = Live(engine, data, params.interactions, params.feed.model, secret, rules, surfaces)
         live.refresh(utc_now())
-        metrics = Metrics()
+        metrics = Metrics(worker)
         commits = GroupCommit(engine, params.events, metrics.commits.observe)
         stop = threading.Event()
         serving = Serving(
@@ -199,6 +212,7 @@ def open_serving(
             stop.set()
             refresher.join()
             commits.close()
+            metrics.shared.write()
     finally:
         engine.dispose()
 
@@ -216,6 +230,7 @@ async def in_thread(serving: Serving, function: Callable[P, T], *args: P.args, *
 def _keep_fresh(serving: Serving, stop: threading.Event) -> None:
     failing = False
     while not stop.wait(serving.params.server.refresh_seconds):
+        serving.metrics.shared.write()
         try:
             serving.live.refresh(utc_now())
             gorse_feedback.write_back_due(serving.engine, utc_now())

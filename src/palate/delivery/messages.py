@@ -28,11 +28,14 @@ TEXT = r"^[^\u0000]*$"
 """Neither database may store NUL in a text."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\u0000]+$")]
+# A pattern is asked for in Python, which costs more than all else of an event: what follows only describes theirs, and who takes
+# them in refuses NUL.
+PlainId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, extra_json_schema={"pattern": r"^[^\u0000]+$"})]
 Short = Annotated[str, Meta(max_length=MAX_ID_LENGTH, pattern=TEXT)]
 Text = Annotated[str, Meta(pattern=TEXT)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Milliseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]  # to the end of the year 9999
-EventType = Annotated[str, Meta(pattern=r"^(retract:)?[a-z][a-z0-9_.-]{0,63}$")]
+EventType = Annotated[str, Meta(extra_json_schema={"pattern": r"^(retract:)?[a-z][a-z0-9_.-]{0,63}$"})]
 Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 # msgspec (0.20 to 0.22) frees a pattern as if it were a type when a text with a pattern shares a union with a list or a dict,
 # which corrupts memory. So the pattern is only described here; `people` refuses NUL in a label.
@@ -51,23 +54,37 @@ class PostedEvent(Wire, frozen=True, kw_only=True):
     """Something that happened between a user and an item. `time` is in milliseconds since 1970, now when left out; an event
     whose `id` was taken within seven days counts once. `features` is JSON in a string."""
 
-    user: Id
-    item: Id
+    user: PlainId
+    item: PlainId
     type: EventType
     value: float | None = None
     time: Milliseconds | None = None
-    id: Id | None = None
-    request: Id | None = None
-    surface: Id | None = None
+    id: PlainId | None = None
+    request: PlainId | None = None
+    surface: PlainId | None = None
     position: Count | None = None
-    snapshot: Id | None = None
-    variant: Id | None = None
+    snapshot: PlainId | None = None
+    variant: PlainId | None = None
     probability: Annotated[float, Meta(gt=0, le=1)] | None = None
     features: str | None = None
 
     def to_event(self) -> Event:
         """The event as the rest of Palate knows it."""
-        return Event(**msgspec.structs.asdict(self))
+        return Event(
+            user=self.user,
+            item=self.item,
+            type=self.type,
+            value=self.value,
+            time=self.time,
+            id=self.id,
+            request=self.request,
+            surface=self.surface,
+            position=self.position,
+            snapshot=self.snapshot,
+            variant=self.variant,
+            probability=self.probability,
+            features=self.features,
+        )
 
 
 class PostedMedia(Media, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,7 +177,7 @@ class RankQuestion(Wire, frozen=True, kw_only=True):
     """Items to put into this user's order."""
 
     user: Id
-    items: list[Id]
+    items: list[PlainId]
 
 
 class Score(Wire, frozen=True, kw_only=True):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from palate.delivery.shared_figures import SharedFigures, Worker
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -42,9 +44,10 @@ class TelegramFigures(Collector):
 class Metrics:
     """The figures of one installation, in a registry of their own: two installations in one process stay apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: Worker | None = None) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
+        self.shared = SharedFigures(registry, worker)
         self.requests = Counter(
             "palate_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
@@ -70,6 +73,16 @@ class Metrics:
         self.bot_queue = Gauge("palate_bot_queue_depth", "Messages that wait to be sent.", registry=registry)
         self.bot_sends = Counter("palate_bot_sends", "What became of what the bot sent.", ["result"], registry=registry)
         self._bot_sends: dict[str, int] = {}
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        figures = self._answered.get((method, route, status))
+        if figures is None:  # to look them up by their labels takes longer than to count
+            figures = self.requests.labels(method, route, status), self.seconds.labels(route)
+            self._answered[method, route, status] = figures
+        figures[0].inc()
+        figures[1].observe(seconds)
 
     def count_bot_sends(self, counts: Mapping[str, int]) -> None:
         """Take the bot's own figures, by result, of which it keeps sums since the installation began."""
@@ -78,5 +91,5 @@ class Metrics:
             self._bot_sends[result] = count
 
     def render(self) -> bytes:
-        """All figures in the text format that Prometheus reads."""
-        return generate_latest(self.registry)
+        """All figures, those of other workers too, in the text format that Prometheus reads."""
+        return self.shared.render()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import http
 import logging
 import re
 import time
@@ -26,6 +27,8 @@ PROBES = ("/healthz", "/readyz", "/metrics")
 """What watchers ask for every few seconds: their lines would hide the others."""
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,100}")
+
+PHRASES = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 _request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="-")
 
@@ -104,22 +107,33 @@ async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes
 def _named(scope: Scope) -> Iterator[bytes]:
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     id = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+    with named(id):
+        yield id
+
+
+@contextmanager
+def named(id: bytes) -> Iterator[None]:
+    """Within the block a request of this id is answered."""
     token = _request.set(id.decode())
     try:
-        yield id
+        yield
     finally:
         _request.reset(token)
 
 
 def _count(serving: Serving, scope: Scope, status: int, seconds: float) -> None:
-    route = _route(scope)
-    serving.metrics.requests.labels(scope["method"] if route != "none" else "-", route, status).inc()
-    serving.metrics.seconds.labels(route).observe(seconds)
-    level = logging.DEBUG if scope["path"].endswith(PROBES) else logging.INFO
+    asked = scope["method"], scope["path"], _route(scope)
+    count(serving, asked, status, seconds, (scope.get("client") or ("-",))[0])
+
+
+def count(serving: Serving, asked: tuple[str, str, str], status: int, seconds: float, client: str) -> None:
+    """Put a request that was answered, by its method, path and route, into the figures and the log."""
+    method, path, route = asked
+    serving.metrics.answered(method if route != "none" else "-", route, status, seconds)
+    level = logging.DEBUG if path.endswith(PROBES) else logging.INFO
     if serving.params.server.access_log and access.isEnabledFor(level):
-        client = (scope.get("client") or ("-",))[0]
         # %r, since a path from outside may hold line ends that would forge a line of the log
-        access.log(level, "%s %r %d %.1f ms from %s", scope["method"], scope["path"], status, seconds * 1000, client)
+        access.log(level, "%s %r %d %.1f ms from %s", method, path, status, seconds * 1000, client)
 
 
 def _route(scope: Scope) -> str:

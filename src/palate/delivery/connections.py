@@ -1,0 +1,256 @@
+"""A client's connection: uvicorn's, with the hottest request answered beside the framework and an end for those who dawdle.
+
+A whole, plain `POST /v1/events` that breaks no rule costs more around its work than in it; so it is read, submitted and answered
+right here. Whatever is out of the ordinary about a request goes the way of all others, which alone knows how to refuse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from concurrent.futures import Future
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, ClassVar, cast
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from palate import events
+from palate.delivery import observing, security
+from palate.delivery.context import Serving, utc_now
+from palate.delivery.messages import Accepted, PostedEvent
+from palate.delivery.refusals import refusal
+from palate.domain import Event
+from palate.errors import PalateError
+
+PATH = "/v1/events"
+HOT = f"POST {PATH} HTTP/1.1\r\n".encode()
+PLAIN_HEADERS = frozenset(
+    (
+        *(b"accept", b"accept-encoding", b"accept-language", b"authorization", b"connection", b"content-length"),
+        *(b"content-type", b"host", b"user-agent", b"x-api-key", b"x-request-id"),
+    )
+)
+"""A request with any other header is not for here: most that matter have one."""
+
+HEAD_SECONDS = 10.0
+"""Seconds that the head of a request may take to arrive."""
+
+HEAD = 2_000
+"""Bytes of a head that is read here at most."""
+
+HELD = 1_000_000
+"""Bytes of further requests that are held while one is answered, before reading is paused."""
+
+Headers = dict[bytes, bytes]
+
+_decode = msgspec.json.Decoder(PostedEvent | list[PostedEvent]).decode
+
+
+def connections(serving: Serving) -> type[asyncio.Protocol]:
+    """How uvicorn is to speak with clients of this installation."""
+    server = serving.params.server
+    keyed = security.asks_for_keys(server.host, server.names)
+    bound = {"serving": serving, "keyed": keyed, "answered": deque()}
+    return cast("type[asyncio.Protocol]", type("BoundConnection", (Connection,), bound))
+
+
+class Connection(HttpToolsProtocol):
+    """One connection."""
+
+    serving: ClassVar[Serving]
+    keyed: ClassVar[bool]
+    answered: ClassVar[deque[tuple[Connection, Future[int]]]]
+    """Requests whose events the writer is done with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._between = True
+        """Whether the next byte begins a request."""
+        self._held: bytearray | None = None
+        """What came while a request is answered here; None while none is."""
+        self._late: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._begun = 0.0
+        self._id = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is left to answer."""
+        self._head_came()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Answer what is being answered, then close."""
+        if self._held is None:
+            super().shutdown()
+        else:
+            self._closing = True
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request came."""
+        self._between = False
+        self._wait_for_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is whole."""
+        self._head_came()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request came."""
+        self._between = True
+        super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a whole request to take events, and give all else to the framework."""
+        if self._held is not None:
+            self._held += data
+            if len(self._held) > HELD:
+                self.transport.pause_reading()
+        elif not (data.startswith(HOT) and self._is_idle() and self._take(data)):
+            super().data_received(data)
+
+    def _is_idle(self) -> bool:
+        most = self.limit_concurrency
+        full = most is not None and (len(self.connections) >= most or len(self.tasks) >= most)
+        return self._between and not full and (self.cycle is None or self.cycle.response_complete)
+
+    def _take(self, data: bytes) -> bool:
+        """Submit the events of a request; False for one that the framework has to see."""
+        head, _, body = data.partition(b"\r\n\r\n")
+        headers = plain_headers(head[len(HOT) :]) if len(head) <= HEAD else None
+        if headers is None or headers.get(b"content-length") != b"%d" % len(body) or not self._may(headers):
+            return False
+        now = utc_now()
+        try:
+            submitted = self.serving.commits.submit(self._events(body, now), now)
+        except (PalateError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        self._begun, self._held, self._id = time.perf_counter(), bytearray(), _request_id(headers)
+        self._head_came()
+        self._unset_keepalive_if_required()
+        submitted.add_done_callback(self._durable)
+        return True
+
+    def _may(self, headers: Headers) -> bool:
+        """Whether this server is meant, in plain JSON, by somebody who may write."""
+        server = self.serving.params.server
+        json = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
+        named = security.host_allowed(headers.get(b"host", b"").decode("latin-1"), server.host, server.names)
+        return json and named and (not self.keyed or self._has_key(headers))
+
+    def _has_key(self, headers: Headers) -> bool:
+        given = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
+        token = security.api_key(*given)
+        key = None if token is None else self.serving.keys.get(token)
+        return key is not None and key.allows("write")
+
+    def _events(self, body: bytes, now: datetime) -> list[Event]:
+        posted = _decode(body)
+        several = posted if isinstance(posted, list) else [posted]
+        if not 0 < len(several) <= self.serving.params.server.max_batch:
+            raise PalateError("the framework says what is wrong with it")
+        return list(events.check_all([event.to_event() for event in several], now))
+
+    def _durable(self, submitted: Future[int]) -> None:
+        """In the writer's thread: one call wakes the loop for all that a commit has made durable."""
+        self.answered.append((self, submitted))
+        if len(self.answered) == 1:
+            self.loop.call_soon_threadsafe(_answer_all, self.answered)
+
+    def answer(self, submitted: Future[int]) -> None:
+        """Say how many events are durable, or why none is."""
+        error = submitted.exception()
+        if error is None:
+            accepted = submitted.result()
+            self.serving.metrics.events.inc(accepted)
+            status, extra, body = 200, b"", msgspec.json.encode(Accepted(accepted=accepted))
+        else:
+            assert isinstance(error, Exception), "a commit fails by an exception"
+            refused = refusal(error)
+            status, body = refused.status, refused.body(self._id.decode())
+            extra = b"".join(b"%s: %s\r\n" % header for header in refused.headers)
+        with observing.named(self._id):
+            seconds, client = time.perf_counter() - self._begun, self.client[0] if self.client else "-"
+            observing.count(self.serving, ("POST", PATH, PATH), status, seconds, client)
+        self._send(status, extra, body)
+
+    def _send(self, status: int, extra: bytes, body: bytes) -> None:
+        held, self._held = self._held, None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        lines = [b"HTTP/1.1 %d %s\r\n" % (status, observing.PHRASES[status])]
+        lines += [b"%s: %s\r\n" % header for header in self.server_state.default_headers]
+        if self._closing:
+            extra += b"connection: close\r\n"
+        lines += [COMMON, extra, b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (self._id, len(body)), body]
+        self.transport.write(b"".join(lines))
+        if self._closing:
+            self.transport.close()
+        else:
+            self._go_on(bytes(held or b""))
+
+    def _go_on(self, held: bytes) -> None:
+        """With what came meanwhile, or wait for the next request."""
+        if not held:
+            wait = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(wait, self.timeout_keep_alive_handler)
+            return
+        if len(held) > HELD:
+            self.transport.resume_reading()
+        self.data_received(held)
+
+    def _wait_for_head(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _head_came(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _give_up(self) -> None:
+        self.transport.close()
+
+
+COMMON = b"content-type: application/json\r\ncache-control: no-store\r\n" + b"".join(
+    b"%s: %s\r\n" % header for header in security.HEADERS
+)
+
+
+@lru_cache(maxsize=1000)  # a client sends the same again and again
+def plain_headers(lines: bytes) -> Headers | None:
+    """The headers of a request by their names in lower case; None when there is anything about them to think about."""
+    headers: Headers = {}
+    for line in lines.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name not in PLAIN_HEADERS or name in headers or not value.strip().isascii():
+            return None
+        headers[name] = value.strip(b" \t")
+    if any(b"\n" in value or b"\r" in value or b"\0" in value for value in headers.values()):
+        return None
+    return (
+        headers if headers.get(b"connection", b"keep-alive").lower() == b"keep-alive" else None
+    )  # nobody changes them
+
+
+def _request_id(headers: Headers) -> bytes:
+    given = headers.get(b"x-request-id", b"")
+    return given if observing.SAFE_ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
+
+
+def _answer_all(answered: deque[tuple[Connection, Future[int]]]) -> None:
+    while answered:
+        connection, submitted = answered.popleft()
+        connection.answer(submitted)

@@ -1,0 +1,129 @@
+"""Several real processes behind one address."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from palate import events
+from palate.database import opened
+
+
+class Service:
+    """`palate api` with two workers."""
+
+    def __init__(self, data: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.data, self.address = data, f"http://127.0.0.1:{port}"
+        arguments = ["api", "--workers", "2", "--data", str(data), "--port", str(port)]
+        environment = {**os.environ, "PALATE_SERVER__DRAIN_SECONDS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "palate", *arguments], env=environment, stderr=subprocess.DEVNULL
+        )
+        for _ in range(600):
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{self.address}/readyz").status_code == 200 and len(self.workers()) == 2:
+                    return
+            time.sleep(0.1)
+        raise AssertionError("it did not start")
+
+    def workers(self) -> list[psutil.Process]:
+        """Those that live, the process that multiprocessing keeps for itself left out."""
+        return [child for child in psutil.Process(self.process.pid).children() if "spawn_main" in _command(child)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it is dead
+        return ""
+
+
+@pytest.fixture
+def service(data: Path) -> Iterator[Service]:
+    service = Service(data)
+    yield service
+    service.process.kill()
+    service.process.wait()
+
+
+class Load(threading.Thread):
+    """Posts events with ids one after the other, each until it is taken."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        super().__init__(daemon=True)
+        self.address, self.prefix = f"{service.address}/v1/events", name
+        self.taken, self.refused, self.over = 0, list[int](), threading.Event()
+
+    def run(self) -> None:
+        client = httpx.Client(timeout=30)
+        while not self.over.is_set():
+            event = {"user": f"user {self.taken % 7}", "item": "duck", "type": "viewed"}
+            try:
+                answer = client.post(self.address, json={**event, "id": f"{self.prefix}-{self.taken}"})
+            except httpx.HTTPError:
+                continue
+            if answer.status_code == 200:
+                self.taken += 1
+            else:
+                self.refused.append(answer.status_code)
+        client.close()
+
+
+def test_workers_share_votes_and_one_that_is_killed_under_load_loses_nothing(service: Service) -> None:
+    items = [{"id": f"p{number}", "title": f"Title {number}", "labels": [f"label {number}"]} for number in range(2)]
+    httpx.post(f"{service.address}/v1/items", json=items)
+    loads = [Load(service, name) for name in ("a", "b", "c", "d")]
+    for load in loads:
+        load.start()
+    while sum(load.taken for load in loads) < 40:
+        time.sleep(0.01)
+    victim, other = service.workers()
+    victim.kill()
+    while victim.pid in {worker.pid for worker in service.workers()} or len(service.workers()) < 2:
+        time.sleep(0.05)
+    for load in loads:
+        load.over.set()
+    for load in loads:
+        load.join()
+    assert [load.refused for load in loads] == [[]] * 4
+    assert other.is_running()
+    with opened(None, service.data) as engine:
+        found = [event.id for some in events.stream(engine, service.data / "events") for event in some]
+    assert len(found) == len(set(found))
+    assert set(found) >= {f"{load.prefix}-{number}" for load in loads for number in range(load.taken)}
+    _a_vote_counts_whoever_answers(service)
+    _the_end_is_told_before_it_comes(service)
+
+
+def _a_vote_counts_whoever_answers(service: Service) -> None:
+    httpx.post(f"{service.address}/v1/events", json={"user": "ann", "item": "p1", "type": "dislike"})
+    for _ in range(8):  # each by a connection of its own, so that both workers answer some
+        answer = httpx.post(f"{service.address}/v1/rank", json={"user": "ann", "items": ["p0", "p1"]}).json()
+        assert [place["item"] for place in answer["items"]] == ["p0", "p1"]
+        assert answer["items"][0]["score"] > answer["items"][1]["score"]
+
+
+def _the_end_is_told_before_it_comes(service: Service) -> None:
+    with httpx.Client(base_url=service.address) as client:
+        assert client.get("/readyz").status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        while client.get("/readyz").status_code == 200:
+            time.sleep(0.01)
+        assert client.get("/readyz").json()["error"]["code"] == "stopping"
+        event = {"user": "ann", "item": "p0", "type": "like"}
+        assert client.post("/v1/events", json=event).status_code == 200
+    assert service.process.wait(30) == 0
