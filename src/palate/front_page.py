@@ -1,4 +1,4 @@
-"""The stories of the last hours or days, the most important first: what the news are, for everybody alike.
+"""The stories of the last hours or days, the most important first: what the news are, for everybody alike but for closed items.
 
 items of the period → their stories → order of stories → headline and timeline of those that are shown
 """
@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from palate import database, identities, labels, source_links
+from palate.candidates import filters
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.live import Live
 from palate.pool import NO_DATE, Pool
+from palate.rules import EVERYTHING, Viewer
 from palate.stories import importance
 from palate.stories.clustering import Stories
 from palate.stories.importance import StoryStanding
@@ -38,6 +40,8 @@ class Asked:
     language: str | None = None
     category: str | None = None
     limit: int = 50
+    viewer: Viewer = EVERYTHING
+    """As the rules see who asks: items that they may not see are in no story."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def _rows(pool: Pool, asked: Asked) -> Rows:
     mask = (times <= latest) & (times >= latest - asked.period // timedelta(milliseconds=1))
     judged = np.isin(pool.language, np.append(pool.languages.find(category.LANGUAGES), -1))
     mask &= (pool.category >= 0) | ~judged
+    mask &= filters.open_to(pool, asked.viewer, asked.now)
     if asked.language is not None:
         mask &= np.isin(pool.language, pool.languages.find([asked.language]))
     return np.flatnonzero(mask)

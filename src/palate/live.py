@@ -263,6 +263,11 @@ class Live:
             viewer=viewer(found.labels, self._rules),
         )
 
+    def viewer(self, connection: sa.Connection, user_id: str | None) -> Viewer:
+        """A user as the rules of items see them; None and an id that nobody has used are somebody of whom nothing is known."""
+        found = None if user_id is None else people.identify(connection, user_id)
+        return viewer({} if found is None else found.labels, self._rules)
+
     def visitor(self, recent: EventColumns, snapshot: Snapshot | None) -> Person:
         """Somebody of whom nothing is known but these events, all of them one person's."""
         history = _continued(History(), recent, self._params(snapshot))

@@ -364,6 +364,19 @@ def test_topics_come_first_for_somebody_new(play: Play) -> None:
     play(script)
 
 
+def test_lists_show_nothing_that_rules_close(play: Play) -> None:
+    async def script(world: BotWorld) -> None:
+        world.add(post(19, labels=("age:18",)), post(2, labels=("rights:none",)), post(100, language="de"))
+        world.chats.say(1, "/start")
+        await world.until_texts(1, 3)
+        for place, said in enumerate(("/top", "/stories"), start=4):
+            world.chats.say(1, said)
+            told = (await world.until_texts(1, place))[-1]
+            assert ("1. Post" in told, "Post 19" in told, "Post 2 " in told) == (True, False, False), told
+
+    play(script)
+
+
 def test_lists_and_menus_answer(play: Play) -> None:
     async def script(world: BotWorld) -> None:
         world.add(post(100, language="de"))

@@ -190,6 +190,18 @@ def test_categories_are_labels_and_all_of_them_are_needed(client: httpx.Client, 
 
 
 @on_sqlite
+def test_lists_for_everybody_obey_rules(client: httpx.Client, theirs: gorse.Gorse) -> None:
+    store(theirs, 3)
+    for id, label in (("i1", "age:18"), ("i2", "rights:none")):
+        assert client.put(f"/api/item/{id}/category/{label}").json() == {"RowAffected": 1}
+    client.post("/v1/users", json={"id": "grown", "labels": {"age": 40}})
+    for path in ("latest", "popular", "non-personalized/popular", "item/i0/neighbors"):
+        assert {one["Id"] for one in client.get(f"/api/{path}").json()} <= {"i0"}, path
+    assert {one["Id"] for one in client.get("/api/latest?user-id=grown").json()} == {"i0", "i1"}
+    assert {one["Id"] for one in client.get("/api/popular?user-id=grown").json()} == {"i0", "i1"}
+
+
+@on_sqlite
 def test_latest_gives_times_and_drops_what_a_user_has_met(client: httpx.Client, theirs: gorse.Gorse) -> None:
     store(theirs, 3)
     found = client.get("/api/latest?n=2").json()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import httpx
 import lxml.html
 import pytest
+import sqlalchemy as sa
 
-from palate import ingest, story_window
+from palate import database, ingest, story_window
+from palate.database import writing
 from palate.delivery.context import Serving, utc_now
 from palate.story_window import StoryParams
 
@@ -69,6 +71,35 @@ def test_stories_of_one_language_category_and_period(told: httpx.Client) -> None
     assert items(category="economy") == ["bank"]
     assert items(period=90) == ["storm-1"]
     assert len(items(limit=1)) == 1
+
+
+def test_what_rules_close_to_who_asks_is_in_no_story_and_like_nothing(told: httpx.Client, serving: Serving) -> None:
+    def stories(**user: str) -> list[list[str]]:
+        found = told.get("/v1/stories", params=user).json()["stories"]
+        return sorted(sorted(item["item"] for item in story["items"]) for story in found)
+
+    def similar(**user: str) -> list[str]:
+        return [item["item"] for item in told.get("/v1/similar/storm-2", params=user).json()["items"]]
+
+    everything = stories()
+    assert (["storm-1", "storm-2"] in everything, "storm-1" in similar()) == (True, True)
+    told.post("/v1/users", json={"id": "grown", "labels": {"age": 40}})
+    _label(serving, "storm-1", "age:18")
+    open_to_all = sorted([["storm-2"], *(story for story in everything if "storm-1" not in story)])
+    assert stories() == stories(user="child") == open_to_all
+    assert stories(user="grown") == everything
+    assert ("storm-1" in similar(), "storm-1" in similar(user="grown")) == (False, True)
+    _label(serving, "storm-2", "rights:none")
+    page = told.get("/stories").text
+    assert (STORM[:30] in page, BANK[:30] in page) == (False, True)
+
+
+def _label(serving: Serving, item: str, label: str) -> None:
+    with writing(serving.engine) as connection:
+        table = database.items
+        changed = {"labels": [label], "updated": table.c.updated + 9}
+        connection.execute(sa.update(table).where(table.c.id == item).values(changed))
+    serving.live.refresh(utc_now())
 
 
 @pytest.mark.parametrize(

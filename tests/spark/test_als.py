@@ -69,6 +69,7 @@ def test_the_same_is_learned_as_on_one_machine_also_when_the_driver_died(spark: 
             7,
             folder=folder,
             parts=3,
+            checkpoint_seconds=0,
             on_epoch=die_in_the_second,
             **known,
         )

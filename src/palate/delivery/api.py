@@ -151,6 +151,7 @@ def _similar(serving: Serving, id: str, question: SimilarQuestion, now: datetime
         if not keys:
             raise NotFound("There is no item with this id.")
         allowed = filters.in_window(pool, now, FOREVER) & filters.about(pool, question.lang, question.category)
+        allowed &= filters.open_to(pool, serving.live.viewer(connection, question.user), now)
         found = similar.find(connection, serving.live, keys[id], allowed, question.limit)
         ids = identities.item_ids(connection, found.keys.tolist())
     rows = zip(found.keys.tolist(), found.scores, found.behaviour, found.text, found.support, strict=True)
@@ -169,13 +170,18 @@ def _known(value: float) -> float | None:
 
 
 async def get_stories(serving: Serving, asked: Asked) -> StoriesAnswer:
-    """The news, the same for everybody."""
+    """The news, the same for everybody but for what rules close to them."""
     question: StoriesQuestion = asked.query
-    wanted = front_page.Asked(
-        asked.now, timedelta(seconds=question.period), question.lang, question.category, question.limit
-    )
-    found = await in_thread(serving, front_page.read, serving.live, wanted, serving.params.stories)
+    found = await in_thread(serving, _stories, serving, question, asked.now)
     return StoriesAnswer(stories=[StoryAnswer.of(story, question.explain) for story in found])
+
+
+def _stories(serving: Serving, question: StoriesQuestion, now: datetime) -> Sequence[front_page.Story]:
+    with reading(serving.engine) as connection:
+        viewer = serving.live.viewer(connection, question.user)
+    period = timedelta(seconds=question.period)
+    wanted = front_page.Asked(now, period, question.lang, question.category, question.limit, viewer)
+    return front_page.read(serving.live, wanted, serving.params.stories)
 
 
 async def post_items(serving: Serving, asked: Asked) -> AcceptedItems:

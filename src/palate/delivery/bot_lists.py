@@ -13,6 +13,7 @@ from palate.database import reading
 from palate.delivery.bot_cards import web_link
 from palate.delivery.bot_talk import Reply, Talk, answer, choices_of, reply, text_call
 from palate.front_page import Asked, Story
+from palate.rules import Viewer
 from palate.text.cleaning import plain_line
 
 LENGTH = 10
@@ -26,6 +27,7 @@ def top(talk: Talk) -> Reply:
     """The posts that everybody likes most."""
     pool, chosen = talk.serving.live.pool, choices_of(talk)
     allowed = filters.in_window(pool, talk.now, talk.window(chosen)) & filters.in_languages(pool, chosen.languages)
+    allowed &= filters.open_to(pool, _viewer(talk), talk.now)
     rows = popular.find(pool, allowed, LENGTH)
     rows = rows[np.argsort(-pool.popularity[rows], kind="stable")]
     keys = pool.keys[rows].tolist()
@@ -47,10 +49,16 @@ def stories(talk: Talk) -> Reply:
 def stories_text(talk: Talk, heading: str) -> str | None:
     """The stories of the last day in the languages that the person reads; None when there are none."""
     languages = choices_of(talk).languages
-    asked = Asked(talk.now, DAY, languages[0] if len(languages) == 1 else None, limit=LENGTH)
+    language = languages[0] if len(languages) == 1 else None
+    asked = Asked(talk.now, DAY, language, limit=LENGTH, viewer=_viewer(talk))
     found = front_page.read(talk.serving.live, asked, talk.serving.params.stories)
     lines = [_story(place, story) for place, story in enumerate(found, start=1)]
     return "\n".join([talk.say(heading), *lines]) if lines else None
+
+
+def _viewer(talk: Talk) -> Viewer:
+    with reading(talk.serving.engine) as connection:
+        return talk.serving.live.viewer(connection, talk.user)
 
 
 def _story(place: int, story: Story) -> str:

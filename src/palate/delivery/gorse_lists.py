@@ -23,6 +23,7 @@ from palate.delivery.gorse_messages import GorseFeedback, read_duration, read_li
 from palate.domain import Event, EventColumns, FeedRequest, RankedItem, from_milliseconds, to_milliseconds
 from palate.errors import NotFound
 from palate.pool import NO_DATE, Pool
+from palate.rules import Viewer
 
 SURFACE = "gorse"
 
@@ -178,19 +179,21 @@ async def non_personalized(serving: Serving, call: Call) -> Any:
 def _best(serving: Serving, call: Call, pool: Pool, values: NDArray[Any]) -> list[dict[str, Any]]:
     """The items with the largest values, equals by the newest."""
     n, offset = _span(serving, call)
-    mask = _wanted(serving, call, pool)
-    if user := call.text("user-id"):
-        with reading(serving.engine) as connection:
+    user = call.text("user-id") or None
+    with reading(serving.engine) as connection:
+        mask = _wanted(serving, call, pool, serving.live.viewer(connection, user))
+        if user is not None:
             person = serving.live.person(connection, identities.check_id(user, "user-id"), serving.live.snapshot)
-        mask = filters.without(pool, mask, person.history.items)
+            mask = filters.without(pool, mask, person.history.items)
     rows = np.flatnonzero(mask)[::-1]
     rows = rows[np.argsort(-values[rows], kind="stable")][offset : offset + n]
     return _named(serving, pool.keys[rows], values[rows])
 
 
-def _wanted(serving: Serving, call: Call, pool: Pool) -> Mask:
+def _wanted(serving: Serving, call: Call, pool: Pool, viewer: Viewer) -> Mask:
     window = timedelta(days=serving.params.gorse.item_days)
-    return filters.in_window(pool, call.now, window) & filters.with_all_labels(pool, call.categories)
+    mask = filters.in_window(pool, call.now, window) & filters.with_all_labels(pool, call.categories)
+    return mask & filters.open_to(pool, viewer, call.now)
 
 
 async def neighbours(serving: Serving, call: Call) -> Any:
@@ -205,7 +208,7 @@ def _neighbours(serving: Serving, call: Call) -> Any:
         keys = identities.item_keys(connection, [call.path["item"]], None)
         if not keys:
             raise NotFound("item not found")
-        allowed = _wanted(serving, call, pool)
+        allowed = _wanted(serving, call, pool, serving.live.viewer(connection, None))
         [key] = keys.values()
         found = similar.find(connection, serving.live, key, allowed, n + offset)
     return _named(serving, found.keys[offset:], found.scores[offset:])

@@ -195,11 +195,13 @@ class RankAnswer(Wire, frozen=True, kw_only=True):
 
 
 class SimilarQuestion(Wire, frozen=True, kw_only=True):
-    """How many items like one; `lang` and `category` leave out all others."""
+    """How many items like one; `lang` and `category` leave out all others. What rules of rights, age and region close to `user`
+    is left out; without one, what they close to somebody of whom nothing is known."""
 
     limit: Annotated[int, Meta(ge=1, le=200)] = 20
     lang: Language | None = None
     category: Category | None = None
+    user: Id | None = None
 
 
 class SimilarItem(Wire, frozen=True, kw_only=True):
@@ -296,13 +298,15 @@ class FeedAnswer(Wire, frozen=True, kw_only=True):
 
 class StoriesQuestion(Wire, frozen=True, kw_only=True):
     """Which stories: of items published in the last `period` seconds, in one language and of one category where these are given.
-    `explain` adds the factors of each story's place."""
+    `explain` adds the factors of each story's place; `user` is whom the rules of rights, age and region look at, without one
+    somebody of whom nothing is known."""
 
     period: Annotated[int, Meta(ge=60, le=31_622_400)] = 86_400
     lang: Language | None = None
     category: Category | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
     explain: bool = False
+    user: Id | None = None
 
 
 class StoryItem(Wire, frozen=True, kw_only=True):

@@ -101,7 +101,9 @@ def stories(visit: Visit) -> Response:
     """The page of stories."""
     chosen = filter_of(visit)
     period = visit.query.get("period", DAY) if visit.query.get("period") in PERIODS else DAY
-    asked = front_page.Asked(visit.now, PERIODS[period], chosen.language, chosen.category)
+    with reading(visit.serving.engine) as connection:
+        viewer = visit.serving.live.viewer(connection, visit.user)
+    asked = front_page.Asked(visit.now, PERIODS[period], chosen.language, chosen.category, viewer=viewer)
     found = front_page.read(visit.serving.live, asked, visit.serving.params.stories)
     periods = [
         Choice(NAMES[name], f"{visit.root}/stories?{urlencode(chosen.query(period=name))}", name == period)

@@ -2,16 +2,16 @@
 
 For a half-step the driver sums the Gramian of the side that stays, sends that side to every executor once, and gets the vectors
 of the other side back: of the cells nothing moves after the first shuffle. Rows are solved exactly (`als_steps`), so that the
-result doesn't depend on the parts. Every half-step is written before the next begins: a fit whose driver died goes on from the
-last whole epoch, and an executor that dies takes nothing along that Spark can't make again.
+result doesn't depend on the parts. Every minute an epoch is written: a fit whose driver died goes on from there, and an executor
+that dies takes nothing along that Spark can't make again.
 """
 
 from __future__ import annotations
 
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,19 +24,23 @@ from palate.models import als_steps, als_update, implicit_als
 from palate.models.als_steps import Evidence, Fixed, Losses, padded
 from palate.models.implicit_als import UNOBSERVED, ImplicitALS, ImplicitALSParams
 from palate.spark import blocks, stores
-from palate.spark.blocks import Numbers
+from palate.spark.blocks import Block, Counted, Numbers, Part, Sent
 from palate.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from pyspark import RDD
     from pyspark.sql import DataFrame, SparkSession
 
 Floats = NDArray[np.float32]
 Kind = Literal["user", "item"]
 
-PART = 20_000_000
-"""Cells of a part at most, where there is no other reason for their number: an executor holds one part a task."""
 TURNS = 2
-"""Parts for each processor, so that one that is late doesn't keep the others waiting for long."""
+"""Parts for each task that runs at a time, so that one that is late doesn't keep the others waiting for long; few cells have one,
+since then starting a task costs more."""
+WRITTEN = 1 << 16
+"""Vectors in a row of a checkpoint's table."""
+CHECKPOINT_SECONDS = 60.0
+"""How much work a driver that dies may lose: an epoch is written when the last one that was is so old."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,14 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
+class Matrix:
+    """Some partitions of a table of blocks, kept on the executors."""
+
+    blocks: RDD[Block]
+    parts: range
+
+
+@dataclass(frozen=True, eq=False)
 class _State:
     """Where a fit is; vectors are in the order of their sides, padded."""
 
@@ -78,31 +90,35 @@ def fit(
     users: Vocabulary | None = None,
     items: Vocabulary | None = None,
     parts: int | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_epoch: Callable[[int, float], object] | None = None,
 ) -> ImplicitALS:
     """Learn from the columns `user`, `item` (keys, each pair once) and `weight` of a table; NaN and 0 are no evidence.
 
     What `implicit_als.fit` learns with the solver `exact`, but for rounding. `folder` (an address that all machines reach) keeps
-    what is done, until the fit is; the same call goes on from there. `users` and `items` have a row each, None: those of the
-    table. `parts` None: by the cluster's processors. `on_epoch` is told the epoch's number and loss.
+    an epoch every so many seconds, until the fit is done; the same call goes on from there. `users` and `items` have a row each,
+    None: those of the table. `parts` None: by the cluster's processors. `on_epoch` is told the epoch's number and loss.
     """
-    cells = _evident(interactions, params)
-    sides = _side(cells, "user", users), _side(cells, "item", items)
-    params = _settled(cells, params, sides)
+    count = parts or _parts(spark, interactions)
+    cells = _in_parts(interactions, ("user", "item"), params, count, 2)
+    sides, total = _sides(cells, count, (users, items))
+    params = _settled(total, params, sides)
     work = f"{folder}/als-{_fingerprint(params, seed, sides):08x}"
-    count = parts or _parts(spark, int(sides[0].counts.sum()))
-    by_user = _in_blocks(spark, cells, ("user", "item"), sides, params, count)
-    by_item = _in_blocks(spark, cells, ("item", "user"), sides[::-1], params, count)
-    evidence = implicit_als.evidence(params)
+    numbers = spark.sparkContext.broadcast((sides[0].numbers, sides[1].numbers))
+    matrices = [_in_blocks(cells, numbers, side, count) for side in (0, 1)]
+    evidence, written = implicit_als.evidence(params), time.monotonic()
     with ThreadPoolExecutor(implicit_als.threads(params)) as pool:
-        state = _resumed(spark, work, sides, params, pool) or _begun(sides, params, seed)
+        state = _resumed(spark, work, sides, params) or _begun(sides, params, seed)
         while state.epoch < params.epochs:
-            state = _epoch(spark, (by_user, by_item), sides, state, evidence, f"{work}/{state.epoch + 1:04}", pool)
-            stores.delete(spark, f"{work}/{state.epoch - 1:04}")
+            state = _epoch(spark, matrices, sides, state, evidence, pool)
+            if state.epoch < params.epochs and time.monotonic() - written >= checkpoint_seconds:
+                _write(spark, work, state)
+                written = time.monotonic()
+            cells.unpersist()  # the blocks are made
             if on_epoch is not None:
                 on_epoch(state.epoch, state.losses[-1])
-    for side in (by_user, by_item):
-        side.unpersist()
+    for matrix in matrices:
+        matrix.blocks.unpersist()
     stores.delete(spark, work)
     return _model(params, sides, state)
 
@@ -148,41 +164,56 @@ def fold(
         if kind == "user"
         else (model.users, np.asarray(model.user_vectors, np.float32))
     )
-    cells = _evident(interactions, params)
-    sides = _side(cells, kind, None), Side(stays, np.zeros(len(stays), np.int64), np.arange(len(stays)))
-    by_own = _in_blocks(spark, cells, (kind, other), sides, params, parts or spark.sparkContext.defaultParallelism)
+    count = parts or spark.sparkContext.defaultParallelism
+    cells = _in_parts(interactions, (kind, other), params, count, 1)
+    (own, _), _ = _sides(cells, count, (None, stays))
+    fixed = Side(stays, np.zeros(len(stays), np.int64), np.arange(len(stays)))
+    numbers = spark.sparkContext.broadcast((own.numbers, fixed.numbers))
     evidence = implicit_als.evidence(params)
     with ThreadPoolExecutor(implicit_als.threads(params)) as pool:
-        known = als_steps.fixed(padded(vectors, params.factors), sides[0].counts, evidence, pool)
-    with _solved(spark, by_own, known, evidence) as solved:
-        result, _ = _gathered(solved, len(sides[0].of), known.vectors.shape[1])
-    by_own.unpersist()
-    own = np.empty((len(result), params.factors), np.float32)
-    own[sides[0].order] = result[:, : params.factors]
-    return sides[0], own
+        known = als_steps.fixed(padded(vectors, params.factors), own.counts, evidence, pool)
+    by_own = _in_blocks(cells, numbers, 0, count)
+    result, _ = _solved(spark, by_own, known, evidence, len(own.of))
+    for kept in (cells, by_own.blocks):
+        kept.unpersist()
+    return own, _in_order(result[:, : params.factors], own.order)
 
 
 # --- the matrix -----------------------------------------------------------------------------------------------------------
 
 
-def _evident(interactions: DataFrame, params: ImplicitALSParams) -> DataFrame:
-    """Without what is no evidence; `strength` is alpha · |weight|^power, to be summed."""
-    power = f"CAST({params.alpha!r} * pow(abs(CAST(weight AS DOUBLE)), {params.power!r}) AS FLOAT)"
-    told = "weight <> 0 AND NOT isnan(weight)"
-    if params.form == "weighted":
-        told += f" AND {power} > 0"
-    return interactions.where(told).selectExpr(
-        "CAST(`user` AS LONG) AS `user`",
-        "CAST(item AS LONG) AS item",
-        "CAST(weight AS FLOAT) AS weight",
-        f"{power} AS strength",
+def _in_parts(
+    interactions: DataFrame, names: tuple[str, str], params: ImplicitALSParams, count: int, sides: int
+) -> RDD[Part]:
+    """All that is evidence, kept on the executors by parts of the first side, and with two `sides` of the other side too.
+
+    That is the one shuffle of a fit.
+    """
+    from pyspark import StorageLevel
+
+    told = interactions.where("weight <> 0 AND NOT isnan(weight)")
+    keys = [f"CAST(`{name}` AS LONG) AS `{name}`" for name in names]
+    split = partial(blocks.split, params=params, parts=count, sides=sides)
+    found = told.selectExpr(*keys, "CAST(weight AS FLOAT) AS weight").mapInArrow(split, blocks.SPLIT)
+    parts = found.repartitionById(sides * count, "part").rdd.mapPartitions(blocks.gathered)
+    return parts.persist(StorageLevel.MEMORY_AND_DISK)
+
+
+def _sides(
+    cells: RDD[Part], count: int, of: tuple[Vocabulary | None, Vocabulary | None]
+) -> tuple[tuple[Side, Side], float]:
+    """Users and items, and the sum of all strengths."""
+    found = sorted(cells.map(blocks.counted).collect(), key=lambda part: part.number)
+    sides = ([part for part in found if part.number < count], [part for part in found if part.number >= count])
+    users, items = (_side(parts, own) for parts, own in zip(sides, of, strict=True))
+    return (users, items), sum(part.total for part in sides[0])
+
+
+def _side(parts: Sequence[Counted], of: Vocabulary | None) -> Side:
+    """All keys and how many cells each has; `of` None: those that have cells."""
+    keys, counts = (
+        np.concatenate([np.zeros(0, np.int64), *(getattr(part, name) for part in parts)]) for name in ("keys", "counts")
     )
-
-
-def _side(cells: DataFrame, kind: Kind, of: Vocabulary | None) -> Side:
-    """All keys of a kind and how many cells each has."""
-    found = cells.groupBy(kind).count().toArrow()
-    keys, counts = (np.asarray(found.column(n), np.int64) for n in range(2))
     order = np.argsort(keys)
     keys, counts = keys[order], counts[order]
     if of is not None:
@@ -193,12 +224,10 @@ def _side(cells: DataFrame, kind: Kind, of: Vocabulary | None) -> Side:
     return Side(of or Vocabulary(keys), counts, np.argsort(-counts, kind="stable"))
 
 
-def _settled(cells: DataFrame, params: ImplicitALSParams, sides: tuple[Side, Side]) -> ImplicitALSParams:
+def _settled(total: float, params: ImplicitALSParams, sides: tuple[Side, Side]) -> ImplicitALSParams:
     """With a number for what the unobserved weigh, as in `implicit_als.fit`."""
     if params.unobserved_weight is not None:
         return params
-    row = cells.selectExpr("sum(CAST(strength AS DOUBLE)) AS total").first()
-    total = float(row[0] or 0) if row is not None else 0.0
     pairs = int(np.count_nonzero(sides[0].counts)) * int(np.count_nonzero(sides[1].counts))
     return msgspec.structs.replace(params, unobserved_weight=UNOBSERVED * total / max(pairs, 1))
 
@@ -212,24 +241,18 @@ def _fingerprint(params: ImplicitALSParams, seed: int, sides: tuple[Side, Side])
     return found
 
 
-def _parts(spark: SparkSession, cells: int) -> int:
-    return max(TURNS * spark.sparkContext.defaultParallelism, -(-cells // PART))
+def _parts(spark: SparkSession, interactions: DataFrame) -> int:
+    """As many as tasks run at a time; where Spark reads more pieces (of 128 MB: millions of cells), several for each task."""
+    tasks, pieces = spark.sparkContext.defaultParallelism, interactions.rdd.getNumPartitions()
+    return tasks if pieces <= tasks else max(TURNS * tasks, TURNS * pieces)
 
 
-def _in_blocks(
-    spark: SparkSession,
-    cells: DataFrame,
-    names: tuple[str, str],
-    sides: tuple[Side, Side],
-    params: ImplicitALSParams,
-    parts: int,
-) -> DataFrame:
-    """The matrix whose rows are of the first side, kept on the executors in so many parts by the hash of the row."""
-    own, other = (spark.sparkContext.broadcast(side.numbers) for side in sides)
-    rows = partial(blocks.numbered, own=own, other=other, params=params)
-    found = cells.select(*names, "weight").mapInArrow(rows, blocks.CELLS)
-    part = partial(blocks.to_blocks, width=len(sides[1].of))
-    return found.repartition(parts, "row").mapInArrow(part, blocks.BLOCKS).persist()
+def _in_blocks(cells: RDD[Part], numbers: Sent[tuple[Numbers, Numbers]], side: int, count: int) -> Matrix:
+    """The matrix whose rows are of the side 0 or 1; made when it is first asked for."""
+    from pyspark import StorageLevel
+
+    made = cells.mapPartitions(partial(blocks.to_blocks, numbers=numbers, of=side))
+    return Matrix(made.persist(StorageLevel.MEMORY_AND_DISK), range(side * count, (side + 1) * count))
 
 
 # --- the steps ------------------------------------------------------------------------------------------------------------
@@ -244,68 +267,76 @@ def _begun(sides: tuple[Side, Side], params: ImplicitALSParams, seed: int) -> _S
 
 def _epoch(
     spark: SparkSession,
-    matrices: tuple[DataFrame, DataFrame],
+    matrices: Sequence[Matrix],
     sides: tuple[Side, Side],
     state: _State,
     evidence: Evidence,
-    folder: str,
     pool: ThreadPoolExecutor,
 ) -> _State:
-    """Solve all users, then all items; all that is left of it in the folder is whole when it has losses."""
+    """Solve all users, then all items."""
     known = als_steps.fixed(state.items, sides[0].counts, evidence, pool, turn=True)
-    with _solved(spark, matrices[0], known, evidence) as solved:
-        solved.write.mode("overwrite").parquet(f"{folder}/users")
-    users, (_, ridges) = _read(spark, f"{folder}/users", sides[0], state.items.shape[1])
+    users, (_, ridges) = _solved(spark, matrices[0], known, evidence, len(sides[0].of))
     known = als_steps.fixed(users, sides[1].counts, evidence, pool, turn=True)
-    with _solved(spark, matrices[1], known, evidence) as solved:
-        solved.write.mode("overwrite").parquet(f"{folder}/items")
-    items, (loss, _) = _read(spark, f"{folder}/items", sides[1], state.items.shape[1])
-    losses = (*state.losses, loss + ridges)
-    stores.write(spark, f"{folder}/losses.json", msgspec.json.encode(losses))
-    return _State(state.epoch + 1, users, items, losses)
+    items, (loss, _) = _solved(spark, matrices[1], known, evidence, len(sides[1].of))
+    return _State(state.epoch + 1, users, items, (*state.losses, loss + ridges))
 
 
-def _resumed(
-    spark: SparkSession, work: str, sides: tuple[Side, Side], params: ImplicitALSParams, pool: ThreadPoolExecutor
-) -> _State | None:
-    """After the last whole epoch that a driver left; None when there is none."""
+def _solved(spark: SparkSession, matrix: Matrix, known: Fixed, evidence: Evidence, rows: int) -> tuple[Floats, Losses]:
+    """(rows, F), `padded`, and the losses, summed in one order; rows without cells are zero."""
+    shared = spark.sparkContext.broadcast(known)
+    try:
+        solve = partial(blocks.solved, other=shared, evidence=evidence)
+        found = spark.sparkContext.runJob(matrix.blocks, solve, list(matrix.parts))
+    finally:
+        shared.destroy()
+    result = als_steps.aligned(rows, known.vectors.shape[1])
+    for part in found:
+        result[part.rows] = part.vectors
+    found.sort(key=lambda part: part.place)
+    return result, (sum(part.loss for part in found), sum(part.ridges for part in found))
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------------
+
+
+def _write(spark: SparkSession, work: str, state: _State) -> None:
+    """Keep an epoch, which is whole when its losses are there, and no older one."""
+    import pyarrow as pa
+
+    for name, vectors in (("users", state.users), ("items", state.items)):
+        parts = [(first, vectors[first : first + WRITTEN].tobytes()) for first in range(0, len(vectors), WRITTEN)]
+        places, told = zip(*parts, strict=True) if parts else ((), ())
+        table = pa.table({"place": pa.array(places, pa.int64()), "vectors": pa.array(told, pa.binary())})
+        spark.createDataFrame(table).write.mode("overwrite").parquet(f"{work}/{state.epoch:04}/{name}")
+    stores.write(spark, f"{work}/{state.epoch:04}/losses.json", msgspec.json.encode(state.losses))
+    for epoch in range(1, state.epoch):
+        stores.delete(spark, f"{work}/{epoch:04}")
+
+
+def _resumed(spark: SparkSession, work: str, sides: tuple[Side, Side], params: ImplicitALSParams) -> _State | None:
+    """After the last epoch that was written whole; None when there is none."""
     for epoch in range(params.epochs, 0, -1):
-        told = stores.read(spark, f"{work}/{epoch:04}/losses.json")
-        if told is None:
-            continue
-        factors = padded(np.empty((0, 0), np.float32), params.factors).shape[1]
-        users, _ = _read(spark, f"{work}/{epoch:04}/users", sides[0], factors)
-        items, _ = _read(spark, f"{work}/{epoch:04}/items", sides[1], factors)
-        # turned once more, as they were when the items were solved
-        als_steps.fixed(users, sides[1].counts, implicit_als.evidence(params), pool, turn=True)
-        return _State(epoch, users, items, tuple(msgspec.json.decode(told, type=list[float])))
+        folder = f"{work}/{epoch:04}"
+        told = stores.read(spark, f"{folder}/losses.json")
+        if told is not None:
+            users, items = (
+                _read(spark, f"{folder}/{name}", len(side.of), params.factors)
+                for name, side in zip(("users", "items"), sides, strict=True)
+            )
+            return _State(epoch, users, items, tuple(msgspec.json.decode(told, type=list[float])))
     return None
 
 
-@contextmanager
-def _solved(spark: SparkSession, matrix: DataFrame, known: Fixed, evidence: Evidence) -> Iterator[DataFrame]:
-    """The vectors of the matrix's rows, while the executors have the other side."""
-    shared = spark.sparkContext.broadcast(known)
-    try:
-        yield matrix.mapInArrow(partial(blocks.solved, other=shared, evidence=evidence), blocks.VECTORS)
-    finally:
-        shared.destroy()
+def _read(spark: SparkSession, address: str, rows: int, factors: int) -> Floats:
+    result = als_steps.aligned(rows, -(-factors // als_steps.WIDTH) * als_steps.WIDTH)
+    for batch in spark.read.schema("place long, vectors binary").parquet(address).toArrow().to_batches():
+        for part in batch.to_pylist():
+            vectors = np.frombuffer(part["vectors"], np.float32).reshape(-1, result.shape[1])
+            result[part["place"] : part["place"] + len(vectors)] = vectors
+    return result
 
 
-def _read(spark: SparkSession, address: str, side: Side, factors: int) -> tuple[Floats, Losses]:
-    return _gathered(spark.read.schema(blocks.VECTORS).parquet(address), len(side.of), factors)
-
-
-def _gathered(solved: DataFrame, rows: int, factors: int) -> tuple[Floats, Losses]:
-    """(rows, factors) and the losses, summed in one order; rows without cells are zero."""
-    result, losses = als_steps.aligned(rows, factors), {}
-    for batch in solved.toArrow().to_batches():
-        for block in batch.to_pylist():
-            places = np.frombuffer(block["rows"], np.int32)
-            result[places] = np.frombuffer(block["vectors"], np.float32).reshape(len(places), factors)
-            losses[block["place"]] = (block["loss"], block["ridges"])
-    told = [losses[place] for place in sorted(losses)]
-    return result, (sum(loss for loss, _ in told), sum(ridges for _, ridges in told))
+# --- the model ------------------------------------------------------------------------------------------------------------
 
 
 def _model(params: ImplicitALSParams, sides: tuple[Side, Side], state: _State) -> ImplicitALS:

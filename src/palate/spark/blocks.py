@@ -1,14 +1,15 @@
 """What runs inside Spark's executors: cells to blocks of rows, blocks to the vectors of their rows, people to their lists.
 
-Each function takes an iterator of Arrow batches and yields batches, as `mapInArrow` asks for it. A block is one row of a table,
-its arrays are bytes: Spark moves those without looking at them.
+Tables come in and go out as Arrow batches, by `mapInArrow`. What the steps of a fit work on are blocks of NumPy arrays: a job
+on these has no query to be planned, which took longer than the arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,18 +24,72 @@ from palate.models.implicit_als import ImplicitALSParams
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Keys = NDArray[np.int64]
 Floats = NDArray[np.float32]
 T = TypeVar("T", covariant=True)
 
-CELLS = "row int, column int, value float"
-BLOCKS = "place long, rows binary, offsets binary, columns binary, values binary"
-VECTORS = "place long, rows binary, vectors binary, loss double, ridges double"
+SPLIT = "part int, rows binary, columns binary, cells binary"
 PEOPLE = "place long, vectors binary, offsets binary, columns binary"
 LISTS = "place long, rows binary, scores binary"
-"""Columns of the tables; `place` tells blocks apart and in which order losses are summed."""
+"""Columns of tables whose arrays are bytes: Spark moves those without looking at them."""
 
+MIXED = np.uint64(0x9E3779B97F4A7C15)
+"""Keys times this have bits that nobody chose (Knuth's multiplicative hashing)."""
 MOST_CELLS = 1 << 18
 """In a block, unless one row alone has more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """All cells of the rows of a part, by the keys that users and items have."""
+
+    number: int
+    keys: NDArray[np.int64]
+    """(R,) of the rows, ascending"""
+    offsets: NDArray[np.int64]
+    """(R + 1,)"""
+    columns: NDArray[np.int64]
+    """(N,) keys, in any order within a row"""
+    cells: Floats
+    """(N,)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What the driver has to know of a part."""
+
+    number: int
+    keys: NDArray[np.int64]
+    """(R,)"""
+    counts: NDArray[np.int64]
+    """(R,) cells of each"""
+    total: float
+    """Of the cells' strengths"""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some rows of a matrix."""
+
+    rows: NDArray[np.int32]
+    cells: Sparse
+    """Of these rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """The vectors of a block's rows."""
+
+    rows: NDArray[np.int32]
+    vectors: Floats
+    """(n, F)"""
+    loss: float
+    ridges: float
+
+    @property
+    def place(self) -> int:
+        """Tells blocks apart, and in which order losses are summed."""
+        return int(self.rows[0])
 
 
 class Sent(Protocol[T]):
@@ -61,35 +116,75 @@ class Numbers:
         return np.where(self.keys[places] == keys, self.rows[places], np.int32(-1))
 
 
-def numbered(
-    batches: Iterator[pa.RecordBatch], own: Sent[Numbers], other: Sent[Numbers], params: ImplicitALSParams
+def split(
+    batches: Iterator[pa.RecordBatch], params: ImplicitALSParams, parts: int, sides: int
 ) -> Iterator[pa.RecordBatch]:
-    """Interactions (key of the row, key of the column, weight) to cells; of keys that nobody knows there are none."""
+    """Interactions (key of the row, key of the column, weight) to cells, in `parts` by the key of the row.
+
+    With two `sides` the transposed matrix follows in as many parts more. A row of the table is all cells that a batch has of a
+    part: Spark's shuffle has few rows to move.
+    """
+    for batch in batches:
+        keys = [np.asarray(batch.column(n), np.int64) for n in range(2)]
+        cells = implicit_als.strengths(np.array(batch.column(2), np.float32), params)
+        kept = cells != 0
+        row, column, cells = keys[0][kept], keys[1][kept], cells[kept]
+        for side, (own, other) in enumerate(((row, column), (column, row))[:sides]):
+            yield _by_part(own, other, cells, parts, side * parts)
+
+
+def _by_part(row: Keys, column: Keys, cells: Floats, parts: int, first: int) -> pa.RecordBatch:
     import pyarrow as pa
 
-    for batch in batches:
-        row, column = (
-            numbers.value.of(np.asarray(batch.column(n), np.int64)) for n, numbers in enumerate((own, other))
-        )
-        value = implicit_als.strengths(np.array(batch.column(2), np.float32), params)
-        kept = (row >= 0) & (column >= 0) & (value != 0)
-        yield pa.record_batch(
-            [pa.array(values[kept]) for values in (row, column, value)], names=["row", "column", "value"]
-        )
+    part = (row.astype(np.uint64) * MIXED >> np.uint64(32)) % np.uint64(parts)
+    order = np.argsort(part, kind="stable")
+    cuts = np.searchsorted(part[order], np.arange(parts + 1, dtype=np.uint64))
+    used = np.flatnonzero(np.diff(cuts))
+    columns: list[Any] = [(first + used).astype(np.int32)]
+    for values in (row, column, cells):
+        ordered = values[order]
+        columns.append([ordered[cuts[n] : cuts[n + 1]].tobytes() for n in used])
+    kinds = (pa.int32(), pa.binary(), pa.binary(), pa.binary())
+    names = [column.split()[0] for column in SPLIT.split(", ")]
+    return pa.record_batch([pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)], names=names)
 
 
-def to_blocks(batches: Iterator[pa.RecordBatch], width: int) -> Iterator[pa.RecordBatch]:
-    """All cells of a part, whose rows are in no other part, to blocks; `width` is the number of columns."""
-    parts = [[np.asarray(column) for column in batch.columns] for batch in batches if batch.num_rows]
-    if not parts:
+def gathered(split: Iterable[Any]) -> Iterator[Part]:
+    """All rows of `SPLIT` of a part as one."""
+    found = [(row.part, *_arrays(row)) for row in split]
+    if not found:
         return
-    row, column, value = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    del parts
-    rows, row = np.unique(row, return_inverse=True)
-    cells = matrix.sparse(row.astype(np.int32), column, value, (len(rows), width))
-    del row, column, value
-    for first, last in _cuts(cells.offsets):
-        yield _block(rows[first:last], matrix.taken(cells, np.arange(first, last)))
+    row, column, cells = (np.concatenate([arrays[n] for arrays in found]) for n in (1, 2, 3))
+    number = found[0][0]
+    del found
+    order = np.argsort(row, kind="stable")
+    keys, counts = np.unique(row, return_counts=True)
+    yield Part(number, keys, np.append(0, np.cumsum(counts)), column[order], cells[order])
+
+
+def _arrays(row: Any) -> tuple[Keys, Keys, Floats]:
+    return np.frombuffer(row.rows, np.int64), np.frombuffer(row.columns, np.int64), np.frombuffer(row.cells, np.float32)
+
+
+def counted(part: Part) -> Counted:
+    """What there is in a part."""
+    total = float(np.abs(part.cells).sum(dtype=np.float64))
+    return Counted(part.number, part.keys, np.diff(part.offsets), total)
+
+
+def to_blocks(parts: Iterator[Part], numbers: Sent[tuple[Numbers, Numbers]], of: int) -> Iterator[Block]:
+    """Parts to blocks of the matrix whose rows are of the side 0 or 1; cells of keys that have no number are left out."""
+    own, other = numbers.value[of], numbers.value[1 - of]
+    for part in parts:
+        rows = own.of(part.keys)
+        row, column = np.repeat(np.arange(len(rows)), np.diff(part.offsets)), other.of(part.columns)
+        kept = (column >= 0) & (rows[row] >= 0)
+        cells = matrix.sparse(row[kept], column[kept], part.cells[kept], (len(rows), len(other.keys)))
+        order = np.argsort(rows, kind="stable")
+        order = order[cells.counts[order] > 0]  # rows asked for most lie together, as in the whole matrix
+        rows, cells = rows[order], matrix.taken(cells, order)
+        for first, last in _cuts(cells.offsets):
+            yield Block(rows[first:last], matrix.taken(cells, np.arange(first, last)))
 
 
 def _cuts(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -99,38 +194,17 @@ def _cuts(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         yield first, (first := max(after, first + 1))
 
 
-def _block(rows: NDArray[np.int32], cells: Sparse) -> pa.RecordBatch:
-    arrays: dict[str, NDArray[Any]] = {
-        "rows": rows,
-        "offsets": cells.offsets,
-        "columns": cells.columns,
-        "values": cells.values,
-    }
-    return _one_row({"place": int(rows[0])} | {name: array.tobytes() for name, array in arrays.items()})
-
-
-def _one_row(values: dict[str, Any]) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    return pa.RecordBatch.from_pylist([values])
-
-
-def solved(batches: Iterator[pa.RecordBatch], other: Sent[Fixed], evidence: Evidence) -> Iterator[pa.RecordBatch]:
-    """Blocks to their rows' vectors, each (rows, F) in single precision, by as many threads as the task has processors."""
-    blocks = (block for batch in batches for block in batch.to_pylist())
+def solved(blocks: Iterator[Block], other: Sent[Fixed], evidence: Evidence) -> Iterator[Solved]:
+    """Blocks to their rows' vectors, by as many threads as the task has processors."""
     first = next(blocks, None)
     if first is None:
         return
     factors, known = other.value.vectors.shape[1], _aligned(other.value)
     with ThreadPoolExecutor(_processors()) as pool:
-        while first is not None:
-            cells = _cells(first, len(known.vectors))
-            result = padded(np.empty((len(cells), 0), np.float32), factors)
-            loss, ridges = als_steps.solve(cells, known, evidence, known.vectors[:0], result, pool)
-            vectors = np.ascontiguousarray(result[:, :factors]).tobytes()
-            told = {"place": first["place"], "rows": first["rows"], "vectors": vectors, "loss": loss, "ridges": ridges}
-            yield _one_row(told)
-            first = next(blocks, None)
+        for block in chain([first], blocks):
+            result = padded(np.empty((len(block.rows), 0), np.float32), factors)
+            loss, ridges = als_steps.solve(block.cells, known, evidence, known.vectors[:0], result, pool)
+            yield Solved(block.rows, np.ascontiguousarray(result[:, :factors]), loss, ridges)
 
 
 def listed(batches: Iterator[pa.RecordBatch], items: Sent[Floats], limit: int) -> Iterator[pa.RecordBatch]:
@@ -144,14 +218,10 @@ def listed(batches: Iterator[pa.RecordBatch], items: Sent[Floats], limit: int) -
         yield _one_row({"place": block["place"], "rows": tops.rows.tobytes(), "scores": tops.scores.tobytes()})
 
 
-def _cells(block: dict[str, Any], width: int) -> Sparse:
-    # copied: the kernels are compiled for arrays that may be written
-    return Sparse(
-        np.frombuffer(block["offsets"], np.int64).copy(),
-        np.frombuffer(block["columns"], np.int32).copy(),
-        np.frombuffer(block["values"], np.float32).copy(),
-        width,
-    )
+def _one_row(values: dict[str, Any]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_pylist([values])
 
 
 def _aligned(other: Fixed) -> Fixed:

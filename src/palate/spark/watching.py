@@ -28,10 +28,6 @@ MILLIS = """CREATE OR REPLACE TEMPORARY FUNCTION millis(given STRING) RETURNS BI
     WHEN given RLIKE '^[0-9]{4}-' THEN unix_millis(TRY_CAST(given AS TIMESTAMP)) END"""
 """As `embedded.MILLIS`; of Spark's other forms of a time DuckDB knows none."""
 
-USED_AGAIN = frozenset(
-    {"session_rows", "day_sessions", "tick_rows", "day_ticks", "session_plays", "whole_views", "day_views"}
-)
-"""Tables that more than one query reads: kept once they were computed."""
 SEPARATORS = ",\t;|"
 
 
@@ -74,7 +70,7 @@ def build(spark: SparkSession, staged: Path, day: int, params: WatchParams, targ
     kept = []
     for name, query in rules.day_tables(params, day):
         table = spark.sql(query)
-        if name in USED_AGAIN:
+        if name in rules.USED_AGAIN:
             kept.append(table.cache())
         table.createOrReplaceTempView(name)
     _write(spark.table("day_views").repartition(1).sortWithinPartitions("user", "item", "time"), target)

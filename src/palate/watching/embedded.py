@@ -95,15 +95,18 @@ def build(connection: DuckDBPyConnection, staged: Path, day: int, params: WatchP
     """See `Engine.build`. The day's sessions may have ticks of the next day."""
     _view(connection, "sessions", staged / "sessions", (day - 1, day), engines.SESSIONS)
     _view(connection, "ticks", staged / "ticks", (day, day + 1), engines.TICKS)
-    for name, query in rules.day_tables(params, day):
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+    tables = [
+        (name, "TABLE" if name in rules.USED_AGAIN else "VIEW", query) for name, query in rules.day_tables(params, day)
+    ]
+    for name, kind, query in tables:
+        connection.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS {query}")
     target.parent.mkdir(parents=True, exist_ok=True)
     _write(connection, 'SELECT * FROM day_views ORDER BY "user", item, time', target)
     row = connection.execute(rules.day_counts(params, day)).fetchone()
     assert row is not None, "a query of counts has one row"
     names = [str(column[0]) for column in connection.description or ()]
-    for name, _ in rules.day_tables(params, day):
-        connection.execute(f"DROP TABLE {name}")
+    for name, kind, _ in reversed(tables):
+        connection.execute(f"DROP {kind} {name}")
     return {name: int(value) for name, value in zip(names, row, strict=True)}
 
 

@@ -66,6 +66,10 @@ COUNTS = {
 """What is counted for each day, and what it means."""
 
 
+USED_AGAIN = frozenset({"session_rows", "day_sessions", "played", "session_plays", "whole_views", "day_views"})
+"""Tables of a day that more than one query reads: engines keep these once they were computed, and no others."""
+
+
 def day_tables(params: WatchParams, day: int) -> list[tuple[str, str]]:
     """Names and queries of the tables between the staged ones and a day's views, each on those before it.
 
@@ -92,25 +96,31 @@ def _sessions_and_ticks(params: WatchParams, day: int) -> list[tuple[str, str]]:
                         AND ticks.time < day_sessions.start + {DAY} AS inside
                 FROM ticks JOIN day_sessions ON ticks.session = day_sessions.session""",
         ),
-        ("day_ticks", "SELECT DISTINCT session, start, time FROM tick_rows WHERE inside"),
     ]
 
 
 def _plays(params: WatchParams) -> list[tuple[str, str]]:
-    """How much of each session was watched, and how long each video is."""
+    """How much of each session was watched, and how long each video is. A tick told twice is a gap of nothing."""
     return [
         (
             "steps",
-            """SELECT session, time,
-                    greatest(0, time - coalesce(lag(time) OVER (PARTITION BY session ORDER BY time), start)) AS gap
-               FROM day_ticks""",
+            """SELECT session, start, time, inside, lag(time) OVER (PARTITION BY session, inside ORDER BY time) AS before
+               FROM tick_rows""",
+        ),
+        (
+            "gaps",
+            """SELECT session, time, inside, before IS NULL OR before < time AS fresh,
+                    greatest(0, time - coalesce(before, start)) AS gap
+               FROM steps""",
         ),
         (
             "played",
-            f"""SELECT session, max(time) AS ended, CAST(count(*) AS BIGINT) AS ticks,
-                    CAST(sum(CASE WHEN gap <= {1000 * params.longest_gap} THEN gap
+            f"""SELECT session, max(CASE WHEN inside THEN time END) AS ended, CAST(count(*) AS BIGINT) AS rows_told,
+                    CAST(sum(CASE WHEN inside THEN 1 ELSE 0 END) AS BIGINT) AS inside_told,
+                    CAST(sum(CASE WHEN inside AND fresh THEN 1 ELSE 0 END) AS BIGINT) AS ticks,
+                    CAST(sum(CASE WHEN NOT inside THEN 0 WHEN gap <= {1000 * params.longest_gap} THEN gap
                         ELSE {1000 * params.tick_seconds} END) AS BIGINT) AS watched
-                FROM steps GROUP BY session""",
+                FROM gaps GROUP BY session""",
         ),
         (
             "session_plays",
@@ -166,8 +176,6 @@ def day_counts(params: WatchParams, day: int) -> str:
         "sessions": "FROM day_sessions",
         "sessions_twice": "FROM session_rows WHERE place > 1",
         "sessions_without_ticks": "FROM session_plays WHERE ticks = 0",
-        "ticks": "FROM day_ticks",
-        "ticks_outside": "FROM tick_rows WHERE NOT inside",
         "ticks_without_session": f"""FROM ticks WHERE ticks.time >= {start} AND ticks.time < {end}
                                      AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.session = ticks.session)""",
         "endless": "FROM session_plays WHERE endless",
@@ -179,7 +187,9 @@ def day_counts(params: WatchParams, day: int) -> str:
     }
     counted = [f"(SELECT count(*) {source}) AS {name}" for name, source in parts.items()]
     counted += [
-        "(SELECT count(*) FROM tick_rows WHERE inside) - (SELECT count(*) FROM day_ticks) AS ticks_twice",
+        "(SELECT coalesce(sum(ticks), 0) FROM played) AS ticks",
+        "(SELECT coalesce(sum(inside_told - ticks), 0) FROM played) AS ticks_twice",
+        "(SELECT coalesce(sum(rows_told - inside_told), 0) FROM played) AS ticks_outside",
         "(SELECT coalesce(sum(sessions - 1), 0) FROM whole_views) AS restarts",
         '(SELECT count(DISTINCT "user") FROM day_views) AS viewers',
         "(SELECT coalesce(sum(CAST(round(1e3 * seconds) AS BIGINT)), 0) FROM day_views) AS milliseconds",
