@@ -63,10 +63,10 @@ def test_a_folder_that_holds_something_is_not_written_into(tmp_path: Path) -> No
 
 
 def test_figures_are_shown_as_tables() -> None:
-    options = ["--days", "1", "--readers", "5", "--policy", "random", "--policy", "oracle"]
+    options = ["--days", "2", "--readers", "5", "--policy", "random", "--policy", "oracle"]
     answer = CliRunner().invoke(app, ["simulate", *options])
     assert answer.exit_code == 0, answer.output
     lines = answer.stdout.splitlines()
     assert any(line.startswith("oracle") and "0.000 [0.000, 0.000]" in line for line in lines)
     assert "Beside random:" in lines
-    assert "Liked, day by day:" in lines
+    assert "Liked, day by day, and the last day beside the first:" in lines

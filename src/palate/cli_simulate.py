@@ -167,7 +167,8 @@ def text_of(found: Mapping[str, Any]) -> str:
     parts += ["", figures]
     if others:
         parts += ["", f"Beside {found['against']}:", columns([["", *names], *others])]
-    parts += ["", f"Liked, {'day by day' if found['stretch_hours'] == 24 else 'week by week'}:", _over_time(policies)]
+    stretch = "day" if found["stretch_hours"] <= 24 else "week"
+    parts += ["", f"Liked, {stretch} by {stretch}, and the last {stretch} beside the first:", _over_time(policies)]
     speed = [
         f"{name} {found['hours'] * 3600 * len(found['seeds']) / max(took, 1e-9):,.0f} ×"
         for name, took in found["seconds"].items()
@@ -177,7 +178,12 @@ def text_of(found: Mapping[str, Any]) -> str:
 
 def _over_time(policies: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
-        [name, *(_cell(one["liked"], interval=False) for one in found["over_time"])] for name, found in policies.items()
+        [
+            name,
+            *(_cell(one["liked"], interval=False) for one in found["over_time"]),
+            _cell(found["change"]["liked"]) if found["change"] else "",
+        ]
+        for name, found in policies.items()
     ]
     return columns(rows)
 

@@ -95,4 +95,5 @@ def test_the_page_draws_every_policy_and_says_what_holds() -> None:
     assert "&lt;two&gt;" in page
     assert "<two>" not in page
     assert all(escape(sentence) in page for sentence in answer["stated"])
+    assert answer["policies"]["one"]["change"]["liked"]["value"] == pytest.approx(-0.5)
     assert answer["policies"]["<two>"]["difference"]["liked"]["value"] == pytest.approx(-0.25)

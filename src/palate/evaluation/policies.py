@@ -233,9 +233,18 @@ def _policy(outcome: Outcome, first: Outcome, stretch: int) -> dict[str, Any]:
         "metrics": _named(figures(outcome)),
         "difference": None if outcome is first else _named(differences(outcome, first)),
         "over_time": [_named(one) for one in over_time(outcome, stretch)],
+        "change": _last_against_first(outcome, stretch),
         "pages": sum(len(record.hour) for record in outcome.records),
         "cycles": sum(record.cycles for record in outcome.records),
     }
+
+
+def _last_against_first(outcome: Outcome, stretch: int) -> dict[str, dict[str, float | None]] | None:
+    """None where there is but one stretch."""
+    whole = outcome.records[0].hours // stretch
+    if whole < 2:
+        return None
+    return _named(change(outcome, range(stretch), range((whole - 1) * stretch, whole * stretch)))
 
 
 def _named(found: Mapping[str, Figure]) -> dict[str, dict[str, float | None]]:

@@ -33,7 +33,7 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     readers: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100
     """People who come."""
-    visits_per_day: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    visits_per_day: Annotated[float, msgspec.Meta(gt=0)] = 6.0
     """Mean number of visits of a reader on a day; fewer at night."""
     items_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     """Mean number of items published in an hour; fewer at night."""
@@ -41,7 +41,7 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Hours before the start whose items are there at the start."""
     sources: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 30
     """Of which some publish much more than others."""
-    topics: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 12
+    topics: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 8
     """What items are about, and readers like and dislike."""
     page: Annotated[int, msgspec.Meta(ge=1, le=200)] = 10
     """Items shown at a time."""
@@ -55,13 +55,13 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Log-odds that a reader likes an item of no merit in their eyes, in the mean."""
     generosity_spread: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     """How much readers differ in that."""
-    taste_spread: Annotated[float, msgspec.Meta(ge=0)] = 1.5
+    taste_spread: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     """How much a reader's liking of topics differs."""
     drift_days: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """Days after which half of a reader's taste for topics is another; it varies as much as ever."""
     source_spread: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     """How much sources differ in quality, which all readers feel alike."""
-    item_spread: Annotated[float, msgspec.Meta(ge=0)] = 0.7
+    item_spread: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     """How much items of one source differ in quality."""
     loyalty_spread: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     """How much a reader's liking of single sources differs."""
@@ -69,9 +69,9 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How much more, or less, an item promises than it holds: that moves whether it is taken up, and not whether it is liked."""
     ageing: Annotated[float, msgspec.Meta(ge=0)] = 0.3
     """What an item loses with each day of its age."""
-    vote_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.6
+    vote_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.8
     """Probability that an item that was taken up gets a like or a dislike."""
-    labelled: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.3
+    labelled: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     """Share of the sources that label their items with what they are about; of all others the text alone tells."""
     clarity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.4
     """Share of a text's words that belong to its topics."""
@@ -160,7 +160,7 @@ def create(params: WorldParams, seed: int, start: datetime) -> World:
         loyalty=people.normal(0, params.loyalty_spread, (params.readers, params.sources)),
         quality=sources.normal(0, params.source_spread, params.sources),
         output=weights / weights.sum(),
-        about=sources.dirichlet(np.full(params.topics, 0.2), params.sources),
+        about=sources.dirichlet(np.full(params.topics, 0.1), params.sources),
         labels=sources.random(params.sources) < params.labelled,
     )
 
