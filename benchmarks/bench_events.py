@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from palate import events
+from palate import events, retention
 from palate.database import connect, migrate, reading
 from palate.domain import Event
 from palate.group_commit import GroupCommit
@@ -117,7 +117,7 @@ def read(engine: sa.Engine, folder: Path) -> None:
             with reading(engine) as connection:
                 last = events.last_seq(connection)
             begun = time.perf_counter()
-            events.seal(engine, folder, NOW + timedelta(days=1), last)
+            retention.seal(engine, folder, NOW + timedelta(days=1), last)
             print(f"{'sealing':44}{len(columns) / (time.perf_counter() - begun):12,.0f}")
     begun = time.perf_counter()
     count = sum(map(len, events.stream(engine, folder)))

@@ -37,7 +37,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import cycle, database, events, examples, lessons, pairs, publishing, sealing, snapshots
+from palate import cycle, database, events, examples, lessons, pairs, publishing, retention, sealing, snapshots
 from palate.cycle import Cycle, Memory, Params, TrainParams, run_cycle
 from palate.database import connect, migrate, reading, writing
 from palate.domain import EventColumns, to_milliseconds
@@ -118,7 +118,7 @@ def made(known: World, start: int, end: int, count: int, first_seq: int) -> Even
 
 def sealed(engine: sa.Engine, folder: Path, known: World, count: int) -> None:
     """Seal a week of about `count` events, as many threads as there are processors making parts."""
-    parts = max(DAYS, -(-count // events.PART)) // DAYS * DAYS
+    parts = max(DAYS, -(-count // retention.PART)) // DAYS * DAYS
     size, span = count // parts, DAYS * DAY // parts
 
     def seal(part: int) -> dict[str, Any]:

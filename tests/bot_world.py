@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from msgspec.structs import replace
 
-from palate import catalog, database, subscriptions
+from palate import catalog, database, subscriptions, telegram_tables
 from palate.database import reading, writing
 from palate.delivery import bot
 from palate.delivery.bot_params import BotParams
@@ -116,7 +116,7 @@ class BotWorld:
 
     def waiting(self) -> int:
         """Messages in the outbox that are not settled."""
-        table = database.bot_outbox
+        table = telegram_tables.bot_outbox
         with reading(self.serving.engine) as connection:
             query = sa.select(sa.func.count()).select_from(table).where(table.c.state == "waiting")
             return int(connection.scalar(query) or 0)

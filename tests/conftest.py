@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import hypothesis
 import pytest
 import sqlalchemy as sa
@@ -86,6 +88,12 @@ def migrated_url(request: pytest.FixtureRequest, data: Path) -> Iterator[str | N
 
 
 @pytest.fixture
+def postgres_url(postgres: sa.Engine, postgres_template: str) -> Iterator[str]:
+    """The address of an empty, migrated PostgreSQL database."""
+    yield from throwaway(postgres, postgres_template)
+
+
+@pytest.fixture
 def engine(migrated_url: str | None, data: Path) -> Iterator[sa.Engine]:
     """An empty, migrated database of each kind."""
     engine = connect(migrated_url, data)
@@ -101,6 +109,29 @@ def sqlite_engine(sqlite_template: Path, data: Path) -> Iterator[sa.Engine]:
     engine = connect(None, data)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a real S3 server on loopback that takes any credentials; there are some in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AWS_ACCESS_KEY_ID", "tester")
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-tester")
+        yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: str) -> str:
+    """The address of an empty place in a bucket, as the setting `store` has it."""
+    name = f"test-{uuid.uuid4().hex}"
+    httpx.put(f"{s3}/{name}").raise_for_status()
+    return f"s3://{name}/palate?endpoint={s3}"
 
 
 def make_database(server: sa.Engine, name: str, template: str | None = None) -> None:

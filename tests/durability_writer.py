@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from palate import events
+from palate import events, retention
 from palate.database import connect, reading
 from palate.domain import Event
 from palate.errors import PalateError
@@ -91,7 +91,7 @@ def run(order: Order) -> None:
         with reading(engine) as connection:
             last = events.last_seq(connection)
         say("sealing -")
-        if events.seal(engine, data / "events", NOW + timedelta(days=3), last):
+        if retention.seal(engine, data / "events", NOW + timedelta(days=3), last):
             say("sealed -")
     for writer in writers:
         writer.join()

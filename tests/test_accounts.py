@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from palate import accounts, database
+from palate import accounts, telegram_tables
 from palate.accounts import TelegramParams
 from palate.database import reading, writing
 from palate.errors import InvalidInput, NotFound, SettingsError
@@ -38,7 +38,7 @@ def test_a_new_account_is_active_once_it_is_logged_in(engine: sa.Engine) -> None
 def test_a_session_is_read_with_its_key_and_lies_encrypted(engine: sa.Engine) -> None:
     anna = logged_in(engine)
     with reading(engine) as connection:
-        raw = bytes(connection.execute(sa.select(database.accounts.c.session)).scalar_one())
+        raw = bytes(connection.execute(sa.select(telegram_tables.accounts.c.session)).scalar_one())
         assert accounts.session(connection, anna.key, PARAMS) == "1ApWapzMBu-secret"
         with pytest.raises(SettingsError, match="log the accounts in again"):
             accounts.session(connection, anna.key, TelegramParams(session_key=accounts.new_key()))

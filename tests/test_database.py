@@ -6,13 +6,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from palate import database
+from palate import database, telegram_tables
 from palate.errors import DatabaseError, DatabaseTooNew, NotDurable
 
 
 def test_migrations_make_exactly_the_tables_of_the_program(engine: sa.Engine) -> None:
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), database.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), telegram_tables.accounts.metadata) == []
 
 
 def test_the_known_revision_is_the_last_step() -> None:

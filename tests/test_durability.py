@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from palate import database, events
+from palate import database, events, retention
 from palate.database import connect, migrate, writing
 from palate.domain import Event
 from palate.errors import DataFolderError, NotDurable
@@ -165,10 +165,10 @@ def test_a_disk_too_full_to_seal_keeps_the_events_where_they_are(small_disk: Pat
             ballast.write(b"x" * 4096)
     folder = small_disk / "events"
     with pytest.raises(DataFolderError, match="space"):
-        events.seal(engine, folder, NOW.replace(day=21), 1000)
+        retention.seal(engine, folder, NOW.replace(day=21), 1000)
     assert ids_in_log(engine, folder).total() == 500
     (small_disk / "ballast").unlink()
-    assert len(events.seal(engine, folder, NOW.replace(day=21), 1000)) == 1
+    assert len(retention.seal(engine, folder, NOW.replace(day=21), 1000)) == 1
     assert ids_in_log(engine, folder).total() == 500
     engine.dispose()
 
@@ -183,7 +183,7 @@ def test_a_folder_that_turns_read_only_is_said_and_loses_nothing(small_disk: Pat
     with pytest.raises(NotDurable, match="can't be written"):
         commits.submit([Event(user="ann", item="duck", type="like", id="during")], NOW).result()
     with pytest.raises(DataFolderError, match="Read-only"):
-        events.seal(engine, small_disk / "events", NOW, 1000)
+        retention.seal(engine, small_disk / "events", NOW, 1000)
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     assert commits.submit([Event(user="ann", item="duck", type="like", id="after")], NOW).result() == 1
     commits.close()

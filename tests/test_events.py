@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from palate import database, events, identities, sealing
+from palate import database, events, identities, retention, sealing
 from palate.columns import MAX_TYPES, NOBODY, Log, from_rows
 from palate.database import reading, writing
 from palate.domain import Event, EventColumns, to_milliseconds
@@ -153,7 +153,7 @@ def test_events_come_back_in_their_order_with_all_they_carried(engine: sa.Engine
 def test_the_log_says_where_an_event_stands_and_when_it_came(engine: sa.Engine, folder: Path) -> None:
     add(engine, [like("ann"), like("bob", seq=7000, received=1)])
     add(engine, [like("cid")], NOW + DAY)
-    events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     found = [event for some in events.stream(engine, folder) for event in some]
     assert [event.seq for event in found] == events.read_columns(engine, folder).seq.tolist() == [1, 2, 3]
     came = [to_milliseconds(NOW), to_milliseconds(NOW), to_milliseconds(NOW + DAY)]
@@ -239,7 +239,7 @@ def test_last_seq_is_that_of_the_newest_event_sealed_or_not(engine: sa.Engine, f
     add(engine, [like("ann")] * 3)
     newest = last()
     assert newest == events.read_columns(engine, folder).seq[-1]
-    events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     assert last() == newest
     add(engine, [like("ann")])
     assert last() > newest
@@ -250,7 +250,7 @@ def test_last_seq_is_that_of_the_newest_event_sealed_or_not(engine: sa.Engine, f
 
 def test_aliases_are_read_as_their_person(engine: sa.Engine, folder: Path) -> None:
     add(engine, [like("cookie"), like("bob"), like("ann"), like("chat")])
-    events.seal(engine, folder, NOW + DAY, 2)
+    retention.seal(engine, folder, NOW + DAY, 2)
     with writing(engine) as connection:
         keys = identities.user_keys(connection, ["cookie", "chat", "ann"], None)
         identities.join(connection, keys["cookie"], keys["ann"])
@@ -268,7 +268,7 @@ def test_columns_leave_out_what_was_not_asked_for(engine: sa.Engine, folder: Pat
         like("eve", time=50),
     ]
     add(engine, given[:3])
-    events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     add(engine, given[3:])
     whole = events.read_columns(engine, folder)
     assert whole.types == ("like", "shown")
@@ -285,7 +285,7 @@ def test_columns_leave_out_what_was_not_asked_for(engine: sa.Engine, folder: Pat
 def test_batches_hold_what_the_columns_hold(engine: sa.Engine, folder: Path, since: datetime | None) -> None:
     for day in range(6):
         add(engine, [like("ann", time=None), like("cookie", type="shown", time=None)], NOW + day * DAY)
-    events.seal(engine, folder, NOW + 3 * DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + 3 * DAY, EVERYTHING)
     with writing(engine) as connection:
         keys = identities.user_keys(connection, ["ann", "cookie"], None)
         identities.join(connection, keys["cookie"], keys["ann"])
@@ -304,7 +304,7 @@ def test_days_before_the_window_are_not_opened(engine: sa.Engine, folder: Path) 
     for day in range(5):
         ahead = to_milliseconds(NOW + day * DAY) + 80_000_000  # a client whose clock is nearly a day ahead
         add(engine, [like("ann", time=ahead)], NOW + day * DAY)
-    files = events.seal(engine, folder, NOW + 4 * DAY, EVERYTHING)
+    files = retention.seal(engine, folder, NOW + 4 * DAY, EVERYTHING)
     files[0].unlink()
     since = datetime(2026, 3, 12, tzinfo=UTC)
     assert events.read_columns(engine, folder, since=since).seq.tolist() == [2, 3, 4, 5]
@@ -317,13 +317,13 @@ def test_batches_go_on_when_files_are_replaced_or_expire_meanwhile(engine: sa.En
     for day in range(4):
         days = [like("ann", f"i{n}") for n in range(10_001 if day == 0 else 1)]
         add(engine, [*days, like("bob")], NOW + day * DAY)
-    events.seal(engine, folder, NOW + 4 * DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + 4 * DAY, EVERYTHING)
     reader = events.batches(engine, folder)
     first = next(reader)
     with reading(engine) as connection:
         keys = identities.user_keys(connection, ["bob"], None)
-    events.forget(engine, folder, keys.values())
-    events.expire(engine, folder, NOW + 3 * DAY)
+    retention.forget(engine, folder, keys.values())
+    retention.expire(engine, folder, NOW + 3 * DAY)
     later = [users_of(batch, engine) for batch in reader]
     assert len(first) == 10_002
     assert later == [["ann", "bob", "ann"]]  # the second day was read ahead, the third is gone
@@ -379,21 +379,21 @@ def test_an_items_counts_do_not_change_by_sealing_and_expiry(engine: sa.Engine, 
         add(engine, [like("ann"), like("bob", type="shown"), like("bob", "goose")], NOW + day * DAY)
     expected = {"duck": {"like": 3, "shown": 3}, "goose": {"like": 3}}
     for day in range(4):
-        events.seal(engine, folder, NOW + day * DAY, EVERYTHING)
+        retention.seal(engine, folder, NOW + day * DAY, EVERYTHING)
         assert counts(engine) == expected
-    assert events.expire(engine, folder, NOW + DAY) == 3
+    assert retention.expire(engine, folder, NOW + DAY) == 3
     assert counts(engine) == expected
 
 
 def test_a_forgotten_persons_events_are_counted_no_more(engine: sa.Engine, folder: Path) -> None:
     add(engine, [like("ann"), like("ann", "goose"), like("bob"), like("ann")])
     add(engine, [like("ann", type="shown"), like("bob", type="shown")], NOW + DAY)
-    events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     with reading(engine) as connection:
         keys = list(identities.user_keys(connection, ["ann"], None).values())
-    events.forget(engine, folder, keys)
+    retention.forget(engine, folder, keys)
     assert counts(engine) == {"duck": {"like": 1, "shown": 1}, "goose": {}}
-    events.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)
     add(engine, [like("cid", "goose")])
     assert counts(engine) == {"duck": {"like": 1, "shown": 1}, "goose": {"like": 1}}
 
@@ -415,13 +415,13 @@ def test_complete_days_are_sealed_and_the_log_stays_the_same(engine: sa.Engine, 
     for day in range(3):
         add(engine, [like("ann", f"i{day}", id=f"{day}"), like("bob", f"i{day}", type="shown")], NOW + day * DAY)
     before, columns = read(engine, folder), events.read_columns(engine, folder)
-    files = events.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)
+    files = retention.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)
     assert [file.parent.name for file in files] == ["day=2026-03-10", "day=2026-03-11"]
     assert read(engine, folder) == before
     same_columns(events.read_columns(engine, folder), columns)
     with reading(engine) as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(database.events)) == 2
-    assert events.seal(engine, folder, NOW + 2 * DAY, EVERYTHING) == []
+    assert retention.seal(engine, folder, NOW + 2 * DAY, EVERYTHING) == []
 
 
 def same_columns(one: EventColumns, other: EventColumns) -> None:
@@ -433,8 +433,8 @@ def same_columns(one: EventColumns, other: EventColumns) -> None:
 def test_what_a_follower_has_not_read_is_not_sealed(engine: sa.Engine, folder: Path) -> None:
     add(engine, [like(f"u{n}") for n in range(5)])
     seqs = events.read_columns(engine, folder).seq
-    (first,) = events.seal(engine, folder, NOW + DAY, int(seqs[2]))
-    (second,) = events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    (first,) = retention.seal(engine, folder, NOW + DAY, int(seqs[2]))
+    (second,) = retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     assert first.parent == second.parent
     assert [event.user for event in read(engine, folder)] == [f"u{n}" for n in range(5)]
 
@@ -445,7 +445,7 @@ def test_the_log_keeps_its_order_when_writers_straddle_midnight(engine: sa.Engin
         add(engine, [like(f"u{n}", time=n)], midnight + timedelta(seconds=1 if n % 3 else -1, days=n // 8))
     before = read(engine, folder)
     columns = events.read_columns(engine, folder)
-    assert len(events.seal(engine, folder, midnight + DAY, EVERYTHING)) == 2
+    assert len(retention.seal(engine, folder, midnight + DAY, EVERYTHING)) == 2
     assert read(engine, folder) == before
     same_columns(events.read_columns(engine, folder), columns)
     same_columns(events.read_columns(engine, folder, after_seq=5), pick(columns, columns.seq > 5))
@@ -461,13 +461,13 @@ def pick(columns: EventColumns, wanted: Any) -> EventColumns:
 def test_a_large_day_becomes_several_files_read_in_several_pieces(
     engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "PART", 70)
+    monkeypatch.setattr(retention, "PART", 70)
     monkeypatch.setattr(events, "PAGE", 20)
     monkeypatch.setattr(sealing, "BATCH", 30)
     given = [like(f"u{n % 7}", f"i{n % 11}", time=n) for n in range(200)]
     add(engine, given)
     columns = events.read_columns(engine, folder)
-    assert len(events.seal(engine, folder, NOW + DAY, 190)) == 3
+    assert len(retention.seal(engine, folder, NOW + DAY, 190)) == 3
     pieces = list(events.stream(engine, folder))
     assert [as_given(event) for piece in pieces for event in piece] == given
     assert max(map(len, pieces)) <= 30
@@ -482,7 +482,7 @@ def test_other_programs_read_sealed_files_as_they_are(engine: sa.Engine, folder:
 
     add(engine, [like("ann", "🦆", value=0.5, id="x"), like("bob", position=2)])
     add(engine, [like("ann", type="retract:like")], NOW + DAY)
-    files = events.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)
+    files = retention.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)
     query = f"SELECT user, item, type, value, time, CAST(day AS VARCHAR) FROM '{folder}/*/*.parquet' ORDER BY seq"
     rows = duckdb.sql(query)
     assert rows is not None
@@ -500,13 +500,13 @@ def test_other_programs_read_sealed_files_as_they_are(engine: sa.Engine, folder:
 
 def test_files_that_a_crash_left_are_removed_and_never_read(engine: sa.Engine, folder: Path) -> None:
     add(engine, [like("ann")])
-    (file,) = events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    (file,) = retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     stray = file.with_name("999-stray.parquet")
     stray.write_bytes(file.read_bytes())
     torn = file.with_name("torn.tmp")
     torn.write_bytes(b"PAR1")
     assert len(read(engine, folder)) == 1
-    assert events.seal(engine, folder, NOW + DAY, EVERYTHING) == []
+    assert retention.seal(engine, folder, NOW + DAY, EVERYTHING) == []
     assert [path for path in folder.glob("day=*/*") if path != file] == []
     assert len(read(engine, folder)) == 1
 
@@ -528,9 +528,9 @@ def test_a_crash_while_sealing_loses_and_repeats_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(sealing, moment, crash)
         with pytest.raises(Crash):
-            events.seal(engine, folder, NOW + DAY, EVERYTHING)
+            retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     assert read(engine, folder) == given
-    assert len(events.seal(engine, folder, NOW + DAY, EVERYTHING)) == 1
+    assert len(retention.seal(engine, folder, NOW + DAY, EVERYTHING)) == 1
     assert read(engine, folder) == given
     assert counts(engine) == {"duck": {"like": 5}}
     assert len(list(folder.glob("day=*/*"))) == 1
@@ -538,7 +538,7 @@ def test_a_crash_while_sealing_loses_and_repeats_nothing(
 
 def test_a_sealed_file_that_is_gone_or_broken_is_named(engine: sa.Engine, folder: Path) -> None:
     add(engine, [like("ann")])
-    (file,) = events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    (file,) = retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(DataFolderError, match=file.name):
         events.read_columns(engine, folder)
@@ -558,8 +558,8 @@ def test_readers_see_every_event_once_while_others_write_seal_and_forget(engine:
     def change() -> None:
         for n in range(12):
             add(engine, [like("ann", time=n), like("gone"), like("ann", time=n)], NOW + n * timedelta(hours=8))
-            events.seal(engine, folder, NOW + n * timedelta(hours=8), EVERYTHING)
-            events.forget(engine, folder, [gone])
+            retention.seal(engine, folder, NOW + n * timedelta(hours=8), EVERYTHING)
+            retention.forget(engine, folder, [gone])
         done.set()
 
     writer = threading.Thread(target=change)
@@ -583,29 +583,29 @@ def test_readers_see_every_event_once_while_others_write_seal_and_forget(engine:
 def test_old_days_are_dropped_whole(engine: sa.Engine, folder: Path) -> None:
     for day in range(4):
         add(engine, [like(f"u{day}")] * (day + 1), NOW + day * DAY)
-    events.seal(engine, folder, NOW + 3 * DAY, EVERYTHING)
-    assert events.expire(engine, folder, NOW + 2 * DAY) == 3
+    retention.seal(engine, folder, NOW + 3 * DAY, EVERYTHING)
+    assert retention.expire(engine, folder, NOW + 2 * DAY) == 3
     assert Counter(event.user for event in read(engine, folder)) == {"u2": 3, "u3": 4}
     assert [path.name for path in folder.glob("day=*")] == ["day=2026-03-12"]
-    assert events.expire(engine, folder, NOW + 2 * DAY) == 0
+    assert retention.expire(engine, folder, NOW + 2 * DAY) == 0
 
 
 def test_a_person_is_forgotten_everywhere_and_nobody_else(engine: sa.Engine, folder: Path) -> None:
     add(engine, [like("ann", id="a1"), like("bob", id="b1")])
     add(engine, [like("ann", id="a2")], NOW + DAY)
     add(engine, [like("bob", id="b2")], NOW + 2 * DAY)
-    old = events.seal(engine, folder, NOW + 3 * DAY, EVERYTHING)
+    old = retention.seal(engine, folder, NOW + 3 * DAY, EVERYTHING)
     add(engine, [like("ann", id="a3"), like("bob", id="b3")], NOW + 3 * DAY)
     with reading(engine) as connection:
         keys = identities.user_keys(connection, ["ann"], None).values()
-    assert events.forget(engine, folder, list(keys)) == 3
+    assert retention.forget(engine, folder, list(keys)) == 3
     assert [event.id for event in read(engine, folder)] == ["b1", "b2", "b3"]
     assert users_of(events.read_columns(engine, folder), engine) == ["bob"] * 3
     with reading(engine) as connection:
         assert set(connection.scalars(sa.select(database.event_ids.c.id))) == {"b1", "b2", "b3"}
     assert [path.exists() for path in old] == [False, False, True]
     assert b"ann" not in b"".join(path.read_bytes() for path in folder.glob("*/*"))
-    assert events.forget(engine, folder, list(keys)) == 0
+    assert retention.forget(engine, folder, list(keys)) == 0
 
 
 @pytest.mark.parametrize("moment", ["rewrite", "remove", "_sync_folder"])
@@ -613,7 +613,7 @@ def test_a_crash_while_forgetting_harms_nobody_else_and_can_be_repeated(
     engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     add(engine, [like("ann"), like("bob"), like("ann")])
-    events.seal(engine, folder, NOW + DAY, EVERYTHING)
+    retention.seal(engine, folder, NOW + DAY, EVERYTHING)
     with reading(engine) as connection:
         keys = list(identities.user_keys(connection, ["ann"], None).values())
 
@@ -623,9 +623,9 @@ def test_a_crash_while_forgetting_harms_nobody_else_and_can_be_repeated(
     with monkeypatch.context() as patched:
         patched.setattr(sealing, moment, crash)
         with pytest.raises(Crash):
-            events.forget(engine, folder, keys)
+            retention.forget(engine, folder, keys)
     assert [event.user for event in read(engine, folder) if event.user == "bob"] == ["bob"]
-    events.forget(engine, folder, keys)
+    retention.forget(engine, folder, keys)
     assert [event.user for event in read(engine, folder)] == ["bob"]
     assert counts(engine) == {"duck": {"like": 1}}
     assert len(list(folder.glob("day=*/*"))) == 1
@@ -637,7 +637,7 @@ def test_events_of_deleted_people_do_not_reach_sealed_files(engine: sa.Engine, f
     with writing(engine) as connection:
         connection.execute(sa.delete(database.users).where(database.users.c.id == "ann"))
     assert [event.user for event in read(engine, folder)] == ["bob"]
-    assert len(events.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)) == 1
+    assert len(retention.seal(engine, folder, NOW + 2 * DAY, EVERYTHING)) == 1
     assert len(events.read_columns(engine, folder)) == 1
     assert counts(engine) == {"duck": {"like": 1}}
     assert len(list(folder.glob("day=*/*"))) == 1
@@ -677,11 +677,11 @@ def test_any_events_come_back_equal_sealed_or_not_and_one_person_is_forgotten_al
     add(engine, given_)
     assert read(engine, folder) == given_
     first = int(events.read_columns(engine, folder).seq[0])
-    events.seal(engine, folder, NOW + DAY, first + int(sealed_share * len(given_)) - 1)
+    retention.seal(engine, folder, NOW + DAY, first + int(sealed_share * len(given_)) - 1)
     assert read(engine, folder) == given_
     with reading(engine) as connection:
         keys = identities.user_keys(connection, ["ann"], None)
-    forgotten = events.forget(engine, folder, list(keys.values()))
+    forgotten = retention.forget(engine, folder, list(keys.values()))
     assert forgotten == sum(event.user == "ann" for event in given_)
     left = read(engine, folder)
     assert left == [event for event in given_ if event.user != "ann"]

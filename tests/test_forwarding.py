@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from hub_world import Scene, play
 from telethon.tl import types
 
-from palate import database, staging
+from palate import staging, telegram_tables
 from palate.database import reading, writing
 from palate.loopback.telegram_world import Account, Channel
 
@@ -36,7 +36,7 @@ def want(scene: Scene, *items: str) -> None:
 
 
 def states(scene: Scene) -> dict[str, tuple[str, list[int]]]:
-    table = database.bot_staged
+    table = telegram_tables.bot_staged
     with reading(scene.engine) as connection:
         return {row.item: (row.state, row.messages) for row in connection.execute(sa.select(table))}
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from feed_world import NOW, World, item
 
-from palate import catalog, events, front_page, ingest
+from palate import catalog, events, front_page, ingest, retention
 from palate.database import writing
 from palate.domain import Item
 from palate.front_page import Asked, Story
@@ -127,12 +127,12 @@ def test_what_readers_did_is_followed_and_counts_once_when_it_is_sealed(world: W
     assert counts(1) == [1, 1, 0, 1.5]
     with world.engine.connect() as connection:
         last = events.last_seq(connection)
-    events.seal(world.engine, world.data / "events", NOW + timedelta(days=3), last)
+    retention.seal(world.engine, world.data / "events", NOW + timedelta(days=3), last)
     assert counts(2) == [1, 1, 0, 1.5]
     world.act("cid", "shown", "vote-1")
     world.act("cid", "watch", "vote-1", value=0.25)
     assert counts(3) == [2, 1, 0, 1.75]
     with world.engine.connect() as connection:
         ann = connection.scalars(sa.text("SELECT key FROM users WHERE id = 'ann'")).one()
-    events.forget(world.engine, world.data / "events", [ann])
+    retention.forget(world.engine, world.data / "events", [ann])
     assert counts(4)[3] == 1.25  # her half is gone from the sealed days, too

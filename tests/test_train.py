@@ -17,7 +17,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from palate import database, events, identities, publishing, snapshots
+from palate import database, events, identities, publishing, retention, snapshots
 from palate.database import reading, writing
 from palate.domain import Event, Item, to_milliseconds
 from palate.errors import CycleFailed
@@ -566,7 +566,7 @@ def tell(engine: sa.Engine, data: Path, step: int) -> None:
     if step == 2:
         with writing(engine) as connection:
             connection.execute(sa.delete(database.users).where(database.users.c.key == named["u12"]))
-        events.forget(engine, data / "events", [named["u12"]])
+        retention.forget(engine, data / "events", [named["u12"]])
 
 
 KINDS: list[Kind] = ["full", "incremental", "items", "incremental", "full", "incremental"]

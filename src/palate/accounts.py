@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import msgspec
 import sqlalchemy as sa
 
-from palate import database
+from palate import telegram_tables
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import InvalidInput, NotFound, SettingsError
 
@@ -29,7 +29,7 @@ LOST: tuple[State, ...] = ("frozen", "banned", "removed")
 LONGEST_FLOOD = timedelta(days=30)
 """Telegram asks for no longer wait: one that lasts longer was noted by a clock that was ahead."""
 KEY_COMMAND = "palate accounts key"
-_TABLE = database.accounts
+_TABLE = telegram_tables.accounts
 _NAME = re.compile(r"[\w.-]{1,64}")
 _PHONE = re.compile(r"\+[0-9]{7,15}")
 _MAX_ERROR = 500

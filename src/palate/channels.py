@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from palate import database, identities
+from palate import identities, telegram_tables
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import InvalidInput, NotFound
 
@@ -23,10 +23,10 @@ State = Literal["candidate", "wanted", "requested", "joined", "failed", "left", 
 
 CANDIDATES = 10_000
 """Candidates that are kept; those that were named least give way."""
-_TABLE = database.channels
+_TABLE = telegram_tables.channels
 _COLUMNS = frozenset(_TABLE.c.keys())
-_MENTIONS = database.channel_mentions
-_MEMBERS = database.memberships
+_MENTIONS = telegram_tables.channel_mentions
+_MEMBERS = telegram_tables.memberships
 _MAX_TITLE = 200
 _MAX_ERROR = 500
 
@@ -267,7 +267,7 @@ def _merge(connection: sa.Connection, key: int, twin: int) -> int:
     kept, gone = get(connection, key), get(connection, twin)
     for table in (_MEMBERS, _MENTIONS):
         _hand_over(connection, table, key, twin)
-    attempts = database.join_attempts
+    attempts = telegram_tables.join_attempts
     connection.execute(sa.update(attempts).where(attempts.c.channel == twin).values(channel=key))
     connection.execute(sa.delete(_TABLE).where(_TABLE.c.key == twin))
     names = ("username", "invite", "telegram_id", "title", "category", "source")

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from palate import database, identities
+from palate import identities, telegram_tables
 from palate.domain import from_milliseconds, to_milliseconds
 
 Language = Literal["en", "ru"]
 PREFIX = "telegram:"
 
-_TABLE = database.bot_chats
+_TABLE = telegram_tables.bot_chats
 _CHAT = sa.select(_TABLE).where(_TABLE.c.chat == sa.bindparam("one"))
 
 

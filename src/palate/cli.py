@@ -39,6 +39,7 @@ from palate.command_line import (
     Json,
     answer,
     database,
+    in_role,
     settings_of,
     spinner,
     tell_left_out,
@@ -132,9 +133,9 @@ def demo(
     """Everything, with sample content and simulated readers; your own feed starts beside it, in a folder of its own."""
     _log("demo")
     settings = settings_of(config)
-    if settings.database_url is not None:
+    if settings.database_url is not None or settings.store is not None:
         raise PalateError(
-            "The demo keeps its sample apart, in SQLite: unset database_url for it, or run `palate serve`."
+            "The demo keeps its sample apart, in SQLite: unset database_url and store for it, or run `palate serve`."
         )
     host, port = host or settings.server.host, settings.server.port if port is None else port
     if telegram:
@@ -207,7 +208,7 @@ def ingest_command(
     from palate import ingest
 
     settings = settings_of(config)
-    with role(data, "ingest"), database(data, settings) as engine:
+    with in_role(data, settings, "ingest") as engine:
         if sample:
             _bring_sample_up_to_date(engine)
         if once:
@@ -249,12 +250,12 @@ def train_command(
 ) -> None:
     """Learn from the event log, for as long as it runs."""
     _log("train")
-    from palate import list_making, train
+    from palate import list_making, replica, train
 
     settings = settings_of(config)
     params, lists = train.params_of(settings, settings.feed.model), list_making.params_of(settings)
     cli_spark.check_training(runs_on, master, full, params)
-    with role(data, "train"), database(data, settings) as engine:
+    with in_role(data, settings, "train") as engine:
         if not full:
             train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists)
             return
@@ -263,6 +264,7 @@ def train_command(
             cli_spark.fits(runs_on, master, store, data) as fits,
         ):
             cycle = train.learn(engine, data, params, utc_now(), lists, fits=fits)
+            replica.push(engine, data)  # says what is wrong, where the cycle went on
         answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:
             raise PalateError(f"No new snapshot: {cycle.reason}.")
@@ -279,7 +281,7 @@ def bot_command(data: Data = DATA, config: Config = None) -> None:
         from palate.delivery import bot
     except ImportError as error:
         raise PalateError("The bot needs its library: pip install 'palate[telegram]'.") from error
-    with role(data, "bot"):
+    with in_role(data, settings, "bot"):
         stop = supervisor.stop_signal()
         bot.run(data, settings.database_url, _serving_params(settings), settings.bot, stop)
 
@@ -314,21 +316,23 @@ def _import(file: Path, format: str, data: Path, config: Path | None, what: str)
 @import_app.command("model")
 def import_model(file: ModelFile, format: ModelFormat = "implicit", data: Data = DATA, config: Config = None) -> None:
     """Publish the vectors of another program as the model `ials`, which `[feed] model = "ials"` serves."""
-    from palate import model_transfer, train
+    from palate import model_transfer, replica, train
 
     settings = settings_of(config)
     params = train.params_of(settings, "ials")
-    with role(data, "train"), database(data, settings) as engine:
+    with in_role(data, settings, "train") as engine:
         found, version = model_transfer.import_model(engine, data, file, _model_format(format), params, utc_now())
+        replica.push(engine, data)
     typer.echo(f"{len(found.users)} users and {len(found.items)} items taken in from {file}: snapshot {version}.")
 
 
 @export_app.command("model")
 def export_model(file: ModelFile, format: ModelFormat = "implicit", data: Data = DATA, config: Config = None) -> None:
     """The vectors of the published model `ials`, with their ids: a file for `implicit`, a folder for Spark's ALSModel."""
-    from palate import model_transfer
+    from palate import model_transfer, replica
 
     with database(data, settings_of(config)) as engine:
+        replica.fetch(engine, data)
         found = model_transfer.export_model(engine, data, file, _model_format(format), utc_now())
     typer.echo(f"{len(found.users)} users and {len(found.items)} items written to {file}.")
 
@@ -417,6 +421,7 @@ def _serving_params(settings: Settings) -> Any:
     from palate.delivery.context import ServingParams
 
     return ServingParams(
+        store=settings.store,
         server=settings.server,
         feed=settings.feed,
         events=settings.events,

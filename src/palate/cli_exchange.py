@@ -57,11 +57,12 @@ def export_vectors(
     config: Config = None,
 ) -> None:
     """The published vectors of items or people with their ids; beside a .npy the ids are in a file .ids.json."""
-    from palate import vector_transfer
+    from palate import replica, vector_transfer
 
     if of not in ("items", "people") or model not in (None, "fm", "ials"):
         raise PalateError("Choose --of items or people, and --model fm or ials.")
     with database(data, settings_of(config)) as engine:
+        replica.fetch(engine, data)
         found = vector_transfer.export_vectors(engine, data, file, of, model)  # type: ignore[arg-type]  # just checked
     shape = f"{len(found.ids)} vectors of {found.values.shape[1]} numbers"
     typer.echo(f"{shape}, by {found.model} of snapshot {found.version}, written to {file}.")

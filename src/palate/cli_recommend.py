@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from palate import cli_spark
-from palate.command_line import DATA, Config, Data, Json, answer, database, settings_of, utc_now
+from palate.command_line import DATA, Config, Data, Json, answer, database, in_role, settings_of, utc_now
 from palate.errors import PalateError
-from palate.supervisor import role
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -68,11 +67,12 @@ def recommend(
 def _for_one(data: Path, settings: Settings, user: str, limit: int, surface: str) -> tuple[Any, str]:
     import msgspec
 
-    from palate import feed, list_making
+    from palate import feed, list_making, replica
     from palate.domain import FeedRequest
 
     now = utc_now()
     with database(data, settings) as engine:
+        replica.fetch(engine, data)
         live = list_making.opened(engine, data, list_making.params_of(settings), now)
         request = FeedRequest(user=user, limit=limit, now=now, surface=surface, log=False)
         params = msgspec.structs.replace(settings.feed, exploration=0.0)  # nobody looks, so nothing is learned
@@ -100,7 +100,7 @@ def _for_all(
     quiet: bool,
     spark: SparkSession | None,
 ) -> Made:
-    from palate import list_making
+    from palate import list_making, replica
     from palate.surface_params import SurfaceParams
 
     params, now = list_making.params_of(settings), utc_now()
@@ -111,7 +111,8 @@ def _for_all(
         from palate.spark import lists
 
         wanted = replace(wanted, best=lists.best(spark), people=lists.PEOPLE)
-    with role(data, "lists"), database(data, settings) as engine, _bar(quiet) as progress:
+    with in_role(data, settings, "lists") as engine, _bar(quiet) as progress:
+        replica.fetch(engine, data)
         live = list_making.opened(engine, data, params, now)
         return list_making.make(live, name, wanted, output or data / "lists" / name, now, progress)
 

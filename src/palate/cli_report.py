@@ -37,7 +37,7 @@ def report(
 
     settings = load(config)
     with (
-        opened(settings.database_url, data) as engine,
+        opened(settings.database_url, data, settings.store) as engine,
         tempfile.TemporaryDirectory(prefix="report-", dir=data) as scratch,
         Console(stderr=True, quiet=as_json).status("Adding up …"),
     ):

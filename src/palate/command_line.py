@@ -38,7 +38,23 @@ def database(data: Path, settings: Settings) -> Iterator[sa.Engine]:
     """The installation's database, migrated; closed afterwards. Raises DatabaseError, DataFolderError."""
     from palate.database import opened
 
-    with opened(settings.database_url, data) as engine:
+    with opened(settings.database_url, data, settings.store) as engine:
+        yield engine
+
+
+@contextmanager
+def in_role(data: Path, settings: Settings, name: str) -> Iterator[sa.Engine]:
+    """The database, for the one process that has this role on the data folder and, on PostgreSQL, on all machines.
+
+    Raises AlreadyRunning, and what `database` does.
+    """
+    from palate import advisory, supervisor
+
+    with (
+        supervisor.role(data, name),
+        database(data, settings) as engine,
+        advisory.role(engine, name, f"palate {name}"),
+    ):
         yield engine
 
 

@@ -7,6 +7,7 @@ what is new, with people as they are.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, lessons, snapshots
+from palate import database, events, lessons, replica, retention, snapshots
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
+from palate.errors import StoreError
 from palate.examples import Examples, Kind, Memory, Params, TrainParams, read, remember
 from palate.lessons import NO_FITS, Last, Lesson, LossTest
 from palate.models import stored
@@ -29,6 +31,8 @@ from palate.publishing import publish
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Cycle", "Memory", "Params", "TrainParams", "run_cycle"]
 
@@ -144,8 +148,12 @@ def run_cycle(
         quality={lesson.name: lesson.test.to_json() for lesson in taught},
     )
     _record(engine, cycle, taught)
-    if _tidy(engine, data, params, now):
-        memory.forget_window()
+    try:
+        replica.push(engine, data)
+        if _tidy(engine, data, params, now):
+            memory.forget_window()
+    except StoreError as error:
+        log.error("%s What it lacks lies here meanwhile.", error)  # the follower brings it there when it can
     return cycle
 
 
@@ -258,7 +266,7 @@ def _tidy(engine: sa.Engine, data: Path, params: Params, now: datetime) -> bool:
     Returns whether that took anything out of the window of training.
     """
     folder, log_folder = data / "snapshots", data / "events"
-    snapshots.prune(folder, params.train.keep_snapshots)
+    replica.prune(engine, data, params.train.keep_snapshots)
     # Serving finds what a snapshot doesn't know in the unsealed log, also after going back to an older one.
     learned = min(
         (
@@ -267,8 +275,8 @@ def _tidy(engine: sa.Engine, data: Path, params: Params, now: datetime) -> bool:
         ),
         default=0,
     )
-    events.seal(engine, log_folder, now - timedelta(days=params.events.hot_days), learned)
+    retention.seal(engine, log_folder, now - timedelta(days=params.events.hot_days), learned)
     keep, window = params.events.keep_days, params.train.window_days
-    if keep is None or not events.expire(engine, log_folder, now - timedelta(days=keep)):
+    if keep is None or not retention.expire(engine, log_folder, now - timedelta(days=keep)):
         return False
     return window is None or timedelta(days=window) + events.CLOCK_SKEW > timedelta(days=keep)

@@ -8,6 +8,7 @@
     │   ├── DatabaseTooNew       it was made by a newer Palate
     │   ├── NotDurable           a write could not be made durable: nothing of it was kept
     │   └── Overloaded           more events wait to be written than may wait
+    ├── StoreError               the object store can't be reached, refuses, or isn't there
     ├── InvalidInput             something from outside breaks a rule
     │   ├── InvalidEvent         … an event, with its place in the request
     │   ├── InvalidItem          … an item, with its place in the request
@@ -69,6 +70,10 @@ class NotDurable(DatabaseError):
 
 class Overloaded(DatabaseError):
     """More events wait to be written than may wait: nothing of this write was kept, try again shortly."""
+
+
+class StoreError(PalateError):
+    """The object store that machines share can't be reached, refuses us, or isn't there; what was copied is still served."""
 
 
 class InvalidInput(PalateError):

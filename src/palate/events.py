@@ -1,16 +1,15 @@
 """The durable event log: what was shown, and what people did.
 
 New events enter a table, the hot tail of the log (`append`; many callers share a commit through `group_commit`); complete days
-are sealed into Parquet files (`seal`). Whoever reads sees both as one log in the order of `seq`.
+are sealed into Parquet files (`retention`). Whoever reads sees both as one log in the order of `seq`.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from palate import columns, database, hot_columns, identities, sealing
-from palate.database import reading, writing
+from palate.database import reading
 from palate.domain import MAX_ID_LENGTH, Event, EventColumns, from_milliseconds, to_milliseconds
 from palate.errors import DataFolderError, InvalidEvent, InvalidInput
 
@@ -30,9 +29,6 @@ EXACTLY_ONCE = timedelta(days=7)
 
 CLOCK_SKEW = timedelta(days=1)
 """How far ahead of ours a client's clock may be."""
-
-PART = 250_000
-"""Rows in one sealed file at most, and so in one transaction of sealing."""
 
 PAGE = 20_000
 """Rows of the hot tail fetched at a time."""
@@ -43,7 +39,6 @@ ROWS = 100
 TYPE = re.compile(r"(retract:)?[a-z][a-z0-9_.-]{0,63}")
 MAX_FEATURES = 20_000
 MAX_VALUE = float(np.finfo(np.float32).max)
-DAY = 86_400_000
 
 
 class EventParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -321,7 +316,7 @@ def last_seq(connection: sa.Connection) -> int:
 def count(connection: sa.Connection, since: datetime | None) -> int:
     """How many events the log holds; without sealed days in which nothing came that could have happened since."""
     hot = connection.execute(sa.select(sa.func.count()).select_from(database.events)).scalar_one()
-    sealed = _parts(connection, earliest=None if since is None else to_milliseconds(since))
+    sealed = parts(connection, earliest=None if since is None else to_milliseconds(since))
     return int(hot + sum(part.rows for part in sealed))
 
 
@@ -376,12 +371,12 @@ def _read_columns(
     engine: sa.Engine, folder: Path, after_seq: int, earliest: int | None, types: Collection[str] | None
 ) -> EventColumns:
     with reading(engine) as connection:
-        parts = _parts(connection, after_seq, earliest)
+        found = parts(connection, after_seq, earliest)
         hot = [columns.select(page, earliest, types) for page in _hot_pages(connection, after_seq)]
         persons = columns.persons(identities.joined(connection))
-    log = columns.Log(sum(part.rows for part in parts) + sum(map(len, hot)), persons)
-    for part in parts:
-        for batch in sealing.read_columns(folder / part.path, after_seq):
+    log = columns.Log(sum(part.rows for part in found) + sum(map(len, hot)), persons)
+    for part in found:
+        for batch in sealing.read_columns(sealing.at_hand(engine, folder, part.path), after_seq):
             log.add(columns.select(batch, earliest, types))
     for page in hot:
         log.add(page)
@@ -399,10 +394,10 @@ def batches(
     earliest = None if since is None else to_milliseconds(since)
     last = 2**63 - 1 if up_to_seq is None else up_to_seq
     with reading(engine) as connection:
-        parts = _parts(connection, after_seq, earliest)
+        found = parts(connection, after_seq, earliest)
         hot = list(hot_columns.pages(connection, after_seq))
         persons = columns.persons(identities.joined(connection))
-    sealed = (batch for part in parts if part.first_seq <= last for batch in _sealed(engine, folder, part, after_seq))
+    sealed = (batch for part in found if part.first_seq <= last for batch in _sealed(engine, folder, part, after_seq))
     for batch in columns.in_order(chain(sealed, hot)):
         end = int(np.searchsorted(batch.seq, last, side="right"))
         if end:
@@ -417,7 +412,7 @@ def _sealed(engine: sa.Engine, folder: Path, part: sa.Row[Any], after_seq: int) 
         if path is None:
             return
         try:
-            yield from sealing.read_columns(folder / path, after_seq)
+            yield from sealing.read_columns(sealing.at_hand(engine, folder, path), after_seq)
             return
         except FileNotFoundError as error:
             missing = error
@@ -428,7 +423,7 @@ def _sealed(engine: sa.Engine, folder: Path, part: sa.Row[Any], after_seq: int) 
     raise _gone(missing)
 
 
-def _parts(connection: sa.Connection, after_seq: int = 0, earliest: int | None = None) -> list[sa.Row[Any]]:
+def parts(connection: sa.Connection, after_seq: int = 0, earliest: int | None = None) -> list[sa.Row[Any]]:
     """The sealed files with a row of a greater seq, by their first; without those of days in which nothing came that could
     have happened from the millisecond `earliest` on.
     """
@@ -481,16 +476,16 @@ def stream(engine: sa.Engine, folder: Path, after: int = 0) -> Iterator[list[Eve
 def _next_rows(engine: sa.Engine, folder: Path, after: int, end: int) -> tuple[list[Row], int]:
     """The next few rows (sealing.COLUMNS) of the log up to `end`, and the seq up to which they reach."""
     with reading(engine) as connection:
-        parts = _parts(connection, after)
-        first = min([part.first_seq for part in parts] + [_next_seq(connection, after) or end])
+        found = parts(connection, after)
+        first = min([part.first_seq for part in found] + [_next_seq(connection, after) or end])
         start = max(after + 1, first)
         stop = min(start + sealing.BATCH, end + 1)
-        rows = _hot_rows(connection, database.events.c.seq.between(start, stop - 1), PAGE)
+        rows = hot_rows(connection, database.events.c.seq.between(start, stop - 1), PAGE)
     if len(rows) == PAGE:
         stop = rows[-1][_SEQ] + 1
-    for part in parts:
+    for part in found:
         if part.first_seq < stop:
-            rows += sealing.read_rows(folder / part.path, after, stop)
+            rows += sealing.read_rows(sealing.at_hand(engine, folder, part.path), after, stop)
     rows.sort(key=lambda row: row[_SEQ])
     return [row for row in rows if row[0] is not None and row[1] is not None], stop - 1
 
@@ -501,10 +496,10 @@ def _next_seq(connection: sa.Connection, after: int) -> int | None:
     return found
 
 
-_SEQ, _TYPE, _ITEM_KEY, _VALUE = (list(sealing.COLUMNS).index(name) for name in ("seq", "type", "item_key", "value"))
+_SEQ = list(sealing.COLUMNS).index("seq")
 
 
-def _hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:
+def hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:
     """Unsealed rows as sealing.COLUMNS, by seq. The public ids are None where the user or item was deleted meanwhile."""
     table, users, items = database.events, database.users, database.items
     by_name = {
@@ -534,171 +529,3 @@ def _retried(attempt: Callable[[], T]) -> T:
 
 def _gone(missing: FileNotFoundError) -> DataFolderError:
     return DataFolderError(f"Sealed events are missing: {missing}. Restore the file from a backup.")
-
-
-def seal(engine: sa.Engine, folder: Path, before: datetime, up_to_seq: int) -> list[Path]:
-    """Move the events of complete days (UTC, by `received`) that end by `before` from the table into Parquet files.
-
-    Only events with a seq up to `up_to_seq`: those that every follower has read. Returns the new files,
-    `folder/day=YYYY-MM-DD/….parquet`. A crash at any moment loses and repeats nothing. Raises DataFolderError or
-    NotDurable when it can't be written; what was sealed until then stays so.
-    """
-    end = to_milliseconds(before) // DAY * DAY
-    files = []
-    with sealing.locked(folder):
-        _clean(engine, folder)
-        while (span := _sealable(engine, end, up_to_seq)) is not None:
-            path = _seal_part(engine, folder, span)
-            if path is not None:
-                files.append(folder / path)
-    return files
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Unsealed rows of one day that become one file."""
-
-    start: int
-    """First millisecond of the day."""
-    first_seq: int
-    last_seq: int
-    rows: int
-
-    def where(self) -> sa.ColumnElement[bool]:
-        table = database.events
-        in_day = table.c.received.between(self.start, self.start + DAY - 1)
-        return table.c.seq.between(self.first_seq, self.last_seq) & in_day
-
-
-def _sealable(engine: sa.Engine, end: int, up_to_seq: int) -> _Span | None:
-    """The next rows to seal, all received before `end` on one day; None when there are none."""
-    table = database.events
-    known = table.c.seq <= up_to_seq
-    with reading(engine) as connection:
-        oldest = sa.select(table.c.received).where(known, table.c.received < end).order_by(table.c.seq).limit(1)
-        received = connection.scalar(oldest)
-        if received is None:
-            return None
-        start = received // DAY * DAY
-        in_day = table.c.received.between(start, start + DAY - 1)
-        part = sa.select(table.c.seq).where(known, in_day).order_by(table.c.seq).limit(PART).subquery()
-        query = sa.select(sa.func.min(part.c.seq), sa.func.max(part.c.seq), sa.func.count())
-        return _Span(start, *connection.execute(query.select_from(part)).one())
-
-
-def _seal_part(engine: sa.Engine, folder: Path, span: _Span) -> str | None:
-    """Write one file, then record it and delete its rows in one transaction. None when all was of deleted people."""
-    day = from_milliseconds(span.start).date().isoformat()
-    path = sealing.new_path(day, span.first_seq)
-    counts, taken = ItemCounts(), ItemCounts()
-    rows = sealing.write(folder, path, _counted(_pages(engine, span), counts, taken))
-    with writing(engine) as connection:
-        _add_counts(connection, counts, taken)
-        if rows:
-            row = {"path": path, "day": day, "first_seq": span.first_seq, "last_seq": span.last_seq, "rows": rows}
-            connection.execute(sa.insert(database.sealed).values(row))
-        deleted = connection.execute(sa.delete(database.events).where(span.where())).rowcount
-        assert deleted == span.rows, "Rows of the log changed while they were sealed, against the folder's lock."
-    return path if rows else None
-
-
-def _pages(engine: sa.Engine, span: _Span) -> Iterator[list[Row]]:
-    after = 0
-    with reading(engine) as connection:
-        while page := _hot_rows(connection, span.where() & (database.events.c.seq > after), PAGE):
-            after = page[-1][_SEQ]
-            yield [row for row in page if row[0] is not None and row[1] is not None]
-
-
-ItemCounts = Counter[tuple[int, str]]
-"""Number of events by the item's key and the type, or the sum of their values, each within 0 and 1."""
-
-
-def _counted(pages: Iterable[list[Row]], counts: ItemCounts, taken: ItemCounts) -> Iterator[list[Row]]:
-    for page in pages:
-        counts.update((row[_ITEM_KEY], row[_TYPE]) for row in page)
-        for row in page:
-            if row[_VALUE] is not None:
-                taken[row[_ITEM_KEY], row[_TYPE]] += sealing.within(row[_VALUE])
-        yield page
-
-
-def _add_counts(connection: sa.Connection, counts: ItemCounts, taken: ItemCounts) -> None:
-    """Add to the counts of sealed events, or take away by counts below 0."""
-    if not counts:
-        return
-    insert = identities.insert_new(connection, database.item_counts)
-    totals = {name: database.item_counts.c[name] + insert.excluded[name] for name in ("count", "taken")}
-    insert = insert.on_conflict_do_update(index_elements=["item", "type"], set_=totals)
-    rows = [
-        {"item": item, "type": type, "count": count, "taken": float(taken[item, type])}
-        for (item, type), count in sorted(counts.items())
-    ]
-    connection.execute(insert, rows)
-
-
-def _clean(engine: sa.Engine, folder: Path) -> None:
-    """Remove what a crash left in the folder."""
-    with reading(engine) as connection:
-        known = {part.path for part in _parts(connection)}
-    sealing.remove_strangers(folder, known)
-
-
-def expire(engine: sa.Engine, folder: Path, before: datetime) -> int:
-    """Drop the sealed files of days that ended by `before`. Returns how many events that were.
-
-    The counts of an item are of all times: they keep these events, also when one of their people is forgotten later.
-    """
-    first_kept = before.astimezone(UTC).date().isoformat()
-    table = database.sealed
-    with sealing.locked(folder):
-        _clean(engine, folder)
-        with writing(engine) as connection:
-            old = list(connection.execute(sa.select(table).where(table.c.day < first_kept)))
-            connection.execute(sa.delete(table).where(table.c.day < first_kept))
-        for part in old:
-            sealing.remove(folder, part.path)
-    return sum(part.rows for part in old)
-
-
-def forget(engine: sa.Engine, folder: Path, user_keys: Collection[int]) -> int:
-    """Remove every event of these users, from the table and from the sealed files. Returns how many events that were.
-
-    Each file is replaced atomically; after a crash, call it again. Raises DataFolderError or NotDurable when it can't be
-    written; what was removed until then stays so.
-    """
-    with sealing.locked(folder):
-        _clean(engine, folder)
-        with writing(engine) as connection:
-            removed = sum(_forget_hot(connection, keys) for keys in identities.chunks(user_keys))
-            parts = _parts(connection)
-        for part in parts:
-            if sealing.holds(folder / part.path, user_keys):
-                removed += _forget_sealed(engine, folder, part, user_keys)
-    return removed
-
-
-def _forget_hot(connection: sa.Connection, user_keys: list[int]) -> int:
-    table, known = database.events, database.event_ids
-    theirs = table.c.user.in_(user_keys)
-    ids = sa.select(table.c.id).where(theirs, table.c.id.is_not(None))
-    connection.execute(sa.delete(known).where(known.c.id.in_(ids)))
-    return connection.execute(sa.delete(table).where(theirs)).rowcount
-
-
-def _forget_sealed(engine: sa.Engine, folder: Path, part: sa.Row[Any], user_keys: Collection[int]) -> int:
-    table, known = database.sealed, database.event_ids
-    new = sealing.rewrite(folder, part.path, user_keys)
-    with writing(engine) as connection:
-        for ids in identities.chunks(new.ids):
-            connection.execute(sa.delete(known).where(known.c.id.in_(ids)))
-        _add_counts(
-            connection, *(ItemCounts({pair: -one for pair, one in sums.items()}) for sums in (new.counts, new.taken))
-        )
-        this = table.c.path == part.path
-        if new.path is None:
-            connection.execute(sa.delete(table).where(this))
-        else:
-            connection.execute(sa.update(table).where(this).values(path=new.path, rows=new.rows))
-    sealing.remove(folder, part.path)
-    return new.removed

@@ -61,15 +61,16 @@ def catch_up(engine: sa.Engine, data: Path) -> None:
     if sealed > position:
         # Sealed files are read in a process of its own: what reads Parquet would stay in the memory of this one.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            pool.submit(follow, engine.url.render_as_string(hide_password=False), data).result()
+            url = engine.url.render_as_string(hide_password=False)
+            pool.submit(follow, url, data, database.store_of(engine)).result()
     elif end > position:
         with writing(engine) as connection:
             _follow_hot(connection)
 
 
-def follow(url: str, data: Path) -> None:
+def follow(url: str, data: Path, store: str | None) -> None:
     """Follow the log, sealed files included, to its end."""
-    engine = database.connect(url, data)
+    engine = database.connect(url, data, store)
     try:
         with reading(engine) as connection:
             position = _position(connection)

@@ -8,10 +8,10 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from palate import database
+from palate import telegram_tables
 from palate.domain import to_milliseconds
 
-_TABLE = database.bot_mailings
+_TABLE = telegram_tables.bot_mailings
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from palate import database, identities
+from palate import database, identities, telegram_tables
 from palate.domain import from_milliseconds, to_milliseconds
 
-_TABLE = database.memberships
-_ATTEMPTS = database.join_attempts
+_TABLE = telegram_tables.memberships
+_ATTEMPTS = telegram_tables.join_attempts
 _MAX_ERROR = 500
 
 
@@ -107,7 +107,9 @@ def to_follow(connection: sa.Connection) -> dict[int, set[int]]:
     source."""
     sources = database.sources
     kept = (
-        _inside("joined").join(sources, sources.c.key == database.channels.c.source).where(sources.c.status == "active")
+        _inside("joined")
+        .join(sources, sources.c.key == telegram_tables.channels.c.source)
+        .where(sources.c.status == "active")
     )
     return _by_account(connection, kept)
 
@@ -119,14 +121,14 @@ def to_leave(connection: sa.Connection) -> dict[int, set[int]]:
 
 def telegram_ids(connection: sa.Connection, account: int) -> set[int]:
     """Telegram's own ids of the channels that an account is in for us."""
-    channels = database.channels
+    channels = telegram_tables.channels
     query = sa.select(channels.c.telegram_id).join(_TABLE, _TABLE.c.channel == channels.c.key)
     found = connection.scalars(query.where(_TABLE.c.account == account, _TABLE.c.joined.is_not(None)))
     return {id for id in found if id is not None}
 
 
 def _inside(state: str) -> sa.Select[tuple[int, int]]:
-    channels = database.channels
+    channels = telegram_tables.channels
     query = sa.select(_TABLE.c.account, _TABLE.c.channel).join(channels, channels.c.key == _TABLE.c.channel)
     return query.where(_TABLE.c.joined.is_not(None), channels.c.state == state, channels.c.telegram_id.is_not(None))
 

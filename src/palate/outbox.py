@@ -11,12 +11,12 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from palate import database, identities
+from palate import identities, telegram_tables
 from palate.domain import from_milliseconds, to_milliseconds
 
 State = Literal["waiting", "sent", "failed", "dropped"]
 
-_TABLE = database.bot_outbox
+_TABLE = telegram_tables.bot_outbox
 
 # Made once: to make a statement takes as long as to run it.
 _PUT = {
@@ -168,7 +168,7 @@ def depth(connection: sa.Connection) -> int:
 
 def count(connection: sa.Connection, result: str, number: int = 1) -> None:
     """Add to the figures."""
-    table = database.bot_counts
+    table = telegram_tables.bot_counts
     if number:
         insert = identities.insert_new(connection, table).values(result=result, count=number)
         more = {"count": table.c.count + number}
@@ -177,6 +177,6 @@ def count(connection: sa.Connection, result: str, number: int = 1) -> None:
 
 def counts(connection: sa.Connection) -> dict[str, int]:
     """What became of what was sent, by result, since the installation began."""
-    table = database.bot_counts
+    table = telegram_tables.bot_counts
     query = sa.select(table.c.result, table.c.count.label("number"))
     return {row.result: row.number for row in connection.execute(query)}

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from palate.domain import Event, EventColumns
 from palate.errors import DataFolderError
+from palate.ownership import owned
 
 COLUMNS = {
     "user": "string",
@@ -44,6 +46,9 @@ COLUMNS = {
 PACKED = ("time", "seq", "user_key", "item_key", "received")
 """Columns of whole numbers that hardly repeat: stored as differences in as few bits as they need, they are read 2.5 times as
 fast as through a dictionary, and a file takes 15 bytes an event instead of 24."""
+
+STORED = "events"
+"""What the names of sealed files begin with in the store."""
 
 BATCH = 50_000
 """Rows in one row group: what has to fit into memory at a time."""
@@ -194,8 +199,48 @@ def within(value: float | None) -> Any:
     return min(max(value or 0.0, 0.0), 1.0)
 
 
-def remove(folder: Path, path: str) -> None:
-    """Remove a file, and the folder of its day when that is empty. A file that is gone already is no error."""
+def at_hand(engine: sa.Engine, folder: Path, path: str) -> Path:
+    """Where a file lies here, fetched from the store if there is one and it isn't here yet.
+
+    Raises StoreError; FileNotFoundError, here or when it is read, when it is nowhere.
+    """
+    if not (folder / path).exists() and (shared := owned(engine)) is not None:
+        shared.get(_stored(path), folder / path)
+    return folder / path
+
+
+def store(engine: sa.Engine, folder: Path, path: str) -> None:
+    """Bring a file into the store, if there is one. Raises StoreError."""
+    if (shared := owned(engine)) is not None:
+        shared.put(_stored(path), folder / path)
+
+
+def remove(engine: sa.Engine, folder: Path, path: str) -> None:
+    """Remove a file from the folder, with the folder of its day when that is empty, and from the store."""
+    if (shared := owned(engine)) is not None:
+        shared.delete(_stored(path))
+    _remove_copy(folder, path)
+
+
+def remove_strangers(engine: sa.Engine, folder: Path, known: Collection[str]) -> None:
+    """Remove the files that a crash left behind: all but those in `known`. Only for one who alone may add files."""
+    if (shared := owned(engine)) is not None:
+        names = {_stored(path) for path in known}
+        for name in shared.names(STORED):
+            if name not in names:
+                shared.delete(name)
+    remove_copies(folder, known)
+
+
+def remove_copies(folder: Path, known: Collection[str]) -> None:
+    """Remove from the folder what isn't `known`. Only under `locked`."""
+    for file in [*folder.glob("day=*/*.parquet"), *folder.glob("day=*/*.tmp"), *folder.glob("day=*/*.new")]:
+        path = file.relative_to(folder).as_posix()
+        if path not in known:
+            _remove_copy(folder, path)
+
+
+def _remove_copy(folder: Path, path: str) -> None:
     (folder / path).unlink(missing_ok=True)
     try:
         (folder / path).parent.rmdir()
@@ -203,12 +248,8 @@ def remove(folder: Path, path: str) -> None:
         return  # other files of the day are left
 
 
-def remove_strangers(folder: Path, known: Collection[str]) -> None:
-    """Remove the files that a crash left behind: all but those in `known`. Only under `locked`."""
-    for file in [*folder.glob("day=*/*.parquet"), *folder.glob("day=*/*.tmp")]:
-        path = file.relative_to(folder).as_posix()
-        if path not in known:
-            remove(folder, path)
+def _stored(path: str) -> str:
+    return f"{STORED}/{path}"
 
 
 def _batches(

@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     database_url: str | None = None
     """PostgreSQL address, such as postgresql://user:password@host/name. None: SQLite in the data folder."""
+    store: str | None = None
+    """Where machines that share the database find sealed events and snapshots: s3://bucket/prefix (with ?endpoint=http://host:port
+    for a server that isn't Amazon's; credentials from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or file:///folder that all
+    mount. None: the data folder, for one machine."""
     server: ServerParams = ServerParams()
     """The HTTP server: API and web pages."""
     events: EventParams = EventParams()

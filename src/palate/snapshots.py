@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -106,6 +106,11 @@ def versions(folder: Path) -> list[str]:
     return sorted((path.name for path in folder.iterdir() if _VERSION.fullmatch(path.name)), key=int)
 
 
+def is_version(name: str) -> bool:
+    """Whether this could be a snapshot's version."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def is_current(folder: Path, snapshot: Snapshot) -> bool:
     """Whether this is what `load` would give now: the same version, and nobody was forgotten in it since."""
     return current(folder) == snapshot.version and _stamp(snapshot.path) == snapshot.stamp
@@ -165,6 +170,106 @@ def prune(folder: Path, keep: int) -> list[str]:
         for version in versions(folder):
             _remove_unnamed(folder / version)
     return gone
+
+
+def revision(folder: Path, version: str) -> int | None:
+    """How often people were taken out of a snapshot; None when it isn't there, or can't be read."""
+    try:
+        return int(_read_header(folder / version, version).get("revision", 0))
+    except SnapshotError:
+        return None
+
+
+def header_of(content: bytes, version: str) -> dict[str, Any]:
+    """What a `header.json` says. Raises SnapshotBroken when it is none of this version, SnapshotTooNew."""
+    try:
+        header = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise SnapshotBroken(f"the header of snapshot {version} can't be read: {error}") from error
+    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
+        raise SnapshotBroken(f"the header of snapshot {version} says no format")
+    if header["format"] > FORMAT:
+        raise SnapshotTooNew(
+            f"snapshot {version} has format {header['format']}, this Palate reads {FORMAT}: update Palate"
+        )
+    if header.get("version") != version or not isinstance(header.get("arrays"), dict):
+        raise SnapshotBroken(f"the header of snapshot {version} is that of another, or names no arrays")
+    return header
+
+
+def files(header: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a header names, itself not among them. Raises SnapshotBroken for what is no name of one."""
+    found = [str(described.get("file")) for described in header["arrays"].values() if isinstance(described, dict)]
+    if len(found) < len(header["arrays"]) or not all(_FILE.fullmatch(file) for file in found):
+        raise SnapshotBroken(f"the header of snapshot {header['version']} names no files")
+    return found
+
+
+def shared_files(header: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a snapshot that are those of another, by which they are there: histories that both share."""
+    if "history_seq" not in header or header["history_seq"] != other.get("history_seq", other.get("seq")):
+        return {}
+    there = {_content(described): described["file"] for described in other["arrays"].values()}
+    ours = {name: described for name, described in header["arrays"].items() if name.startswith("history_")}
+    return {
+        described["file"]: there[_content(described)] for described in ours.values() if _content(described) in there
+    }
+
+
+def _content(described: Mapping[str, Any]) -> tuple[Any, ...]:
+    return described["crc32"], described["dtype"], tuple(described["shape"])
+
+
+def adopt(folder: Path, version: str, content: bytes, bring: Callable[[str, Path], None]) -> None:
+    """Take in a snapshot that was published elsewhere, or a later revision of one that is here; it isn't made the current one.
+
+    `content` is its header; `bring` puts a file of it, by name, to a path. Every byte is compared with the header before
+    anything is taken in: raises SnapshotBroken, SnapshotTooNew, DataFolderError, and what `bring` raises.
+    """
+    header, ours, partial = header_of(content, version), folder / version, folder / f"{version}{_PARTIAL}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for file in files(header):
+            if not linked(ours / file, partial / file):
+                bring(file, partial / file)
+        for name, described in header["arrays"].items():
+            _map(partial, name, described, verify=True)
+        with _locked(folder):
+            _take_in(partial, ours, content)
+    except OSError as error:
+        raise DataFolderError(f"the snapshot could not be copied to {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _take_in(partial: Path, ours: Path, content: bytes) -> None:
+    """Put the files of a whole snapshot in its place: its header last, where others may be reading."""
+    if not ours.is_dir():
+        _replace(partial / _HEADER, content)
+        os.rename(partial, ours)
+        _sync_folder(ours.parent)
+        return
+    for path in list(partial.iterdir()):
+        os.rename(path, ours / path.name)
+    _replace(ours / _HEADER, content)
+    _remove_unnamed(ours)
+
+
+def linked(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where that can't be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def remove(folder: Path, version: str) -> None:
+    """Delete a version; who has it mapped can go on reading it."""
+    with _locked(folder):
+        if (folder / version).is_dir():
+            _remove(folder / version)
 
 
 def forget_user(folder: Path, keys: ArrayLike) -> int:
@@ -340,18 +445,10 @@ def _load(folder: Path, version: str, verify: bool) -> Snapshot:
 
 def _read_header(path: Path, version: str) -> dict[str, Any]:
     try:
-        header = json.loads((path / _HEADER).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = (path / _HEADER).read_bytes()
+    except OSError as error:
         raise SnapshotBroken(f"the header of snapshot {version} can't be read: {error}") from error
-    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
-        raise SnapshotBroken(f"the header of snapshot {version} says no format")
-    if header["format"] > FORMAT:
-        raise SnapshotTooNew(
-            f"snapshot {version} has format {header['format']}, this Palate reads {FORMAT}: update Palate"
-        )
-    if header.get("version") != version or not isinstance(header.get("arrays"), dict):
-        raise SnapshotBroken(f"the header of snapshot {version} is that of another, or names no arrays")
-    return header
+    return header_of(content, version)
 
 
 def _map(path: Path, name: str, described: Any, verify: bool) -> NDArray[Any]:

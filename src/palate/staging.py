@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from palate import database, identities
+from palate import identities, telegram_tables
 from palate.domain import to_milliseconds
 
 PREFIX = "tg:"
@@ -21,7 +21,7 @@ MOST_PARTS = 10
 CHANNEL_NUMBERS = -(10**12)
 """Bots number channels from here downwards."""
 
-_TABLE = database.bot_staged
+_TABLE = telegram_tables.bot_staged
 
 
 def channel_of(chat: int) -> int:

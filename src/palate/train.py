@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, interactions, list_making, quality, snapshots
+from palate import database, events, interactions, list_making, quality, replica, snapshots
 from palate.cycle import KINDS, Cycle, Memory, Params, TrainParams, run_cycle
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
@@ -94,7 +94,8 @@ def follow(
 ) -> None:
     """Run cycles as they become due until `stop` is set. Whatever goes wrong is logged and tried again, after a while."""
     failures = 0
-    with Learner(engine, data, params, lists) as learner:
+    with replica.following(engine, data, publishes=True) as looked, Learner(engine, data, params, lists) as learner:
+        looked.wait()  # so that the first cycle goes on from what another machine published
         while not stop.is_set():
             try:
                 due = find_due(engine, data, params, clock())
@@ -218,6 +219,7 @@ class _Order(msgspec.Struct, frozen=True):
     """What the follower asks of the process that learns."""
 
     database_url: str
+    store: str | None
     data: str
     params: Params
     now: int
@@ -239,6 +241,7 @@ class Learner:
 
     def __init__(self, engine: sa.Engine, data: Path, params: Params, lists: ListMaking | None = None) -> None:
         self._url = engine.url.render_as_string(hide_password=False)
+        self._store = database.store_of(engine)
         self._data = data
         self._params = params
         self._lists = lists or ListMaking()
@@ -256,7 +259,9 @@ class Learner:
         Raises CycleFailed when the process ended without an answer; it has said why on stderr.
         """
         order = msgspec.json.encode(
-            _Order(self._url, str(self._data), self._params, to_milliseconds(now), kind, reason, self._lists)
+            _Order(
+                self._url, self._store, str(self._data), self._params, to_milliseconds(now), kind, reason, self._lists
+            )
         )
         try:
             answer = _asked(self._living(), order, stop)
@@ -331,7 +336,8 @@ def _learn_as_ordered() -> int:
 
 
 def _run_ordered_cycle(order: _Order, memory: Memory) -> Cycle:
-    engine, data, now = database.connect(order.database_url, Path(order.data)), Path(order.data), order.now
+    data, now = Path(order.data), order.now
+    engine = database.connect(order.database_url, data, order.store)
     try:
         moment, why = from_milliseconds(now), order.reason
         return learn(engine, data, order.params, moment, order.lists, kind=order.kind, reason=why, memory=memory)

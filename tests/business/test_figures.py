@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from palate import catalog, events, identities, ingest
+from palate import catalog, events, identities, ingest, retention
 from palate.business import figures, lifetime, page, queries
 from palate.business.figures import EVERYBODY, Line, Report
 from palate.business.params import LifetimeParams, ReportParams
@@ -83,7 +83,7 @@ def put_log(engine: sa.Engine, data: Path) -> None:
         events.append(connection, FIRST_WEEK, week)
         keys = identities.user_keys(connection, ["ann", "ann-phone"], NOW)
         identities.join(connection, keys["ann-phone"], keys["ann"])
-    assert events.seal(engine, data / "events", week + timedelta(days=1), 10**9)
+    assert retention.seal(engine, data / "events", week + timedelta(days=1), 10**9)
     with writing(engine) as connection:
         events.append(connection, LATER, NOW)
 

@@ -13,7 +13,7 @@ import gorse
 import httpx
 import pytest
 
-from palate import events, gorse_feedback, people
+from palate import events, gorse_feedback, people, retention
 from palate.database import reading, writing
 from palate.delivery.application import create_app
 from palate.delivery.context import ServerParams, Serving, utc_now
@@ -280,7 +280,7 @@ def test_sealed_feedback_is_still_listed_added_to_and_taken_back(theirs: gorse.G
     theirs.insert_feedback("like", "bob", "i1", NOW)
     with reading(serving.engine) as connection:
         end = events.last_seq(connection)
-    assert events.seal(serving.engine, serving.data / "events", utc_now() + timedelta(days=2), end)
+    assert retention.seal(serving.engine, serving.data / "events", utc_now() + timedelta(days=2), end)
     theirs.insert_feedback("watch", "bob", "i0", NOW, 0.25)
     assert {said["ItemId"]: said["Value"] for said in theirs.get_feedbacks(9)[0]} == {"i0": 0.75, "i1": 0.0}
     assert theirs.delete_feedback("bob", "i1") == {"RowAffected": 1}

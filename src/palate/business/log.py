@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from palate import database, identities
+from palate import database, identities, sealing
 from palate.database import reading
 from palate.domain import to_milliseconds
 from palate.errors import DataFolderError
@@ -44,12 +44,13 @@ def attach(connection: DuckDBPyConnection, engine: sa.Engine, folder: Path, scra
     import duckdb
 
     with reading(engine) as reader:
-        paths = [folder / path for path in reader.scalars(sa.select(database.sealed.c.path))]
+        sealed = list(reader.scalars(sa.select(database.sealed.c.path)))
         hot = _copied(_events(reader), COLUMNS, scratch / "hot.parquet")
         aliases = _copied(_aliases(reader), {"alias": "int64", "person": "int64"}, scratch / "aliases.parquet")
         known = {"item": "int64", "duration": "float64", "came": "int64"}
         items = _copied(_items(reader, to_milliseconds(now)), known, scratch / "items.parquet")
     names = ", ".join(COLUMNS)
+    paths = _at_hand(engine, folder, sealed)
     files = "[" + ", ".join(quoted(path) for path in [*paths, hot]) + "]"
     try:
         connection.execute(
@@ -60,6 +61,13 @@ def attach(connection: DuckDBPyConnection, engine: sa.Engine, folder: Path, scra
     except duckdb.Error as error:
         first = str(error).strip().splitlines()[0]
         raise DataFolderError(f"The event log can't be read: {first}. Restore the file from a backup.") from error
+
+
+def _at_hand(engine: sa.Engine, folder: Path, sealed: Iterable[str]) -> list[Path]:
+    try:
+        return [sealing.at_hand(engine, folder, path) for path in sealed]
+    except FileNotFoundError as error:
+        raise DataFolderError(f"The event log can't be read: {error}. Restore the file from a backup.") from error
 
 
 def _events(reader: sa.Connection) -> Iterator[list[tuple[Any, ...]]]:

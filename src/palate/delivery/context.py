@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import Meta
 
-from palate import database, gorse_feedback, people
+from palate import database, gorse_feedback, people, replica
 from palate.database import connect, migrate, writing
 from palate.delivery.gorse_messages import GorseParams
 from palate.delivery.metrics import Metrics
@@ -84,6 +84,8 @@ class ServerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     """The Params of every part that serving steers."""
 
+    store: str | None = None
+    """Where other machines publish snapshots; None: only this one does."""
     server: ServerParams = ServerParams()
     feed: FeedParams = FeedParams()
     events: EventParams = EventParams()
@@ -179,7 +181,7 @@ def open_serving(
 
     Raises DataFolderError, DatabaseError.
     """
-    engine = connect(database_url, data)
+    engine = connect(database_url, data, params.store)
     try:
         migrate(engine)
         with writing(engine) as connection:
@@ -207,7 +209,8 @@ def open_serving(
         refresher = threading.Thread(target=_keep_fresh, args=(serving, stop), name="refresh", daemon=True)
         refresher.start()
         try:
-            yield serving
+            with replica.following(engine, data):
+                yield serving
         finally:
             stop.set()
             refresher.join()
