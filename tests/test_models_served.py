@@ -281,3 +281,25 @@ def test_where_nobody_votes_people_are_served_by_what_they_opened(model: Name, t
 
 def names(tavern: Tavern) -> list[str]:
     return [f"{kind}-{n}" for n in range(16) for kind in KINDS]
+
+
+def test_a_model_of_an_experiment_is_served_beside_that_of_the_settings(tmp_path: Path) -> None:
+    tavern = Tavern(tmp_path / "data", "fm")
+    run_cycle(tavern.engine, tavern.data, params("itemknn", "fm"), NOW)
+    tavern.live.serve_also(["itemknn"])
+    tavern.live.refresh(NOW)
+    assert tavern.live.state.by("itemknn").pool.model.name == "itemknn"
+    tried = FeedParams(exploration=0, model="itemknn")
+    ids = ["tea-0", "rum-0", "tea-1"]
+    by_both = [dict(feed.rank(tavern.live, "u0", ids, NOW, one)[0]) for one in (PLAIN, tried)]
+    assert by_both[0] != by_both[1]
+    [first] = tavern.serve("u0", 1, params=tried, log=False).items
+    assert first.score == pytest.approx(
+        dict(feed.rank(tavern.live, "u0", [first.item.id], NOW, tried)[0])[first.item.id]
+    )
+    state = tavern.live.state
+    tavern.live.refresh(NOW)
+    assert tavern.live.state.others is state.others  # what stays as it was is shared
+    tavern.live.serve_also([])
+    tavern.live.refresh(NOW)
+    assert tavern.live.state.by("itemknn").pool.model.name == "fm"

@@ -20,6 +20,7 @@ import typer
 from palate import (
     cli_evaluation,
     cli_exchange,
+    cli_experiments,
     cli_labels,
     cli_people,
     cli_play,
@@ -250,14 +251,15 @@ def train_command(
 ) -> None:
     """Learn from the event log, for as long as it runs."""
     _log("train")
-    from palate import list_making, replica, train
+    from palate import experiment_judging, list_making, replica, train
 
     settings = settings_of(config)
     params, lists = train.params_of(settings, settings.feed.model), list_making.params_of(settings)
     cli_spark.check_training(runs_on, master, full, params)
     with in_role(data, settings, "train") as engine:
         if not full:
-            train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists)
+            judging = experiment_judging.judging_of(settings)
+            train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists, judging)
             return
         with (
             spinner("Learning from all events …", quiet=as_json),
@@ -403,6 +405,7 @@ def _preset(name: str) -> str:
 
 cli_recommend.add_to(app)
 cli_evaluation.add_to(app)
+cli_experiments.add_to(app)
 cli_tuning.add_to(app)
 cli_simulate.add_to(app)
 cli_telegram.add_to(app)

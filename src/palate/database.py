@@ -38,7 +38,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0015"
+REVISION = "0016"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -359,6 +359,27 @@ daily_figures = Table(  # what was counted of each day of incoming data
     Column("subject", Text, primary_key=True),  # a type of event, a source's id; "" for all
     Column("count", Float(53), nullable=False),
     Column("out_of", Float(53)),  # None for a plain count
+    sqlite_with_rowid=False,
+)
+
+experiments = Table(  # what is tried on whom
+    "experiments",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("definition", Text, nullable=False),  # JSON, see experiments.Experiment
+    Column("started", BigInteger, nullable=False),
+    Column("stopped", BigInteger),  # None: runs
+    Column("reason", Text),  # why it was stopped
+    sqlite_autoincrement=True,
+)
+
+experiment_looks = Table(  # what was seen of an experiment at the end of a day
+    "experiment_looks",
+    metadata,
+    Column("experiment", BigInteger, primary_key=True),
+    Column("day", Text, primary_key=True),  # UTC, YYYY-MM-DD
+    Column("look", Text, nullable=False),  # JSON, see experiment_judging.Look
     sqlite_with_rowid=False,
 )
 

@@ -201,6 +201,8 @@ class FeedRequest:
     """Only items that have all of these labels."""
     log: bool = True
     """False (prefetch, outlets): nothing is logged and nothing is used up."""
+    variant: str | None = None
+    """Of which experiments by which variants it is served, as the log says it; None: of none."""
 
 
 @dataclass(frozen=True)
@@ -259,3 +261,5 @@ class Feed:
     cursor: str
     snapshot: str | None
     """Version of the model that scored; None before the first."""
+    variant: str | None = None
+    """That of the request."""

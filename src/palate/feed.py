@@ -70,7 +70,7 @@ def serve(
     id that can't be one, and whatever `append` raises.
     """
     surface, secret, id = live.surfaces.get(request.surface, ANYWHERE), live.secret, rng.bytes(16).hex()
-    state = live.state.by(surface.model)
+    state = live.state.by(surface.model or params.model)
     with nullcontext(within) if within is not None else reading(live.engine) as connection:
         person = _person(connection, live, request.user, state)
         session = _session(request, person, secret, id)
@@ -81,7 +81,7 @@ def serve(
     if request.log and items:
         append(shown(items, id, request, version))
     session = session.after([item.key for item in items], request.log, person.key, request.now)
-    return Feed(id, items, cursors.write(session, secret), version)
+    return Feed(id, items, cursors.write(session, secret), version, request.variant)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,7 @@ def rank(
     Scored as in the feed, but an item's age doesn't count. An id that nobody knows stands where the prior puts it, and equals
     keep the order in which they came. Raises InvalidInput for a user id that can't be one.
     """
-    state, known = live.state, live.known_items.find(item_ids) if known is None else known
+    state, known = live.state.by(params.model), live.known_items.find(item_ids) if known is None else known
     all_known = len(known) == len(item_ids)  # then each came once, and in this order
     ids = item_ids if all_known else list(dict.fromkeys(item_ids))
     with reading(live.engine) as connection:
@@ -183,7 +183,7 @@ def explained(
 
     Raises InvalidInput for a user id that can't be one.
     """
-    state = live.state
+    state = live.state.by(params.model)
     rows = state.pool.rows(np.array(list(keys), np.int64))
     places = [Place(int(row), probability=1.0, explored=False) for row in rows[rows >= 0]]
     if not places:
@@ -280,6 +280,7 @@ def shown(items: Sequence[RankedItem], id: str, request: FeedRequest, snapshot: 
             surface=request.surface,
             position=ranked.position,
             snapshot=snapshot,
+            variant=request.variant,
             probability=ranked.probability,
         )
         for ranked in items

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -114,10 +114,10 @@ class State:
     snapshot: Snapshot | None
     pool: Pool
     others: Mapping[str, Pool] = field(default_factory=dict)
-    """The same items as other models know them, that surfaces are served by; by the model's name."""
+    """The same items as other models know them, that surfaces and experiments are served by; by the model's name."""
 
     def by(self, model: str | None) -> State:
-        """The state with this model's pool; None, or a model that is none of a surface: as it is."""
+        """The state with this model's pool; None, or a model that nothing else is served by: as it is."""
         pool = None if model is None else self.others.get(model)
         return self if pool is None else State(self.snapshot, pool, self.others)
 
@@ -155,6 +155,7 @@ class Live:
         self._model = model
         self._rules = rules or RuleParams()
         self._others = {surface.model for surface in self.surfaces.values() if surface.model is not None} - {model}
+        self._tried = frozenset[str]()
         self.readership = Readership(engine)
         self.source_ranks = SourceRanks(engine)
         self.state = State(None, empty_pool())
@@ -189,6 +190,10 @@ class Live:
                 self._secret = people.secret(connection)
         return self._secret
 
+    def serve_also(self, models: Collection[str]) -> None:
+        """Know the items by these models too, from the next refresh on; those of an earlier call are given up."""
+        self._tried = frozenset(models) - {self._model}
+
     def refresh(self, now: datetime) -> None:
         """Take up a new snapshot and what changed in the catalog; cheap when nothing did. A broken snapshot is not used."""
         with self._refreshing:
@@ -201,12 +206,13 @@ class Live:
 
     def _as_others(self, pool: Pool, snapshot: Snapshot | None) -> Mapping[str, Pool]:
         """What stays as it was is shared."""
-        if snapshot is None or not self._others:
+        wanted = self._others | self._tried
+        if snapshot is None or not wanted:
             return {}
-        if pool is self.state.pool and self.state.others:
+        if pool is self.state.pool and self.state.others.keys() == wanted:
             return self.state.others
         strange = self._strangers(pool.keys, snapshot)
-        return {name: with_snapshot(pool, snapshot, name, strange) for name in sorted(self._others)}
+        return {name: with_snapshot(pool, snapshot, name, strange) for name in sorted(wanted)}
 
     def _newest_snapshot(self) -> Snapshot | None:
         served = self.state.snapshot

@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from palate.accounts import TelegramParams
-from palate.business.params import ReportParams
 from palate.delivery.bot_params import BotParams
 from palate.delivery.context import ServerParams
 from palate.delivery.gorse_messages import GorseParams
 from palate.editions import EditionParams
 from palate.events import EventParams
+from palate.experiments import ExperimentParams
 from palate.feed_params import FeedParams
 from palate.hub_params import HubParams
 from palate.ingest import IngestParams
@@ -35,6 +35,7 @@ from palate.models.svd import SvdParams
 from palate.news import NewsParams
 from palate.quality import QualityParams
 from palate.recommending import ListParams
+from palate.report_params import ReportParams
 from palate.rules import RuleParams
 from palate.settings_file import Setting, described, read
 from palate.sources.fetching import FetchParams
@@ -115,6 +116,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whom items may be shown to, by their labels and people's."""
     quality: QualityParams = QualityParams()
     """When the figures of a day of incoming data call for somebody."""
+    experiments: ExperimentParams = ExperimentParams()
+    """How experiments are judged (`palate experiment`)."""
     watch: WatchParams = WatchParams()
     """How a player's sessions and ticks become views (`palate watch-etl`)."""
     report: ReportParams = ReportParams()

@@ -26,12 +26,13 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, interactions, list_making, quality, replica, snapshots
+from palate import database, events, experiment_judging, interactions, list_making, quality, replica, snapshots
 from palate.cycle import KINDS, Cycle, Memory, Params, TrainParams, run_cycle
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import CycleFailed, PalateError
 from palate.examples import Kind
+from palate.experiment_judging import Judging
 from palate.lessons import NO_FITS
 from palate.list_making import ListMaking
 from palate.models.registry import Fit, Name
@@ -91,6 +92,7 @@ def follow(
     stop: threading.Event,
     clock: Callable[[], datetime],
     lists: ListMaking | None = None,
+    judging: Judging | None = None,
 ) -> None:
     """Run cycles as they become due until `stop` is set. Whatever goes wrong is logged and tried again, after a while."""
     failures = 0
@@ -102,6 +104,7 @@ def follow(
                 if due is not None:
                     _report(learner.run_cycle(clock(), stop, due.kind, due.reason))
                 quality.watch(engine, params.quality, clock())
+                experiment_judging.watch(engine, data, judging or Judging(), clock())
                 failures = 0
             except PalateError as error:
                 log.error("%s", error)

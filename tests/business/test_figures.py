@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 from palate import catalog, events, identities, ingest, retention
 from palate.business import figures, lifetime, page, queries
 from palate.business.figures import EVERYBODY, Line, Report
-from palate.business.params import LifetimeParams, ReportParams
 from palate.cli import app
 from palate.database import connect, reading, writing
 from palate.domain import Event, Item, to_milliseconds
 from palate.errors import DataFolderError, NotFound
 from palate.interactions import InteractionParams
+from palate.report_params import LifetimeParams, ReportParams
 from palate.watching.embedded import connected
 
 NOW = datetime(2026, 3, 25, 12, tzinfo=UTC)

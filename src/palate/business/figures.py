@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from palate import metrics
 from palate.business import lifetime, log, queries
 from palate.business.lifetime import Cohorts, Lifetime
-from palate.business.params import ReportParams
 from palate.business.queries import BUCKETS, DAY, SUMS, Grain, Rules
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import NotFound
 from palate.evaluation.measuring import Figure
 from palate.interactions import InteractionParams
+from palate.report_params import ReportParams
 from palate.watching.embedded import connected
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate import metrics
-from palate.business.params import LifetimeParams
 from palate.evaluation.measuring import Figure
+from palate.report_params import LifetimeParams
 
 Values = NDArray[np.float64]
 

@@ -32,7 +32,7 @@ from palate import (
 )
 from palate.candidates import filters, similar
 from palate.database import reading, writing
-from palate.delivery import metrics, openapi, security
+from palate.delivery import metrics, openapi, security, surfaces
 from palate.delivery.answering import answering
 from palate.delivery.context import Serving, in_thread
 from palate.delivery.forgetting import delete_person
@@ -98,9 +98,14 @@ async def post_rank(serving: Serving, asked: Asked) -> RankAnswer:
     if "\0" in "".join(question.items):
         raise Refusal(400, "invalid_request", "items: an id holds the character NUL, which no text may hold.")
     known = serving.live.known_items.find(question.items)
-    rank = partial(feed.rank, serving.live, question.user, question.items, asked.now, serving.params.feed, known)
-    ranked, version = rank() if _is_quick(serving, question, known) else await in_thread(serving, rank)
-    return RankAnswer(items=[Score(item=item, score=score) for item, score in ranked], model=version)
+    rank = partial(_rank, serving, question, asked.now, known)
+    return rank() if _is_quick(serving, question, known) else await in_thread(serving, rank)
+
+
+def _rank(serving: Serving, question: RankQuestion, now: datetime, known: Mapping[str, int]) -> RankAnswer:
+    params, variant = serving.varying.of(question.user, now)
+    ranked, version = feed.rank(serving.live, question.user, question.items, now, params, known)
+    return RankAnswer(items=[Score(item=item, score=score) for item, score in ranked], model=version, variant=variant)
 
 
 def _is_quick(serving: Serving, question: RankQuestion, known: Mapping[str, int]) -> bool:
@@ -114,7 +119,9 @@ async def get_feed(serving: Serving, asked: Asked) -> FeedAnswer:
     """The next items for a user."""
     served = await in_thread(serving, _serve, serving, _feed_request(asked.query, asked.now))
     places = [FeedPlace.of(ranked) for ranked in served.items]
-    return FeedAnswer(request=served.request, items=places, cursor=served.cursor, model=served.snapshot)
+    return FeedAnswer(
+        request=served.request, items=places, cursor=served.cursor, model=served.snapshot, variant=served.variant
+    )
 
 
 def _feed_request(question: FeedQuestion, now: datetime) -> FeedRequest:
@@ -136,7 +143,8 @@ def _serve(serving: Serving, request: FeedRequest) -> Feed:
     def append(shown: Sequence[Event]) -> None:
         serving.commits.submit(shown, request.now).result(WRITE_PATIENCE)
 
-    return feed.serve(serving.live, request, serving.params.feed, np.random.default_rng(), append)
+    request, params = surfaces.varied(serving, request)
+    return feed.serve(serving.live, request, params, np.random.default_rng(), append)
 
 
 async def get_similar(serving: Serving, asked: Asked) -> SimilarAnswer:

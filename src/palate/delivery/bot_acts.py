@@ -31,7 +31,7 @@ from palate.delivery.bot_talk import (
     text_call,
 )
 from palate.delivery.bot_timetable import zone
-from palate.delivery.surfaces import shown_since
+from palate.delivery.surfaces import shown_since, varied
 from palate.domain import Event, Feed, FeedRequest
 from palate.errors import DatabaseError
 from palate.feed_params import FeedParams
@@ -98,10 +98,9 @@ def _identity(connection: sa.Connection, talk: Talk) -> Identity:
 def _serve(connection: sa.Connection, talk: Talk, me: Identity, limit: int) -> Feed:
     window = talk.window(me.choices)
     request = FeedRequest(user=talk.user, limit=limit, now=talk.now, surface=SURFACE, window=window)
-    params = _never_twice(talk.serving.params.feed)
-    return feed.serve(
-        talk.serving.live, request, params, feed.generator(request), partial(note, connection, talk), connection
-    )
+    request, params = varied(talk.serving, request, connection)
+    rng, append = feed.generator(request), partial(note, connection, talk)
+    return feed.serve(talk.serving.live, request, _never_twice(params), rng, append, connection)
 
 
 def _never_twice(params: FeedParams) -> FeedParams:

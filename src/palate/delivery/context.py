@@ -24,8 +24,10 @@ from palate.delivery.gorse_messages import GorseParams
 from palate.delivery.metrics import Metrics
 from palate.delivery.security import KeyCache
 from palate.delivery.shared_figures import Worker
+from palate.delivery.varying import Varying
 from palate.errors import DatabaseError, PalateError
 from palate.events import EventParams
+from palate.experiments import ExperimentParams
 from palate.feed_params import FeedParams
 from palate.group_commit import GroupCommit
 from palate.identities import insert_new
@@ -99,6 +101,7 @@ class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     rules: RuleParams = RuleParams()
     surfaces: dict[str, SurfaceParams] = {}
     quality: QualityParams = QualityParams()
+    experiments: ExperimentParams = ExperimentParams()
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Serving:
     keys: KeyCache
     threads: anyio.CapacityLimiter
     readiness: Readiness
+    varying: Varying
     sample: bool = False
     play: Play | None = None
     other: str | None = None
@@ -188,6 +192,8 @@ def open_serving(
             secret = people.secret(connection)
         rules, surfaces = params.rules, params.surfaces
         live = Live(engine, data, params.interactions, params.feed.model, secret, rules, surfaces)
+        varying = Varying(engine, live, params.feed)
+        varying.refresh()
         live.refresh(utc_now())
         metrics = Metrics(worker)
         commits = GroupCommit(engine, params.events, metrics.commits.observe)
@@ -203,6 +209,7 @@ def open_serving(
             keys=KeyCache(),
             threads=anyio.CapacityLimiter(params.server.threads),
             readiness=Readiness(engine),
+            varying=varying,
             sample=sample,
             play=play,
         )
@@ -235,6 +242,7 @@ def _keep_fresh(serving: Serving, stop: threading.Event) -> None:
     while not stop.wait(serving.params.server.refresh_seconds):
         serving.metrics.shared.write()
         try:
+            serving.varying.refresh()
             serving.live.refresh(utc_now())
             gorse_feedback.write_back_due(serving.engine, utc_now())
             failing = False

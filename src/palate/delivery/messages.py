@@ -188,10 +188,12 @@ class Score(Wire, frozen=True, kw_only=True):
 
 
 class RankAnswer(Wire, frozen=True, kw_only=True):
-    """The items, best first. `model` is the version of the snapshot that scored; null before the first."""
+    """The items, best first. `model` is the version of the snapshot that scored; null before the first. `variant` says of which
+    experiments by which variants they were ordered, null for none: give it back in the events of what you show of them."""
 
     items: list[Score]
     model: str | None
+    variant: str | None
 
 
 class SimilarQuestion(Wire, frozen=True, kw_only=True):
@@ -288,12 +290,14 @@ class FeedPlace(Wire, frozen=True, kw_only=True):
 
 
 class FeedAnswer(Wire, frozen=True, kw_only=True):
-    """A feed. `cursor` continues it; `request` ties later events to it; `model` is the version of the snapshot."""
+    """A feed. `cursor` continues it; `request` ties later events to it; `model` is the version of the snapshot; `variant` says
+    of which experiments by which variants it was made, null for none."""
 
     request: str
     items: list[FeedPlace]
     cursor: str
     model: str | None
+    variant: str | None
 
 
 class StoriesQuestion(Wire, frozen=True, kw_only=True):

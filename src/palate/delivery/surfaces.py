@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -12,7 +13,8 @@ import sqlalchemy as sa
 from palate import database, events, identities, people
 from palate.database import reading
 from palate.delivery.context import Serving
-from palate.domain import Event, to_milliseconds
+from palate.domain import Event, FeedRequest, to_milliseconds
+from palate.feed_params import FeedParams
 from palate.people import Choices, Person
 from palate.pool import Pool
 
@@ -29,6 +31,17 @@ def record(serving: Serving, happened: Sequence[Event], now: datetime) -> None:
     checked = [events.check(event, index, now) for index, event in enumerate(happened)]
     accepted = serving.commits.submit(checked, now).result(WRITE_PATIENCE)
     serving.metrics.events.inc(accepted)
+
+
+def varied(
+    serving: Serving, request: FeedRequest, connection: sa.Connection | None = None
+) -> tuple[FeedRequest, FeedParams]:
+    """The request with the variants of the running experiments that this person is served by, and the settings that these make.
+
+    `connection` is a transaction to read in, None: one of its own.
+    """
+    params, variant = serving.varying.of(request.user, request.now, connection)
+    return replace(request, variant=variant), params
 
 
 def shown_since(connection: sa.Connection, person: int | None, since: datetime) -> int:

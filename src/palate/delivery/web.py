@@ -8,6 +8,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from palate.delivery import (
+    web_experiments,
     web_feed,
     web_item,
     web_labels,
@@ -50,6 +51,8 @@ def routes(serving: Serving) -> list[Route]:
         _post("/labels", serving, web_labels.answer),
         _post("/labels/correct", serving, web_labels.correct),
         _get("/quality", serving, web_quality.quality_page),
+        _get("/experiments", serving, web_experiments.experiments_page),
+        _post("/experiments", serving, web_experiments.stop),
         _get("/training", serving, web_training.training),
         _get("/look", serving, web_look.look),
         _get("/telegram", serving, web_telegram.telegram),

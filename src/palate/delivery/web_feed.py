@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from palate import catalog, events, feed, identities, people, subscriptions
 from palate.database import reading, writing
 from palate.delivery.refusals import Refusal, undecodable
-from palate.delivery.surfaces import shown_since
+from palate.delivery.surfaces import shown_since, varied
 from palate.delivery.web_cards import VOTES, Card, CardPage, also, card, ranked_card, with_votes
 from palate.delivery.web_page import Visit, draw, message, record, see_other
 from palate.delivery.web_stories import choices, filter_of
@@ -94,12 +94,11 @@ def _serve(visit: Visit, limit: int) -> Feed:
     def append(shown: Sequence[Event]) -> None:
         record(visit, shown)
 
+    request, params = varied(serving, request)
     try:
-        return feed.serve(serving.live, request, serving.params.feed, np.random.default_rng(), append)
+        return feed.serve(serving.live, request, params, np.random.default_rng(), append)
     except InvalidCursor:  # a bookmark, or a page that lay open too long
-        return feed.serve(
-            serving.live, replace(request, cursor=None), serving.params.feed, np.random.default_rng(), append
-        )
+        return feed.serve(serving.live, replace(request, cursor=None), params, np.random.default_rng(), append)
 
 
 def _is_person(visit: Visit) -> bool:
@@ -146,7 +145,8 @@ def _shown_again(visit: Visit, keys: Sequence[int]) -> tuple[list[Card], CardPag
 def cards_of(visit: Visit, keys: Sequence[int]) -> list[Card]:
     """Cards of those of these items that are there, in this order, with what they are to the person."""
     serving = visit.serving
-    told = feed.explained(serving.live, visit.user, keys, visit.now, serving.params.feed)
+    params, _ = serving.varying.of(visit.user, visit.now)
+    told = feed.explained(serving.live, visit.user, keys, visit.now, params)
     with reading(serving.engine) as connection:
         stored = catalog.get_many(connection, keys)
         cards = [_card(visit, stored[key], told.get(key)) for key in keys if key in stored]
@@ -189,8 +189,14 @@ def seen(visit: Visit) -> Response:
         raise Refusal(400, "too_many", f"At most {REPORTS} things can be reported at once.")
     with reading(visit.serving.engine) as connection:
         there = identities.item_keys(connection, {report.item for report in reports}, None)
+    _, variant = visit.serving.varying.of(visit.user, visit.now)
     happened = [
-        Event(user=visit.user, surface=SURFACE, **msgspec.structs.asdict(report))
+        Event(
+            user=visit.user,
+            surface=SURFACE,
+            variant=variant if report.type == "shown" else None,
+            **msgspec.structs.asdict(report),
+        )
         for report in reports
         if report.item in there  # a page that lay open while its items were deleted
     ]
