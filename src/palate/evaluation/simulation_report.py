@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from palate import charts
-from palate.charts import Series
+from palate.charts import Axis, Series
 from palate.evaluation import report
 from palate.evaluation.policies import CATALOGUE, MEASURES, OVER_TIME
 
@@ -53,30 +54,47 @@ def _charts(answer: Answer) -> str:
 
 
 def _chart(answer: Answer, measure: str) -> str:
+    policies = answer["policies"]
     series = [
-        _series(name, _class(number), [stretch[measure] for stretch in found["over_time"]])
-        for number, (name, found) in enumerate(answer["policies"].items())
+        _series(name, number, len(policies), [stretch[measure] for stretch in found["over_time"]])
+        for number, (name, found) in enumerate(policies.items())
     ]
     heights = [end for one in series for bound in one.bounds if bound for end in bound]
     heights += [height for one in series for _, height in one.points]
     if not heights:
         return ""
-    x = charts.axis([0.5, max(across for one in series for across, _ in one.points) + 0.5], margin=0)
+    x = _stretches(max(len(found["over_time"]) for found in policies.values()))
     drawn = charts.chart(x, charts.axis(heights), series, f"{measure} over time")
     return f"<figure><figcaption>{escape(measure)}</figcaption>{drawn}</figure>"
 
 
-def _series(name: str, kind: str, stretches: Sequence[Mapping[str, float | None]]) -> Series:
-    told = [(number, one) for number, one in enumerate(stretches, 1) if one["value"] is not None]
+def _stretches(count: int) -> Axis:
+    """Numbers from 1, of which about seven are written."""
+    every = math.ceil(count / 7)
+    names = (str(number) if (number - 1) % every == 0 else "" for number in range(1, count + 1))
+    return Axis(0.5, count + 0.5, names=("", *names))
+
+
+def _series(name: str, number: int, all_: int, stretches: Sequence[Mapping[str, float | None]]) -> Series:
+    """Policies stand side by side, so that each one's intervals can be seen."""
+    beside = _ASIDE * (number - (all_ - 1) / 2) / all_
+    told = [(place, one) for place, one in enumerate(stretches, 1) if one["value"] is not None]
     return Series(
-        kind,
-        tuple((float(number), one["value"] or 0.0) for number, one in told),
-        tuple(
-            (one["low"], one["high"]) if one["low"] is not None and one["high"] is not None else None for _, one in told
-        ),
+        _class(number),
+        tuple((place + beside, one["value"] or 0.0) for place, one in told),
+        tuple(_bounds(one) for _, one in told),
         tuple(f"{name}: {one['value']:.4f}" for _, one in told),
         line=True,
     )
+
+
+_ASIDE = 0.5
+"""Of the room of a stretch, that all policies take together."""
+
+
+def _bounds(figure: Mapping[str, float | None]) -> tuple[float, float] | None:
+    low, high = figure["low"], figure["high"]
+    return None if low is None or high is None else (low, high)
 
 
 def _table(answer: Answer) -> str:
