@@ -16,6 +16,13 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
+
+from palate import feed
+from palate.delivery.context import ServingParams, open_serving, utc_now
+from palate.domain import FeedRequest
+from palate.feed_params import FeedParams
+from palate.surface_params import SurfaceParams
 
 PALATE = [sys.executable, "-m", "palate"]
 SETTINGS = """
@@ -39,6 +46,7 @@ def main() -> None:
             options = ["--data", str(data), "--config", str(config)]
             subprocess.run([*PALATE, *command, *options], check=True, stdout=subprocess.DEVNULL)
         measure(data, config, asked.rounds)
+        measure_own_work(data, asked.rounds)
 
 
 def measure(data: Path, config: Path, rounds: int) -> None:
@@ -59,6 +67,21 @@ def measure(data: Path, config: Path, rounds: int) -> None:
     finally:
         service.terminate()
         service.wait()
+
+
+def measure_own_work(data: Path, rounds: int) -> None:
+    """Without HTTP and the threads behind it, of people who were asked for before."""
+    surfaces = {"home": SurfaceParams(lists="default")}
+    params = ServingParams(feed=FeedParams(model="ials", window_days=36_500), surfaces=surfaces)
+    times = []
+    with open_serving(data, None, params) as serving:
+        for user in [number for _ in range(rounds + 1) for number in range(1, 301)]:
+            request = FeedRequest(user=str(user), limit=10, now=utc_now(), surface="home", log=False)
+            begin = time.perf_counter()
+            feed.serve(serving.live, request, params.feed, np.random.default_rng(1), lambda _: None)
+            times.append(1000 * (time.perf_counter() - begin))
+    best = statistics.quantiles(times[300:], n=100)
+    print(f"from the list, its own work: median {best[49]:.2f} ms, p99 {best[98]:.2f} ms")
 
 
 def wait(client: httpx.Client) -> None:
