@@ -251,21 +251,22 @@ def train_command(
 ) -> None:
     """Learn from the event log, for as long as it runs."""
     _log("train")
-    from palate import experiment_judging, list_making, replica, train
+    from palate import experiment_judging, list_making, ranker_training, replica, train
 
     settings = settings_of(config)
     params, lists = train.params_of(settings, settings.feed.model), list_making.params_of(settings)
+    rankers = ranker_training.params_of(settings)
     cli_spark.check_training(runs_on, master, full, params)
     with in_role(data, settings, "train") as engine:
         if not full:
             judging = experiment_judging.judging_of(settings)
-            train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists, judging)
+            train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists, judging, rankers)
             return
         with (
             spinner("Learning from all events …", quiet=as_json),
             cli_spark.fits(runs_on, master, store, data) as fits,
         ):
-            cycle = train.learn(engine, data, params, utc_now(), lists, fits=fits)
+            cycle = train.learn(engine, data, params, utc_now(), lists, fits=fits, rankers=rankers)
             replica.push(engine, data)  # says what is wrong, where the cycle went on
         answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ from palate.examples import Examples, Kind, Memory, Params, TrainParams, read, r
 from palate.lessons import NO_FITS, Last, Lesson, LossTest
 from palate.models import stored
 from palate.models.registry import Fit
-from palate.publishing import publish
+from palate.publishing import Addition, publish
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,11 +111,12 @@ def run_cycle(
     reason: str = "it was asked for",
     memory: Memory | None = None,
     fits: Mapping[str, Fit] = NO_FITS,
+    adding: Callable[[Examples], Addition] | None = None,
 ) -> Cycle:
     """Learn from the log and publish a snapshot in `data/snapshots`, unless the model to serve is clearly worse than the prior.
 
     `memory` is what is kept of the log from one cycle of this process to the next, None when there is no next. `fits` are models
-    by name that are fitted elsewhere, as on a cluster.
+    by name that are fitted elsewhere, as on a cluster. `adding` gives what the snapshot holds beside the models.
 
     A cycle becomes a full one when there are no fitting models to go on from, or when an incremental loss jumps. Raises
     DatabaseError or DataFolderError when the log can't be read or the snapshot can't be written.
@@ -132,7 +133,10 @@ def run_cycle(
     publishable = _published(taught, params)
     version = None
     if refusal is None:
-        version = publish(engine, data, examples, publishable, learned, params, now, anew=last is None, memory=memory)
+        added = None if adding is None else adding(examples)
+        version = publish(
+            engine, data, examples, publishable, learned, params, now, anew=last is None, memory=memory, addition=added
+        )
         remember(memory, learned, version)
     test = next((lesson.test for lesson in taught if isinstance(lesson.test, LossTest)), LossTest())
     cycle = Cycle(

@@ -248,6 +248,8 @@ class RankedItem:
     """Id of the story it belongs to; None for an item that is alone."""
     also: tuple[Also, ...] = ()
     """Others of its story, those first that the person is likelier to like."""
+    features: str | None = None
+    """What the rankers knew of it, as the log keeps it (`feature_log`)."""
     found: tuple[str, ...] = ()
     """Names of the ways by which it became a candidate; none where every item was looked at."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from palate import cursors, editions, filling, identities, serving_lists, telling
 from palate.candidates import wanted as of_wanted
+from palate.candidates.filters import Mask
 from palate.candidates.wanted import ANYWHERE, Wanted
 from palate.cursors import Session
 from palate.database import reading
@@ -23,16 +24,14 @@ from palate.errors import InvalidInput
 from palate.feed_params import FeedParams
 from palate.live import Live, Person, State
 from palate.pool import of_keys
-from palate.ranking import considered, scoring
+from palate.ranking import considered, features, heavy, scoring
 from palate.ranking.arranging import Place
-from palate.ranking.considered import Considered, Ranker
+from palate.ranking.considered import Considered
+from palate.ranking.features import Scene
 from palate.ranking.scoring import Judgement
 from palate.surface_params import SurfaceParams
 
 Append = Callable[[Sequence[Event]], None]
-
-RANKERS: tuple[Ranker, ...] = ()
-"""Through which candidates go before a list is made of them: the light one first, of whose best the heavy one ranks."""
 
 FOR_EVER = timedelta(days=36_500)
 """The window of what was in an edition: it waits until it is read."""
@@ -102,9 +101,10 @@ def _scored_now(
 ) -> _Answer:
     """Find candidates, filter, rank, arrange, explain."""
     wanted, session = asked.wanted, asked.session
-    looked = _ranked(_considered(state, wanted.person, wanted.now, params))
-    allowed = of_wanted.allowed(looked.pool, wanted)
-    unseen = filling.unseen(looked, allowed)
+    plain = _considered(state, wanted.person, wanted.now, params)
+    allowed = of_wanted.allowed(plain.pool, wanted)
+    unseen = filling.unseen(plain, allowed)
+    looked = _ranked(state, plain, unseen, wanted.now)
     places = filling.fill(
         looked, unseen, asked.limit, session.places, wanted.surface.order or params.order, params, rng
     )
@@ -112,13 +112,26 @@ def _scored_now(
     if len(places) < asked.limit:
         again = filling.again(connection, live, looked, places, allowed, session, wanted.now, params)
         places += filling.arrange(looked, again, asked.limit - len(places), 0.0, params, rng)
-    return telling.explained(connection, looked, places, session.places, wanted.now), state.pool.model.version
+    items = telling.explained(connection, looked, places, session.places, wanted.now)
+    if live.ranking:
+        items = _with_features(state, plain, items, wanted.now)
+    return items, state.pool.model.version
 
 
-def _ranked(looked: Considered) -> Considered:
-    for ranker in RANKERS:
-        looked = ranker(looked)
-    return looked
+def _ranked(state: State, plain: Considered, wanted: Mask, now: datetime) -> Considered:
+    """What is wanted of the candidates in the order of the snapshot's rankers; as it was, where it holds none."""
+    if state.rankers is None:
+        return plain
+    return heavy.ranked(Scene(plain, state.happenings, state.pool, state.snapshot, now), wanted, state.rankers)
+
+
+def _with_features(
+    state: State, plain: Considered, items: tuple[RankedItem, ...], now: datetime
+) -> tuple[RankedItem, ...]:
+    """The items with what the rankers know of them at this moment, whether there are rankers yet or not."""
+    served = plain.take(plain.pool.rows(np.array([item.key for item in items], np.int64)))
+    texts = features.written(Scene(served, state.happenings, state.pool, state.snapshot, now))
+    return tuple(replace(item, features=text) for item, text in zip(items, texts, strict=True))
 
 
 def visit(
@@ -148,13 +161,15 @@ def rank(
     now: datetime,
     params: FeedParams,
     known: Mapping[str, int] | None = None,
+    append: Append | None = None,
 ) -> tuple[list[tuple[str, float]], str | None]:
     """The items with their scores, best first, and the version of the model; an id that comes twice is given once.
 
     `known` are keys that the caller has found among `live.known_items`; None: they are looked for here.
 
     Scored as in the feed, but an item's age doesn't count. An id that nobody knows stands where the prior puts it, and equals
-    keep the order in which they came. Raises InvalidInput for a user id that can't be one.
+    keep the order in which they came. With `append` the answer is what is shown, in its order, and its first `limit_max` items
+    are logged so. Raises InvalidInput for a user id that can't be one, and whatever `append` raises.
     """
     state, known = live.state.by(params.model), live.known_items.find(item_ids) if known is None else known
     all_known = len(known) == len(item_ids)  # then each came once, and in this order
@@ -162,10 +177,12 @@ def rank(
     with reading(live.engine) as connection:
         person = _person(connection, live, user_id, state)
         keys = list(known.values()) if all_known else _item_keys(connection, live, ids, known)
-    judgement = _judge(state, person, now, params)
-    scores, values = scoring.order_values(judgement, of_keys(state.pool, np.array(keys, np.int64), state.snapshot))
-    best = np.argsort(-values, kind="stable")
-    ordered = zip(best.tolist(), scores[best].tolist(), strict=True)
+    plain = _of_items(state, person, np.array(keys, np.int64), now, params)
+    looked = _ranked(state, plain, np.ones(len(plain), bool), now)
+    best = np.argsort(-looked.values, kind="stable")
+    if append is not None and ids:
+        append(_as_shown(live, user_id, plain, ids, best[: params.limit_max], now))
+    ordered = zip(best.tolist(), looked.scores[best].tolist(), strict=True)
     return [(ids[place], score) for place, score in ordered], state.pool.model.version
 
 
@@ -174,6 +191,38 @@ def _item_keys(connection: sa.Connection, live: Live, ids: Sequence[str], known:
     asked = _possible([id for id in ids if id not in known])
     found = {**known, **identities.known_item_keys(connection, asked, live.known_items)}
     return [found.get(id, UNKNOWN) for id in ids]
+
+
+def _of_items(state: State, person: Person, keys: NDArray[np.int64], now: datetime, params: FeedParams) -> Considered:
+    """These items, in this order, their age aside."""
+    judgement, pool = _judge(state, person, now, params), of_keys(state.pool, keys, state.snapshot)
+    scores, values = scoring.order_values(judgement, pool)
+    return Considered(pool, person, judgement, np.zeros(len(keys), np.uint16), scores, values)
+
+
+def _as_shown(
+    live: Live, user_id: str, plain: Considered, ids: Sequence[str], places: NDArray[np.int64], now: datetime
+) -> list[Event]:
+    """The events that log these places of the items as shown, in this order."""
+    state = live.state
+    scene = Scene(plain.take(places), state.happenings, state.pool, state.snapshot, now)
+    texts = features.written(scene) if live.ranking else [None] * len(places)
+    named = msgspec.json.encode((user_id, to_milliseconds(now), [ids[place] for place in places]))
+    return [
+        Event(
+            user=user_id,
+            item=ids[place],
+            type="shown",
+            time=to_milliseconds(now),
+            request=hashlib.blake2b(named, digest_size=16).hexdigest(),
+            surface="rank",
+            position=position,
+            snapshot=state.pool.model.version,
+            probability=1.0,
+            features=text,
+        )
+        for position, (place, text) in enumerate(zip(places.tolist(), texts, strict=True))
+    ]
 
 
 def explained(
@@ -203,8 +252,9 @@ def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit
         person = _person(connection, live, user_id, state)
     looked = _considered(state, person, now, params)
     allowed = of_wanted.fitting(looked.pool, Wanted(person, now, _window(None, person, params)))
-    nothing_drawn = np.random.default_rng(0)
-    places = filling.arrange(looked, filling.unseen(looked, allowed), limit, 0.0, params, nothing_drawn)
+    unseen, nothing_drawn = filling.unseen(looked, allowed), np.random.default_rng(0)
+    looked = _ranked(state, looked, unseen, now)
+    places = filling.arrange(looked, unseen, limit, 0.0, params, nothing_drawn)
     served = np.zeros(len(looked.pool), bool)
     served[[place.row for place in places]] = True
     threshold = float(looked.scores[served].min()) if places else None
@@ -282,6 +332,7 @@ def shown(items: Sequence[RankedItem], id: str, request: FeedRequest, snapshot: 
             snapshot=snapshot,
             variant=request.variant,
             probability=ranked.probability,
+            features=ranked.features,
         )
         for ranked in items
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,13 +16,15 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import catalog, contents, events, identities, people, snapshots
+from palate import catalog, contents, events, happenings, identities, people, rankers, snapshots
 from palate.database import items as items_table
 from palate.database import reading, writing
 from palate.domain import EventColumns, to_milliseconds
+from palate.happenings import Happenings
 from palate.interactions import InteractionParams, merge
 from palate.lately import Lately
 from palate.pool import Pool, Strangers, empty_pool, strangers, with_changes, with_snapshot
+from palate.rankers import Rankers
 from palate.readership import Readership
 from palate.rules import EVERYTHING, RuleParams, Viewer, viewer
 from palate.snapshots import Snapshot
@@ -115,11 +117,15 @@ class State:
     pool: Pool
     others: Mapping[str, Pool] = field(default_factory=dict)
     """The same items as other models know them, that surfaces and experiments are served by; by the model's name."""
+    happenings: Happenings = field(default_factory=Happenings)
+    """What happened lately."""
+    rankers: Rankers | None = None
+    """Those of the snapshot; None: the plain score orders."""
 
     def by(self, model: str | None) -> State:
         """The state with this model's pool; None, or a model that nothing else is served by: as it is."""
         pool = None if model is None else self.others.get(model)
-        return self if pool is None else State(self.snapshot, pool, self.others)
+        return self if pool is None else replace(self, pool=pool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +143,8 @@ class Live:
 
     `interactions` says what a person's newest events mean, as it does in training; `model` is the one to serve by,
     `secret` this installation's (None: it is read when it is needed), `rules` what is obeyed of labels, `surfaces` those of the
-    settings by their names. Each model that a surface wants beside the one of the feed takes a pool of its own.
+    settings by their names. Each model that a surface wants beside the one of the feed takes a pool of its own. `ranking` says
+    whether the snapshot's rankers order what is served, and what they know of it is logged.
     """
 
     def __init__(
@@ -149,9 +156,11 @@ class Live:
         secret: bytes | None = None,
         rules: RuleParams | None = None,
         surfaces: Mapping[str, SurfaceParams] | None = None,
+        ranking: bool = False,
     ) -> None:
         self.engine = engine
         self.surfaces = surfaces or {}
+        self.ranking = ranking
         self._model = model
         self._rules = rules or RuleParams()
         self._others = {surface.model for surface in self.surfaces.values() if surface.model is not None} - {model}
@@ -202,7 +211,19 @@ class Live:
             if snapshot is not None and snapshot is not self.state.snapshot:
                 pool = with_snapshot(pool, snapshot, self._model, self._strangers(pool.keys, snapshot))
             pool = self._with_changes(pool, snapshot, now)
-            self.state = State(snapshot, pool, self._as_others(pool, snapshot))
+            same = snapshot is self.state.snapshot
+            loaded = self.state.rankers if same or not self.ranking else rankers.load(snapshot)
+            self.state = State(
+                snapshot, pool, self._as_others(pool, snapshot), self._happenings(pool, snapshot, now), loaded
+            )
+
+    def _happenings(self, pool: Pool, snapshot: Snapshot | None, now: datetime) -> Happenings:
+        if not self.ranking:
+            return self.state.happenings
+        with reading(self.engine) as connection:
+            return happenings.refreshed(
+                self.state.happenings, connection, snapshot, pool, self._interactions.types, now
+            )
 
     def _as_others(self, pool: Pool, snapshot: Snapshot | None) -> Mapping[str, Pool]:
         """What stays as it was is shared."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,14 @@ SHARE = 0.1
 sealed before they are in a history."""
 
 
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """What a snapshot holds beside its models."""
+
+    header: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
 def publish(
     engine: sa.Engine,
     data: Path,
@@ -53,8 +62,9 @@ def publish(
     *,
     anew: bool = True,
     memory: Memory | None = None,
+    addition: Addition | None = None,
 ) -> str:
-    """Publish these models, and popularity, in `data/snapshots`; return the version.
+    """Publish these models, popularity, and the addition in `data/snapshots`; return the version.
 
     `learned` is the last event that they have learned of people; histories go as far as the examples, or, unless they are to be
     made `anew`, not quite. In `memory` the sums by item are left for the next cycle.
@@ -62,7 +72,8 @@ def publish(
     before = None if anew else _last_popularity(data / "snapshots")
     counted = _popularity(examples, params.popularity, before, now, memory or Memory())
     models = {lesson.name: lesson.model for lesson in lessons} | {"popularity": counted}
-    header = {"learned": learned} | _header(examples, models, lessons, params, now)
+    added = addition or Addition()
+    header = {"learned": learned} | _header(examples, models, lessons, params, now) | dict(added.header)
     folder, people = data / "snapshots", examples.users.keys
     last = None if anew else _with_good_histories(folder, examples, header)
     if last is not None:
@@ -70,7 +81,7 @@ def publish(
     gone = _deleted(engine, people)
     if len(gone):  # those of the last snapshot may have them still
         last = None
-    arrays = _arrays(examples, models)
+    arrays = _arrays(examples, models) | dict(added.arrays)
     if last is None:
         arrays |= _histories(examples, params.train.history_limit)
     else:

@@ -159,6 +159,16 @@ def read_rows(path: Path, after_seq: int, before_seq: int) -> Iterator[tuple[Any
                 yield row
 
 
+def read_shown(path: Path, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """These columns of the events of type `shown` that have features. Raises as `read_columns` does."""
+    import pyarrow.compute as pc
+
+    for batch in _batches(path, [*names, "type"]):
+        wanted = pc.and_(pc.equal(batch.column("type"), "shown"), pc.is_valid(batch.column("features")))
+        columns = batch.filter(wanted).to_pydict()
+        yield from zip(*(columns[name] for name in names), strict=True)
+
+
 def to_event(row: Sequence[Any]) -> Event:
     """The event of a row in the order of COLUMNS."""
     return Event(**{name: field for name, field in zip(COLUMNS, row, strict=True) if name in Event.__struct_fields__})

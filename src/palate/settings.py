@@ -20,10 +20,12 @@ from palate.editions import EditionParams
 from palate.events import EventParams
 from palate.experiments import ExperimentParams
 from palate.feed_params import FeedParams
+from palate.heavy_learning import HeavyParams
 from palate.hub_params import HubParams
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
 from palate.labels import LabelParams
+from palate.light_learning import LightParams
 from palate.models.blend import BlendParams
 from palate.models.content import ContentParams
 from palate.models.ease import EaseParams
@@ -102,6 +104,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The loop that learns."""
     feed: FeedParams = FeedParams()
     """What a person is served."""
+    light: LightParams = LightParams()
+    """Which of many candidates come before the heavy ranker."""
+    heavy: HeavyParams = HeavyParams()
+    """In whose order they are served."""
     gorse: GorseParams = GorseParams()
     """The surface for clients of Gorse."""
     surfaces: dict[str, SurfaceParams] = {}

@@ -26,7 +26,17 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, experiment_judging, interactions, list_making, quality, replica, snapshots
+from palate import (
+    database,
+    events,
+    experiment_judging,
+    interactions,
+    list_making,
+    quality,
+    ranker_training,
+    replica,
+    snapshots,
+)
 from palate.cycle import KINDS, Cycle, Memory, Params, TrainParams, run_cycle
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
@@ -36,6 +46,7 @@ from palate.experiment_judging import Judging
 from palate.lessons import NO_FITS
 from palate.list_making import ListMaking
 from palate.models.registry import Fit, Name
+from palate.ranker_training import RankerTraining
 from palate.snapshots import Snapshot
 
 __all__ = ["Cycle", "Learner", "Params", "TrainParams", "follow", "learn", "params_of", "run_cycle"]
@@ -76,9 +87,13 @@ def learn(
     reason: str = "it was asked for",
     memory: Memory | None = None,
     fits: Mapping[str, Fit] = NO_FITS,
+    rankers: RankerTraining | None = None,
 ) -> Cycle:
-    """A cycle; after a full one, if it is wanted, lists for everybody. Raises as both do."""
-    cycle = run_cycle(engine, data, params, now, kind=kind, reason=reason, memory=memory, fits=fits)
+    """A cycle, with the rankers if they are named; after a full one, if it is wanted, lists for everybody. Raises as both do."""
+    adding = (
+        None if rankers is None else lambda examples: ranker_training.addition(engine, data, examples, rankers, now)
+    )
+    cycle = run_cycle(engine, data, params, now, kind=kind, reason=reason, memory=memory, fits=fits, adding=adding)
     if lists.lists.renew and cycle.full and cycle.version is not None:
         for made in list_making.renew(engine, data, lists, now):
             log.info("%d lists of %s by %s in %.1f s", made.people, made.name, made.model, made.seconds)
@@ -93,10 +108,12 @@ def follow(
     clock: Callable[[], datetime],
     lists: ListMaking | None = None,
     judging: Judging | None = None,
+    rankers: RankerTraining | None = None,
 ) -> None:
     """Run cycles as they become due until `stop` is set. Whatever goes wrong is logged and tried again, after a while."""
     failures = 0
-    with replica.following(engine, data, publishes=True) as looked, Learner(engine, data, params, lists) as learner:
+    learning = Learner(engine, data, params, lists, rankers)
+    with replica.following(engine, data, publishes=True) as looked, learning as learner:
         looked.wait()  # so that the first cycle goes on from what another machine published
         while not stop.is_set():
             try:
@@ -229,6 +246,7 @@ class _Order(msgspec.Struct, frozen=True):
     kind: Kind
     reason: str
     lists: ListMaking
+    rankers: RankerTraining | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -242,12 +260,20 @@ class _Answer(msgspec.Struct, frozen=True):
 class Learner:
     """The process that learns: started when there is something to learn, and anew when it has ended."""
 
-    def __init__(self, engine: sa.Engine, data: Path, params: Params, lists: ListMaking | None = None) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        data: Path,
+        params: Params,
+        lists: ListMaking | None = None,
+        rankers: RankerTraining | None = None,
+    ) -> None:
         self._url = engine.url.render_as_string(hide_password=False)
         self._store = database.store_of(engine)
         self._data = data
         self._params = params
         self._lists = lists or ListMaking()
+        self._rankers = rankers
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Learner:
@@ -261,9 +287,10 @@ class Learner:
 
         Raises CycleFailed when the process ended without an answer; it has said why on stderr.
         """
+        moment = to_milliseconds(now)
         order = msgspec.json.encode(
             _Order(
-                self._url, self._store, str(self._data), self._params, to_milliseconds(now), kind, reason, self._lists
+                self._url, self._store, str(self._data), self._params, moment, kind, reason, self._lists, self._rankers
             )
         )
         try:
@@ -343,7 +370,17 @@ def _run_ordered_cycle(order: _Order, memory: Memory) -> Cycle:
     engine = database.connect(order.database_url, data, order.store)
     try:
         moment, why = from_milliseconds(now), order.reason
-        return learn(engine, data, order.params, moment, order.lists, kind=order.kind, reason=why, memory=memory)
+        return learn(
+            engine,
+            data,
+            order.params,
+            moment,
+            order.lists,
+            kind=order.kind,
+            reason=why,
+            memory=memory,
+            rankers=order.rankers,
+        )
     finally:
         engine.dispose()  # so that no connection grows old between cycles
 

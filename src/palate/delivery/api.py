@@ -104,7 +104,13 @@ async def post_rank(serving: Serving, asked: Asked) -> RankAnswer:
 
 def _rank(serving: Serving, question: RankQuestion, now: datetime, known: Mapping[str, int]) -> RankAnswer:
     params, variant = serving.varying.of(question.user, now)
-    ranked, version = feed.rank(serving.live, question.user, question.items, now, params, known)
+
+    def append(shown: Sequence[Event]) -> None:
+        told = [replace(event, variant=variant) for event in shown]
+        serving.commits.submit(told, now).result(WRITE_PATIENCE)
+
+    logging = append if question.log else None
+    ranked, version = feed.rank(serving.live, question.user, question.items, now, params, known, logging)
     return RankAnswer(items=[Score(item=item, score=score) for item, score in ranked], model=version, variant=variant)
 
 
@@ -112,7 +118,8 @@ def _is_quick(serving: Serving, question: RankQuestion, known: Mapping[str, int]
     """Whether to rank takes about a millisecond, as where nothing but a look at the person waits for a file on this machine: to
     hand that to a thread and back takes as long, and threads that take turns make each wait for all."""
     short = len(question.items) <= QUICK and len(known) == len(question.items)
-    return short and serving.engine.dialect.name == "sqlite"
+    by_plain_score = serving.live.state.rankers is None and not question.log
+    return short and by_plain_score and serving.engine.dialect.name == "sqlite"
 
 
 async def get_feed(serving: Serving, asked: Asked) -> FeedAnswer:

@@ -30,11 +30,13 @@ from palate.events import EventParams
 from palate.experiments import ExperimentParams
 from palate.feed_params import FeedParams
 from palate.group_commit import GroupCommit
+from palate.heavy_learning import HeavyParams
 from palate.identities import insert_new
 from palate.ingest import IngestParams
 from palate.interactions import InteractionParams
 from palate.labels import LabelParams
 from palate.live import Live
+from palate.models import trees
 from palate.quality import QualityParams
 from palate.rules import RuleParams
 from palate.sources.fetching import FetchParams
@@ -102,6 +104,7 @@ class ServingParams(msgspec.Struct, frozen=True, kw_only=True):
     surfaces: dict[str, SurfaceParams] = {}
     quality: QualityParams = QualityParams()
     experiments: ExperimentParams = ExperimentParams()
+    heavy: HeavyParams = HeavyParams()
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,8 @@ def open_serving(
         with writing(engine) as connection:
             secret = people.secret(connection)
         rules, surfaces = params.rules, params.surfaces
-        live = Live(engine, data, params.interactions, params.feed.model, secret, rules, surfaces)
+        ranking = params.heavy.enabled and trees.installed()
+        live = Live(engine, data, params.interactions, params.feed.model, secret, rules, surfaces, ranking)
         varying = Varying(engine, live, params.feed)
         varying.refresh()
         live.refresh(utc_now())

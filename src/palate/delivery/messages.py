@@ -178,6 +178,8 @@ class RankQuestion(Wire, frozen=True, kw_only=True):
 
     user: Id
     items: list[PlainId]
+    log: bool = False
+    """Whether the answer is what the user is shown, in its order: rankers learn from what is shown and what comes of it."""
 
 
 class Score(Wire, frozen=True, kw_only=True):

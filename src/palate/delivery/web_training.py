@@ -20,6 +20,7 @@ from palate.delivery.web_cards import age
 from palate.delivery.web_page import Visit, draw, inline_json
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.pool import NO_DATE, of_keys
+from palate.snapshots import Snapshot
 
 CYCLES = 60
 """Newest cycles that are shown."""
@@ -29,6 +30,8 @@ DRAWN = 20_000
 """Items of the scatter; of a larger pool a sample is drawn, but all are counted."""
 PEOPLE = 100
 """People to choose among."""
+TOLD = 12
+"""Columns that the heavy ranker goes by most."""
 DAY = 86_400_000
 WIDTH, HEIGHT, LEFT, BOTTOM = 920, 300, 44, 24
 """Of the drawings made here, for pages without JavaScript."""
@@ -94,6 +97,7 @@ def training(visit: Visit) -> Response:
         cycles=cycles,
         current=visit.serving.live.pool.model.version,
         models=_models(visit),
+        ranker_words=_ranker_words(visit),
         loss_data=inline_json(losses),
         loss_svg=_loss_svg(losses),
         loss_words=_loss_words(cycles),
@@ -148,7 +152,28 @@ def _models(visit: Visit) -> list[ShownModel]:
         return []
     quality = snapshot.header.get("quality") or {}
     tested = [(name, found) for name, found in quality.items() if isinstance(found, dict) and found.get("held_out")]
-    return [_model(name, found, served) for name, found in tested]
+    return [*(_model(name, found, served) for name, found in tested), *_rankers(snapshot)]
+
+
+def _rankers(snapshot: Snapshot) -> list[ShownModel]:
+    """The heavy ranker, if one was learned."""
+    found = snapshot.header.get("rankers") or {}
+    if found.get("ndcg") is None:
+        return []
+    verdict = "is served" if found["served"] else "no better than the plain score: not served"
+    own, plain = f"{found['ndcg']:.4f}", f"{found['plain_ndcg']:.4f}"
+    return [ShownModel("heavy ranker", "nDCG@10 of what was shown", own, plain, found["impressions"], verdict)]
+
+
+def _ranker_words(visit: Visit) -> str | None:
+    """What the heavy ranker goes by, the weightiest first; None where there is none."""
+    snapshot = visit.serving.live.snapshot
+    found = {} if snapshot is None else snapshot.header.get("rankers") or {}
+    weighty = list(found.get("importances", {}).items())[:TOLD]
+    if not weighty:
+        return None
+    named = ", ".join(f"{name.replace('_', ' ')} ({share:.0f} %)" for name, share in weighty)
+    return f"The heavy ranker, learned from {found['learned_from']:,} impressions, goes by: {named}."
 
 
 def _model(name: str, found: dict[str, Any], served: str) -> ShownModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -48,12 +47,6 @@ class Considered:
             scores=self.scores[rows],
             values=self.values[rows],
         )
-
-
-Ranker = Callable[[Considered], Considered]
-"""A stage that ranks: a pure function that keeps some of the candidates or gives them other scores and values. It gives back
-what it got where the snapshot behind `pool.model` holds nothing to rank by. What it needs of the snapshot was loaded when that
-was taken up, into `pool.model`; the arrays that it gets are never written to."""
 
 
 def considered(

@@ -127,10 +127,26 @@ def linear(taste: Taste, items: Features) -> Floats:
     """Score of each item in the model's own unit: base + biases + ⟨p, q⟩ + weight of the source + weights of the labels."""
     scores = items.vectors @ taste.vector + (items.bias + np.float32(taste.base + taste.bias))
     if len(taste.sources):
-        scores += _lookup(taste.sources, taste.source_weights, items.source)
+        scores += source_part(taste, items.source)
     if len(taste.labels):
-        scores += _label_part(taste, items)
+        scores += label_part(taste, items.label_offsets, items.labels)
     return scores
+
+
+def source_part(taste: Taste, source: NDArray[np.int32]) -> Floats:
+    """(n,) what the person's weights for sources add to items of these."""
+    return _lookup(taste.sources, taste.source_weights, source)
+
+
+def label_part(taste: Taste, offsets: NDArray[np.int64], labels: NDArray[np.int32]) -> Floats:
+    """(n,) what the person's weights for labels add; the labels of item i are `labels[offsets[i]:offsets[i + 1]]`."""
+    counts = np.diff(offsets)
+    filled = np.flatnonzero(counts)
+    part = np.zeros(len(counts), np.float32)
+    if len(filled):
+        weights = _lookup(taste.labels, taste.label_weights, labels)
+        part[filled] = np.add.reduceat(weights, offsets[filled]) / np.sqrt(counts[filled])
+    return part
 
 
 def score(taste: Taste, items: Features) -> Floats:
@@ -239,13 +255,3 @@ def _lookup(known: NDArray[np.int32], weights: Floats, values: NDArray[np.int32]
     table = np.zeros(max(int(known[-1]), int(values.max())) + 2, np.float32)  # the last is what −1 finds
     table[known] = weights
     return table[values]
-
-
-def _label_part(taste: Taste, items: Features) -> Floats:
-    counts = np.diff(items.label_offsets)
-    filled = np.flatnonzero(counts)
-    part = np.zeros(len(items), np.float32)
-    if len(filled):
-        weights = _lookup(taste.labels, taste.label_weights, items.labels)
-        part[filled] = np.add.reduceat(weights, items.label_offsets[filled]) / np.sqrt(counts[filled])
-    return part

@@ -1,0 +1,173 @@
+"""How often things were shown, viewed, liked and refused lately: counts that fade, of items and people, and of groups of items.
+
+A snapshot holds the counts up to its last event; serving adds what came since. A count fades by halves, over an hour, a day,
+a week, or never (Cohen and Strauss, "Maintaining Time-Decaying Stream Aggregates", 2006): so it takes four numbers, however
+long the log is, and counts of different moments can be added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.domain import EventColumns
+from palate.interactions import EventType
+from palate.vocabulary import Vocabulary
+
+Floats = NDArray[np.float32]
+
+HOUR = 3_600_000
+"""Milliseconds."""
+
+HALF_LIVES = np.array([1, 24, 168, np.inf])
+"""Hours."""
+
+KINDS = ("shown", "viewed", "liked", "refused")
+SHOWN, VIEWED, LIKED, REFUSED = range(4)
+
+LIMIT = 200_000
+"""Things counted since the snapshot at most; beyond it those are left out of which least was heard lately."""
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What happened to n things up to a moment."""
+
+    keys: Vocabulary
+    """(n,)"""
+    values: Floats
+    """(n, KINDS, HALF_LIVES)"""
+    time: int
+    """Milliseconds since 1970, to which the values have faded."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def of(self, keys: NDArray[np.int64], now: int) -> Floats:
+        """(m, KINDS, HALF_LIVES) of these things at this moment; zero for those of which nothing is known."""
+        return self.at_rows(self.keys.rows(keys), now)
+
+    def at_rows(self, rows: NDArray[np.int64], now: int) -> Floats:
+        """The same by row; −1 finds zero."""
+        found = np.zeros((len(rows), *self.values.shape[1:]), np.float32)
+        known = rows >= 0
+        found[known] = self.values[rows[known]]
+        return found * _faded(self.time, now)
+
+
+def nothing(time: int = 0) -> Counts:
+    """Of no things."""
+    return Counts(Vocabulary(np.zeros(0, np.int64)), np.zeros((0, len(KINDS), len(HALF_LIVES)), np.float32), time)
+
+
+def kinds(names: Sequence[str], types: Mapping[str, EventType]) -> NDArray[np.int8]:
+    """Which of KINDS each type of event counts as, −1 for none: retractions take nothing back."""
+    return np.array([_kind(name, types.get(name)) for name in names], np.int8)
+
+
+def _kind(name: str, meaning: EventType | None) -> int:
+    if name == "shown":
+        return SHOWN
+    if meaning is None:
+        return -1
+    if meaning.positive is True:
+        return LIKED
+    if meaning.positive is False:
+        return REFUSED
+    return VIEWED if meaning.viewed or meaning.positive == "value" else -1
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """Counts of items and of people, up to one moment."""
+
+    items: Counts
+    users: Counts
+
+    @property
+    def time(self) -> int:
+        """Milliseconds since 1970."""
+        return self.items.time
+
+
+def counted(before: Activity, events: EventColumns, types: Mapping[str, EventType], now: int) -> Activity:
+    """With these events as well, all faded to `now`, which is no earlier than the moment of what is there. What claims to have
+    happened later than now happened now."""
+    now = max(now, before.time)
+    kind = kinds(events.types, types)[events.type]
+    told = np.flatnonzero(kind >= 0)
+    age = np.maximum(now - events.time[told], 0) / HOUR
+    weights = np.exp2(-age[:, np.newaxis] / HALF_LIVES).astype(np.float32)
+    return Activity(
+        _added(before.items, events.item[told], kind[told], weights, now),
+        _added(before.users, events.user[told], kind[told], weights, now),
+    )
+
+
+def _added(before: Counts, keys: NDArray[np.int64], kind: NDArray[np.int8], weights: Floats, now: int) -> Counts:
+    every = before.keys.extended(keys)
+    values = np.zeros((len(every), *before.values.shape[1:]), np.float32)
+    values[every.rows(before.keys.keys)] = before.values * _faded(before.time, now)
+    np.add.at(values, (every.rows(keys), kind), weights)
+    return Counts(every, values, now)
+
+
+def limited(activity: Activity, limit: int = LIMIT) -> Activity:
+    """With at most so many items, and people, those of which most was heard within a day or so."""
+    return Activity(_limited(activity.items, limit), _limited(activity.users, limit))
+
+
+def _limited(counts: Counts, limit: int) -> Counts:
+    if len(counts) <= limit:
+        return counts
+    heard = counts.values[:, :, 1].sum(axis=1)
+    kept = np.sort(np.argsort(-heard, kind="stable")[:limit])
+    return Counts(Vocabulary(counts.keys.keys[kept]), counts.values[kept], counts.time)
+
+
+def together(first: Counts, second: Counts) -> Counts:
+    """The sum of both, at the later moment."""
+    now = max(first.time, second.time)
+    every = first.keys.extended(second.keys.keys)
+    values = first.of(every.keys, now) + second.of(every.keys, now)
+    return Counts(every, values, now)
+
+
+def grouped(items: Counts, known: Vocabulary, group: NDArray[np.integer[Any]]) -> Counts:
+    """Counts of groups: `group` (n,) is that of each known item, below 0 for none."""
+    rows = known.rows(items.keys.keys)
+    of_items = np.append(group, -1)[rows]
+    told = np.flatnonzero(of_items >= 0)
+    keys, places = np.unique(of_items[told], return_inverse=True)
+    values = np.zeros((len(keys), *items.values.shape[1:]), np.float32)
+    np.add.at(values, places, items.values[told])
+    return Counts(Vocabulary(keys.astype(np.int64)), values, items.time)
+
+
+def _faded(then: int, now: int) -> Floats:
+    """(HALF_LIVES,) what is left of a count after that time."""
+    return np.exp2(-max(now - then, 0) / HOUR / HALF_LIVES).astype(np.float32)
+
+
+# --- in a snapshot --------------------------------------------------------------------------------------------------------
+
+
+def to_arrays(activity: Activity, users: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """What a snapshot holds: of items those that were counted, of people all of its `users`, ascending."""
+    return {
+        "activity_item_keys": activity.items.keys.keys,
+        "activity_items": activity.items.values,
+        "activity_users": activity.users.of(users, activity.time),
+    }
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]], time: int) -> Activity | None:
+    """What a snapshot holds, on its arrays, as of this moment; None where it holds none."""
+    if "activity_items" not in arrays:
+        return None
+    items = Counts(Vocabulary(np.asarray(arrays["activity_item_keys"])), arrays["activity_items"], time)
+    return Activity(items, Counts(Vocabulary(np.asarray(arrays["users"])), arrays["activity_users"], time))

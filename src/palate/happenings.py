@@ -1,0 +1,184 @@
+"""What serving knows beside pool and person, of this moment: counts of what happened lately, and where texts stand.
+
+The snapshot's part is on its arrays; what came since is followed in the log, a page at a time, by whoever keeps the pool fresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from palate import activity, columns, database, identities, vectors
+from palate.activity import Activity, Counts
+from palate.domain import EventColumns, to_milliseconds
+from palate.interactions import EventType
+from palate.models import text_values
+from palate.pool import Pool
+from palate.snapshots import Snapshot
+from palate.text import embedding
+from palate.vocabulary import Vocabulary
+
+PAGE = 10_000
+"""Events read at a time."""
+PAGES = 10
+"""Of them at one look: who comes back after long catches up in several."""
+TEXTS = 5_000
+"""Texts read at one look."""
+
+GROUPS = ("source", "category", "story")
+"""Columns of the pool by which items are counted together."""
+
+
+def _no_texts() -> NDArray[np.float16]:
+    return np.zeros((0, text_values.DIRECTIONS), np.float16)
+
+
+def _empty() -> Activity:
+    return Activity(activity.nothing(), activity.nothing())
+
+
+@dataclass(frozen=True, eq=False)
+class Happenings:
+    """One consistent state; at first nothing is known."""
+
+    snapshot: Snapshot | None = None
+    pool: Pool | None = None
+    """Whose texts were looked for."""
+    seq: int = 0
+    """The last event that was counted."""
+    learned: Activity = field(default_factory=_empty)
+    """Up to the snapshot."""
+    recent: Activity = field(default_factory=_empty)
+    """Since then."""
+    learned_groups: Mapping[str, Counts] = field(default_factory=dict)
+    groups: Mapping[str, Counts] = field(default_factory=dict)
+    """Of each of GROUPS, all that happened; keys are what the column of the pool holds."""
+    totals: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros((len(activity.KINDS), len(activity.HALF_LIVES)), np.float32)
+    )
+    """(KINDS, HALF_LIVES) of all items."""
+    new_items: Vocabulary = field(default_factory=lambda: Vocabulary(np.zeros(0, np.int64)))
+    """Items with a text that came after the snapshot."""
+    new_texts: NDArray[np.float16] = field(default_factory=_no_texts)
+    """(new items, DIRECTIONS)"""
+
+    def of_items(self, keys: NDArray[np.int64], now: int) -> NDArray[np.float32]:
+        """(n, KINDS, HALF_LIVES) what happened to these items."""
+        return self.learned.items.of(keys, now) + self.recent.items.of(keys, now)
+
+    def of_user(self, key: int, now: int) -> NDArray[np.float32]:
+        """(KINDS, HALF_LIVES) what this person met and did."""
+        keys = np.array([key], np.int64)
+        found: NDArray[np.float32] = (self.learned.users.of(keys, now) + self.recent.users.of(keys, now))[0]
+        return found
+
+    def texts(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """(n, DIRECTIONS) where these items stand by their texts, zero for those without words; None where no text is known.
+
+        `rows` are theirs in the snapshot, −1 for none.
+        """
+        if self.snapshot is None or "text_values" not in self.snapshot.arrays:
+            return None
+        stored = self.snapshot.arrays["text_values"]
+        found = np.zeros((len(keys), stored.shape[1]), np.float32)
+        known = rows >= 0
+        found[known] = stored[rows[known]]
+        new = self.new_items.rows(keys)
+        come = np.flatnonzero((new >= 0) & ~known)
+        found[come] = self.new_texts[new[come]]
+        return found
+
+
+def refreshed(
+    before: Happenings,
+    connection: sa.Connection,
+    snapshot: Snapshot | None,
+    pool: Pool,
+    types: Mapping[str, EventType],
+    now: datetime,
+) -> Happenings:
+    """The state by now; what was there is taken along where it still holds. Cheap when nothing happened."""
+    found = before if snapshot is before.snapshot else _taken_up(snapshot, pool)
+    found = _with_texts(found, connection, pool)
+    happened = list(_since(connection, found.seq))
+    if not happened and found is before:
+        return before
+    moment, recent = to_milliseconds(now), found.recent
+    for page in happened:
+        recent = activity.limited(activity.counted(recent, page, types, moment))
+    seq = int(happened[-1].seq[-1]) if happened else found.seq
+    groups = _groups(found.learned_groups, recent, pool)
+    items = (found.learned.items, recent.items)
+    totals = sum((_sum(counts, moment) for counts in items), np.zeros_like(found.totals))
+    return replace(found, seq=seq, recent=recent, groups=groups, totals=totals)
+
+
+def _taken_up(snapshot: Snapshot | None, pool: Pool) -> Happenings:
+    """What a snapshot says; one from before activity was counted says nothing, and what came since is counted."""
+    if snapshot is None:
+        return Happenings()
+    seq, time = int(snapshot.header["seq"]), int(snapshot.header.get("activity_time", 0))
+    learned = activity.from_arrays(snapshot.arrays, time) or _empty()
+    of_groups = {name: _grouped(learned.items, pool, name) for name in GROUPS}
+    return Happenings(snapshot=snapshot, seq=seq, learned=learned, learned_groups=of_groups)
+
+
+def _grouped(items: Counts, pool: Pool, name: str) -> Counts:
+    return activity.grouped(items, Vocabulary(pool.keys), getattr(pool, name))
+
+
+def _groups(learned: Mapping[str, Counts], recent: Activity, pool: Pool) -> dict[str, Counts]:
+    since = {name: _grouped(recent.items, pool, name) for name in GROUPS}
+    return {name: activity.together(learned[name], since[name]) if name in learned else since[name] for name in GROUPS}
+
+
+def _sum(counts: Counts, now: int) -> NDArray[np.float32]:
+    moved = Counts(
+        Vocabulary(np.zeros(1, np.int64)), counts.values.sum(axis=0, dtype=np.float32)[np.newaxis], counts.time
+    )
+    found: NDArray[np.float32] = moved.at_rows(np.zeros(1, np.int64), now)[0]
+    return found
+
+
+def _since(connection: sa.Connection, seq: int) -> Iterator[EventColumns]:
+    """What the log holds after this event, users resolved to persons; at most so many pages."""
+    table = database.events.c
+    named = [table[name] for name in ("seq", "user", "item", "type", "value", "time")]
+    persons = None
+    for _ in range(PAGES):
+        query = sa.select(*named).where(table.seq > seq).order_by(table.seq).limit(PAGE)
+        rows: list[Any] = database.plain_rows(connection.execute(query))
+        if not rows:
+            return
+        persons = persons or columns.persons(identities.joined(connection))
+        page = columns.from_rows(rows)
+        yield replace(page, user=persons.of(page.user))
+        seq = rows[-1][0]
+
+
+def _with_texts(found: Happenings, connection: sa.Connection, pool: Pool) -> Happenings:
+    """With the texts of items that came after the snapshot; texts come a while after their items."""
+    snapshot = found.snapshot
+    directions = None if snapshot is None else text_values.directions_of(snapshot.arrays)
+    if snapshot is None or directions is None or pool is found.pool:
+        return found
+    found = replace(found, pool=pool)
+    learned = np.asarray(snapshot.arrays["items"])
+    newest = int(learned[-1]) if len(learned) else -1
+    new = pool.keys[np.searchsorted(pool.keys, newest, side="right") :]
+    missing = new[found.new_items.rows(new) < 0][-TEXTS:]
+    if not len(missing):
+        return found
+    keys, texts = vectors.read(connection, embedding.VERSION, embedding.LENGTH, missing)
+    if not len(keys):
+        return found
+    every = np.concatenate((found.new_items.keys, keys))
+    order = np.argsort(every)
+    turned = np.concatenate((found.new_texts, text_values.values(np.asarray(directions), texts)))
+    return replace(found, new_items=Vocabulary(every[order]), new_texts=turned[order])

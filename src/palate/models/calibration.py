@@ -1,0 +1,56 @@
+"""From a ranker's scores to probabilities: the share of positives among like scores, made monotone.
+
+Isotonic regression by pooling adjacent violators (Zadrozny and Elkan, "Transforming Classifier Scores into Accurate Multiclass
+Probability Estimates", 2002), over bins of equally many scores so that a few rows don't say 0 or 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Values = NDArray[np.float64]
+
+BINS = 50
+FEWEST = 20
+"""Scores in a bin."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A line through points (m,), straight between them and level beyond; `probabilities` never fall."""
+
+    scores: Values
+    probabilities: Values
+
+    def __call__(self, scores: ArrayLike) -> NDArray[np.float32]:
+        """The probability that a score means."""
+        return np.interp(np.asarray(scores, np.float64), self.scores, self.probabilities).astype(np.float32)
+
+
+def fit(scores: Values, labels: ArrayLike) -> Calibration:
+    """What scores (n,) mean for labels 0 or 1; each bin is held a little at the mean of all."""
+    positive = np.asarray(labels, np.float64)
+    order = np.argsort(scores, kind="stable")
+    bins = max(1, min(BINS, len(scores) // FEWEST))
+    mean = float(positive.mean()) if len(positive) else 0.5
+    middles, shares, sizes = [], [], []
+    for part in np.array_split(order, bins):
+        middles.append(float(scores[part].mean()) if len(part) else 0.0)
+        shares.append((float(positive[part].sum()) + mean) / (len(part) + 1))
+        sizes.append(len(part) + 1.0)
+    return Calibration(np.array(middles), _never_falling(shares, sizes))
+
+
+def _never_falling(shares: list[float], sizes: list[float]) -> Values:
+    """The nearest values that don't fall, by squares weighted by size."""
+    pools: list[tuple[float, float, int]] = []
+    for share, size in zip(shares, sizes, strict=True):
+        pools.append((share, size, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            last, before = pools.pop(), pools.pop()
+            total = before[1] + last[1]
+            pools.append(((before[0] * before[1] + last[0] * last[1]) / total, total, before[2] + last[2]))
+    return np.repeat([share for share, _, _ in pools], [count for _, _, count in pools]).astype(np.float64)

@@ -1,0 +1,206 @@
+"""What a cycle adds to a snapshot for ranking: counts of what happened, where texts stand, and the heavy and the light ranker.
+
+The rankers are learned anew now and then; in between each snapshot takes over those of the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from palate import (
+    activity,
+    events,
+    feature_log,
+    heavy_learning,
+    identities,
+    impressions,
+    light_learning,
+    rankers,
+    snapshots,
+)
+from palate.activity import Activity
+from palate.database import reading
+from palate.domain import from_milliseconds, to_milliseconds
+from palate.examples import Examples
+from palate.feed_params import FeedParams
+from palate.heavy_learning import Heavy, HeavyParams
+from palate.impressions import Impressions
+from palate.interactions import InteractionParams
+from palate.light_learning import Light, LightParams, Taught
+from palate.live import Live, Person
+from palate.models import text_values, trees
+from palate.publishing import Addition
+from palate.rankers import Rankers
+from palate.ranking import considered, features, light, scoring
+from palate.ranking.features import Scene
+from palate.rules import RuleParams
+from palate.snapshots import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class RankerTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """All that this is steered by."""
+
+    heavy: HeavyParams = HeavyParams()
+    light: LightParams = LightParams()
+    feed: FeedParams = FeedParams()
+    interactions: InteractionParams = InteractionParams()
+    rules: RuleParams = RuleParams()
+    seed: int = 1
+
+
+def params_of(settings: Any) -> RankerTraining:
+    """The Params of ranking among the sections of the settings."""
+    return RankerTraining(
+        heavy=settings.heavy,
+        light=settings.light,
+        feed=settings.feed,
+        interactions=settings.interactions,
+        rules=settings.rules,
+        seed=settings.train.seed,
+    )
+
+
+def addition(engine: sa.Engine, data: Path, examples: Examples, params: RankerTraining, now: datetime) -> Addition:
+    """What the next snapshot, made of these examples, holds for ranking; nothing where that isn't wanted or can't be had.
+
+    Raises DataFolderError, DatabaseError.
+    """
+    if not (params.heavy.enabled and trees.installed()):
+        return Addition({}, {})
+    last = snapshots.load_newest_good(data / "snapshots", verify=False)
+    counted = _counted(engine, data, last, examples.seq, params, now)
+    header: dict[str, Any] = {"activity_time": counted.time}
+    arrays = activity.to_arrays(counted, examples.users.keys) | _texts(examples, last)
+    more, others = _rankers(engine, data, last, params, now)
+    return Addition(header | more, arrays | others)
+
+
+def _counted(
+    engine: sa.Engine, data: Path, last: Snapshot | None, seq: int, params: RankerTraining, now: datetime
+) -> Activity:
+    """All that happened up to an event; what the last snapshot has counted isn't counted again."""
+    before, after = None, 0
+    if last is not None and "activity_time" in last.header:
+        after = int(last.header["seq"])
+        before = activity.from_arrays(last.arrays, int(last.header["activity_time"]))
+    found = before or Activity(activity.nothing(), activity.nothing())
+    for batch in events.batches(engine, data / "events", after_seq=after if before else 0, up_to_seq=seq):
+        found = activity.counted(found, batch, params.interactions.types, to_milliseconds(now))
+    return found
+
+
+def _texts(examples: Examples, last: Snapshot | None) -> dict[str, NDArray[Any]]:
+    """Where the items' texts stand; in the directions of the last snapshot, if it has some."""
+    directions = None if last is None else text_values.directions_of(last.arrays)
+    if directions is None:
+        return text_values.to_arrays(examples.contents.text)
+    turned = text_values.values(np.asarray(directions), examples.contents.text)
+    return {"text_directions": np.asarray(directions), "text_values": turned}
+
+
+# --- the rankers ----------------------------------------------------------------------------------------------------------
+
+
+def _rankers(
+    engine: sa.Engine, data: Path, last: Snapshot | None, params: RankerTraining, now: datetime
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    if last is None:
+        return {}, {}
+    learned = int(last.header.get("rankers", {}).get("learned", 0))
+    if now < from_milliseconds(learned) + timedelta(minutes=params.heavy.every_minutes):
+        return rankers.carried(last)
+    answer = timedelta(minutes=params.heavy.answer_minutes)
+    found = impressions.read(engine, data / "events", params.heavy.gains, answer, now, params.heavy.max_impressions)
+    if (why := heavy_learning.too_few(found, params.heavy)) is not None:
+        log.info("No heavy ranker is learned: %s.", why)
+        return rankers.carried(last)
+    return _learned(engine, data, found, params, now)
+
+
+def _learned(
+    engine: sa.Engine, data: Path, found: Impressions, params: RankerTraining, now: datetime
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    heavy = heavy_learning.learn(found, params.heavy, params.seed)
+    header = {
+        "scheme": feature_log.SCHEME,
+        "learned": to_milliseconds(now),
+        "learned_from": len(found),
+        "without": list(params.heavy.without),
+        "keep": params.light.keep,
+        **heavy.quality,
+    }
+    log.info("%s", summary(header))
+    if not header["served"]:
+        return {"rankers": header}, {}
+    distilled, recall = _distilled(engine, data, found, heavy, params, now)
+    return {"rankers": header | {"recall": recall}}, rankers.to_arrays(heavy, distilled)
+
+
+def summary(header: Mapping[str, Any]) -> str:
+    """What came out, in one sentence."""
+    verdict = "is served" if header["served"] else "isn't served, since it is no better"
+    return (
+        f"The heavy ranker of {header['learned_from']} impressions {verdict}: nDCG@10 {header['ndcg'] or 0:.3f}, "
+        f"by the plain score {header['plain_ndcg'] or 0:.3f}; log loss {header['loss']:.4f} and {header['plain_loss']:.4f}"
+    )
+
+
+def _distilled(
+    engine: sa.Engine, data: Path, found: Impressions, heavy: Heavy, params: RankerTraining, now: datetime
+) -> tuple[Light | None, float | None]:
+    """The light ranker, and how much of the heavy one's best comes through it, for people that it didn't learn from."""
+    taught = list(_scored(engine, data, _newest_people(found, params.light.people), heavy, params, now))
+    if len(taught) < 4:
+        return None, None
+    learned, asked = taught[::2], taught[1::2]
+    model, keep = light_learning.learn(learned), max(params.light.keep * params.light.candidates // 20_000, 20)
+    recall = light_learning.recall(model, asked, keep)
+    plain = light_learning.recall(None, asked, keep)
+    if recall < max(params.light.least_recall, plain):
+        return None, plain
+    return light_learning.learn(taught), recall
+
+
+def _newest_people(found: Impressions, count: int) -> NDArray[np.int64]:
+    """Keys of those who were shown something last."""
+    users, first = np.unique(found.user[::-1], return_index=True)
+    return users[np.argsort(first, kind="stable")[:count]]
+
+
+def _scored(
+    engine: sa.Engine, data: Path, users: NDArray[np.int64], heavy: Heavy, params: RankerTraining, now: datetime
+) -> Iterator[Taught]:
+    """What the heavy ranker says of some candidates of these people."""
+    live = Live(engine, data, params.interactions, params.feed.model, rules=params.rules, ranking=True)
+    live.refresh(now)
+    loaded = Rankers(heavy.trees, heavy.calibration, params.heavy.without, None, params.light.keep)
+    random = np.random.default_rng(params.seed)
+    with reading(engine) as connection:
+        names = identities.user_ids(connection, users.tolist())
+        for key in users.tolist():
+            if key in names and len(live.pool) >= params.light.candidates // 10:
+                person = live.person(connection, names[key], live.snapshot)
+                yield _of_person(live, person, loaded, params, now, random)
+
+
+def _of_person(
+    live: Live, person: Person, loaded: Rankers, params: RankerTraining, now: datetime, random: np.random.Generator
+) -> Taught:
+    state, feed = live.state, params.feed
+    judgement = scoring.judge(state.pool, state.snapshot, person, now, feed.first_items, feed.taste)
+    every = np.zeros(len(state.pool), np.uint16)
+    looked = considered.considered(state.pool, every, person, judgement, feed.freshness, feed.half_life_days)
+    some = looked.take(np.sort(random.choice(len(looked), min(params.light.candidates, len(looked)), replace=False)))
+    raw = loaded.raw(features.of(Scene(some, state.happenings, state.pool, state.snapshot, now)))
+    return Taught(light.columns(some), raw)

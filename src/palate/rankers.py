@@ -1,0 +1,109 @@
+"""The rankers of a snapshot: how they lie in it, and loaded so that serving can ask them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate import feature_log, heavy_learning, light_learning
+from palate.errors import SnapshotBroken
+from palate.heavy_learning import Heavy
+from palate.light_learning import Light
+from palate.models import trees
+from palate.models.calibration import Calibration
+from palate.models.trees import Trees
+from palate.snapshots import Snapshot
+
+log = logging.getLogger(__name__)
+
+LIGHT_COLUMNS = (
+    "score",
+    "likely",
+    "popularity",
+    "evidence",
+    "item_bias",
+    "source_weight",
+    "label_weight",
+    "age",
+    "age_here",
+    "leads",
+)
+"""What the light ranker is told, the plain score first: columns that serving has of all its items without looking anything up."""
+
+OWN = ("heavy_", "light_")
+"""How the names of their arrays begin."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rankers:
+    """What ranks after the plain score."""
+
+    trees: Trees
+    calibration: Calibration
+    without: tuple[str, ...]
+    """Joins of columns that it was learned without."""
+    light: Light | None
+    """None: the plain score stands for it."""
+    keep: int
+    """Candidates that come before the heavy ranker."""
+
+    def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n,) in whose order the heavy ranker puts the rows of (n, F), as if each stood at the first place."""
+        return heavy_learning.raw(self.trees, feature_log.rounded(features), self.without)
+
+
+def to_arrays(heavy: Heavy, light: Light | None) -> dict[str, NDArray[Any]]:
+    """What a snapshot holds of them."""
+    found: dict[str, NDArray[Any]] = {
+        "heavy_trees": heavy.trees.to_bytes(),
+        "heavy_scores": heavy.calibration.scores,
+        "heavy_probabilities": heavy.calibration.probabilities,
+    }
+    return found if light is None else found | light_learning.to_arrays(light)
+
+
+def carried(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The part of a snapshot's header and of its arrays that are the rankers', for the next one."""
+    if "rankers" not in snapshot.header:
+        return {}, {}
+    arrays = {name: np.asarray(array) for name, array in snapshot.arrays.items() if name.startswith(OWN)}
+    return {"rankers": snapshot.header["rankers"]}, arrays
+
+
+def load(snapshot: Snapshot | None) -> Rankers | None:
+    """Those of a snapshot; None where it holds none, or none that this Palate can ask: then the plain score orders."""
+    found: Mapping[str, Any] = {} if snapshot is None else snapshot.header.get("rankers", {})
+    if snapshot is None or not found.get("served") or found.get("scheme") != feature_log.SCHEME:
+        return None
+    if not trees.installed():
+        _tell_what_is_missing()
+        return None
+    try:
+        return _loaded(snapshot, found)
+    except (SnapshotBroken, KeyError, ValueError, TypeError) as error:
+        log.warning(
+            "The plain score orders, since the rankers of snapshot %s can't be used: %s", snapshot.version, error
+        )
+        return None
+
+
+@lru_cache(maxsize=1)
+def _tell_what_is_missing() -> None:
+    log.warning("The plain score orders: the heavy ranker needs CatBoost, which palate[ranker] installs.")
+
+
+def _loaded(snapshot: Snapshot, found: Mapping[str, Any]) -> Rankers:
+    arrays = snapshot.arrays
+    return Rankers(
+        trees=trees.of_bytes(arrays["heavy_trees"], len(feature_log.NAMES)),
+        calibration=Calibration(np.asarray(arrays["heavy_scores"]), np.asarray(arrays["heavy_probabilities"])),
+        without=tuple(found["without"]),
+        light=light_learning.from_arrays(arrays, len(LIGHT_COLUMNS)),
+        keep=int(found["keep"]),
+    )

@@ -1,0 +1,374 @@
+"""What rankers are told of a person and some items: the columns of `feature_log`, all computed for many items at once.
+
+Everything is of this moment: the pool and the person as serving has them, counts that fade, and no more than the log holds by
+now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate import activity, feature_log
+from palate.activity import LIKED, REFUSED, SHOWN, VIEWED
+from palate.candidates import found as ways
+from palate.domain import to_milliseconds
+from palate.feature_log import NAMES, WINDOWS
+from palate.happenings import Happenings
+from palate.live import History
+from palate.models.fields import hours
+from palate.pool import NO_DATE, Pool
+from palate.ranking.considered import Considered
+from palate.ranking.taste import Taste, label_part, source_part
+from palate.snapshots import Snapshot
+from palate.vocabulary import Vocabulary
+
+Floats = NDArray[np.float32]
+Columns = Iterator[tuple[str, Floats | float]]
+
+HOUR = 3_600_000
+NEWEST = 200
+"""Of a person's history that is compared with items."""
+RECENT = 5
+"""Texts that say what somebody is at just now."""
+COMPARED = 30
+"""Texts of which the nearest is looked for."""
+FACTORS = 6
+"""Pairs of factors in a snapshot that are told of."""
+BEFORE = 20.0
+"""How many items at the common rate each rate is held by."""
+DAYS_LONG = 3650.0
+"""An item without a date is as old as this, in days."""
+
+FOUND = {
+    "found_popular": ("popular", "categories"),
+    "found_near": ("behaviour", "sources", "labels", "clusters"),
+    "found_text": ("text",),
+    "found_fresh": ("fresh", "exploration"),
+    "found_followed": ("followed",),
+    "found_trending": ("trending",),
+}
+"""Which ways of finding candidates each column joins."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """All that features are computed from."""
+
+    looked: Considered
+    happenings: Happenings
+    whole: Pool
+    """Every item that may be served: what the person met is looked up in it."""
+    snapshot: Snapshot | None
+    now: datetime
+
+    @property
+    def moment(self) -> int:
+        """Milliseconds since 1970."""
+        return to_milliseconds(self.now)
+
+
+def of(scene: Scene) -> Floats:
+    """(n, F) the columns of `feature_log.NAMES` for each candidate; the place is 0, NaN stands for what isn't known."""
+    table = np.full((len(scene.looked), len(NAMES)), np.nan, np.float32)
+    place = {name: at for at, name in enumerate(NAMES)}
+    for part in (_context, _model, _factors, _item, _texts, _counters, _history, _found):
+        for name, column in part(scene):
+            table[:, place[name]] = column
+    return table
+
+
+def written(scene: Scene) -> list[str]:
+    """The features of each candidate as the log keeps them."""
+    return feature_log.written(of(scene))
+
+
+def _context(scene: Scene) -> Columns:
+    hour = float(hours(np.array([scene.moment]))[0]) / 24 * 2 * np.pi
+    yield "position", 0.0
+    yield "hour_sin", float(np.sin(hour))
+    yield "hour_cos", float(np.cos(hour))
+    yield "weekday", float(scene.now.weekday())
+
+
+def log_odds(probabilities: Floats) -> Floats:
+    """Within what 16 bits tell apart."""
+    inside = np.clip(probabilities, 1e-4, 1 - 1e-4)
+    return np.asarray(np.log(inside / (1 - inside)), np.float32)
+
+
+def _model(scene: Scene) -> Columns:
+    looked, pool, taste = scene.looked, scene.looked.pool, scene.looked.judgement.taste
+    score = log_odds(looked.values)
+    yield "score", score
+    yield "score_below_best", score - score.max() if len(score) else score
+    yield "likely", log_odds(looked.scores)
+    yield "popularity", log_odds(pool.popularity)
+    yield "evidence", np.log1p(pool.evidence)
+    yield "item_bias", pool.bias
+    if pool.vectors.shape[1] == len(taste.vector) and len(taste.vector):
+        yield "vector", pool.vectors @ taste.vector
+    yield "source_weight", source_part(taste, pool.source)
+    yield "label_weight", _labels_of(taste, pool)
+
+
+def _labels_of(taste: Taste, pool: Pool) -> Floats:
+    return label_part(taste, pool.label_offsets, pool.labels)
+
+
+def _factors(scene: Scene) -> Columns:
+    """By each pair of factors that the snapshot holds: vector of the person, as it was learned, times vector of the item."""
+    snapshot, person = scene.snapshot, scene.looked.person
+    if snapshot is None or person.key is None:
+        return
+    users = Vocabulary(np.asarray(snapshot.arrays["users"])).rows(np.array([person.key, *person.keys], np.int64))
+    if (users < 0).all():
+        return
+    user, rows = users[users >= 0][0], _rows(snapshot, scene.looked.pool.keys)
+    known = rows >= 0
+    for number, prefix in enumerate(factors_of(snapshot), start=1):
+        found = np.full(len(rows), np.nan, np.float32)
+        vector = snapshot.arrays[f"{prefix}user_vectors"][user].astype(np.float32)
+        found[known] = snapshot.arrays[f"{prefix}item_vectors"][rows[known]].astype(np.float32) @ vector
+        yield f"factors_{number}", found
+
+
+def factors_of(snapshot: Snapshot) -> list[str]:
+    """How the names of the pairs of factors begin, in a fixed order."""
+    arrays = snapshot.arrays
+    names = sorted(name.removesuffix("item_vectors") for name in arrays if name.endswith("item_vectors"))
+    pairs = [name for name in names if f"{name}user_vectors" in arrays]
+    alike = [
+        name for name in pairs if arrays[f"{name}user_vectors"].shape[1:] == arrays[f"{name}item_vectors"].shape[1:]
+    ]
+    return alike[:FACTORS]
+
+
+def _rows(snapshot: Snapshot, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    return Vocabulary(np.asarray(snapshot.arrays["items"])).rows(keys)
+
+
+def _item(scene: Scene) -> Columns:
+    pool, person = scene.looked.pool, scene.looked.person
+    since = np.where(pool.published == NO_DATE, scene.moment - DAYS_LONG * 24 * HOUR, pool.published)
+    yield "age", np.log1p(np.maximum(scene.moment - since, 0) / HOUR).astype(np.float32)
+    yield "age_here", np.log1p(np.maximum(scene.moment - pool.received, 0) / HOUR).astype(np.float32)
+    yield "labels", np.diff(pool.label_offsets).astype(np.float32)
+    if person.languages:
+        reads = np.isin(pool.language, pool.languages.find(person.languages)).astype(np.float32)
+        yield "language_match", np.where(pool.language >= 0, reads, np.float32(np.nan))
+    yield "leads", pool.leads.astype(np.float32)
+    yield "story_size", np.log1p(_story_sizes(scene.whole, pool))
+
+
+def _story_sizes(whole: Pool, pool: Pool) -> Floats:
+    """(n,) how many others its story has."""
+    found, told = np.zeros(len(pool), np.float32), np.flatnonzero(pool.story >= 0)
+    if len(told):
+        stories = whole.stories
+        rows = whole.rows(pool.keys[told])
+        number = np.where(rows >= 0, stories.of_row[rows], -1)
+        sizes = np.append(np.diff(np.append(stories.starts, len(stories.rows))), 1)
+        found[told] = sizes[number] - 1
+    return found
+
+
+def _texts(scene: Scene) -> Columns:
+    """How near an item's text is to those that the person took to, or refused."""
+    snapshot, history = scene.snapshot, scene.looked.person.history
+    if snapshot is None:
+        return
+    items = scene.happenings.texts(scene.looked.pool.keys, _rows(snapshot, scene.looked.pool.keys))
+    if items is None:
+        return
+    liked, refused = (_theirs(scene, history.items[mask][-NEWEST:]) for mask in _verdicts(history))
+    wordless = ~items.any(axis=1)
+    for name, texts in (
+        ("text_near_liked", liked),
+        ("text_near_recent", liked[-RECENT:]),
+        ("text_near_refused", refused),
+    ):
+        if len(texts):
+            middle = texts.mean(axis=0)
+            near = items @ (middle / max(float(np.linalg.norm(middle)), 1e-6))
+            yield name, np.where(wordless, np.float32(np.nan), near)
+    if len(liked):
+        nearest = (items @ liked[-COMPARED:].T).max(axis=1)
+        yield "text_nearest", np.where(wordless, np.float32(np.nan), nearest)
+
+
+def _theirs(scene: Scene, keys: NDArray[np.int64]) -> Floats:
+    """Where the texts of these items stand, those without words left out."""
+    assert scene.snapshot is not None, "Texts stand in its directions."
+    found = scene.happenings.texts(keys, _rows(scene.snapshot, keys))
+    assert found is not None, "The candidates have theirs from the same snapshot."
+    return found[found.any(axis=1)]
+
+
+def _verdicts(history: History) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which items of a history were taken to, and which refused."""
+    liked = np.where(history.voted, history.labels > 0.5, history.weights > 0)
+    refused = np.where(history.voted, history.labels < 0.5, history.weights < 0)
+    return liked, refused
+
+
+# --- counts ---------------------------------------------------------------------------------------------------------------
+
+
+def _counters(scene: Scene) -> Columns:
+    counted, pool, now = scene.happenings, scene.looked.pool, scene.moment
+    common = _rates(counted.totals[np.newaxis], None)
+    yield from _of_items(counted.of_items(pool.keys, now), common)
+    yield from _of_group("source", _group(counted, "source", pool.source, now), common, (1, 2, 3))
+    yield from _of_group("category", _group(counted, "category", pool.category, now), common, (1, 2))
+    story = _group(counted, "story", pool.story, now)
+    yield "story_viewed_hour", np.log1p(story[:, VIEWED, 0])
+    yield "story_viewed_day", np.log1p(story[:, VIEWED, 1])
+    yield "story_like_rate_ever", _rates(story, common).like[:, 3]
+    if scene.looked.person.key is not None:
+        yield from _of_user(counted.of_user(scene.looked.person.key, now), common)
+
+
+def _group(counted: Happenings, name: str, group: NDArray[np.integer], now: int) -> Floats:
+    """(n, KINDS, HALF_LIVES) of each candidate's group; zero for those of none."""
+    counts = counted.groups.get(name)
+    keys = group.astype(np.int64)
+    if counts is None:
+        return np.zeros((len(keys), len(activity.KINDS), len(activity.HALF_LIVES)), np.float32)
+    found = counts.of(keys, now)
+    found[keys < 0] = 0
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Rates:
+    """(n, HALF_LIVES) each: of what was shown, how much was viewed; of what was met, how much was liked and refused."""
+
+    view: Floats
+    like: Floats
+    dislike: Floats
+
+
+def _rates(counts: Floats, common: _Rates | None) -> _Rates:
+    """Held at the common rates by `BEFORE` items, so that few say little; where nothing was ever counted, by those of nobody."""
+    shown, viewed, liked, refused = (counts[:, kind] for kind in (SHOWN, VIEWED, LIKED, REFUSED))
+    met = np.maximum(np.maximum(shown, viewed), liked + refused)
+    start = common or _NOBODYS
+
+    def held(part: Floats, before: Floats) -> Floats:
+        return np.asarray((part + BEFORE * before) / (met + BEFORE), np.float32)
+
+    return _Rates(held(np.minimum(viewed, met), start.view), held(liked, start.like), held(refused, start.dislike))
+
+
+_NOBODYS = _Rates(*(np.full((1, 1), rate, np.float32) for rate in (0.1, 0.05, 0.01)))
+"""Where nothing was ever counted."""
+
+
+def _of_items(counts: Floats, common: _Rates) -> Columns:
+    rates = _rates(counts, common)
+    for place, window in enumerate(WINDOWS):
+        yield f"item_shown_{window}", np.log1p(counts[:, SHOWN, place])
+        yield f"item_viewed_{window}", np.log1p(counts[:, VIEWED, place])
+        yield f"item_liked_{window}", np.log1p(counts[:, LIKED, place])
+        yield f"item_view_rate_{window}", rates.view[:, place]
+        yield f"item_like_rate_{window}", rates.like[:, place]
+    yield "item_dislike_rate_ever", rates.dislike[:, 3]
+
+
+def _of_group(name: str, counts: Floats, common: _Rates, places: tuple[int, ...]) -> Columns:
+    rates = _rates(counts, common)
+    for place in places:
+        yield f"{name}_viewed_{WINDOWS[place]}", np.log1p(counts[:, VIEWED, place])
+        yield f"{name}_view_rate_{WINDOWS[place]}", rates.view[:, place]
+        yield f"{name}_like_rate_{WINDOWS[place]}", rates.like[:, place]
+
+
+def _of_user(counts: Floats, common: _Rates) -> Columns:
+    rates = _rates(counts[np.newaxis], common)
+    yield "user_shown_hour", float(np.log1p(counts[SHOWN, 0]))
+    yield "user_shown_day", float(np.log1p(counts[SHOWN, 1]))
+    yield "user_viewed_day", float(np.log1p(counts[VIEWED, 1]))
+    yield "user_viewed_ever", float(np.log1p(counts[VIEWED, 3]))
+    yield "user_view_rate_week", float(rates.view[0, 2])
+    yield "user_like_rate_ever", float(rates.like[0, 3])
+    yield "user_dislike_rate_ever", float(rates.dislike[0, 3])
+
+
+# --- the person's own history ---------------------------------------------------------------------------------------------
+
+
+def _history(scene: Scene) -> Columns:
+    person, pool = scene.looked.person, scene.looked.pool
+    history = person.history
+    liked, _ = _verdicts(history)
+    yield "history_length", float(np.log1p(len(history)))
+    yield "history_liked", float(np.log1p(np.count_nonzero(liked)))
+    rows = scene.whole.rows(history.items[-NEWEST:])
+    there, taken = rows[rows >= 0], liked[-NEWEST:][rows >= 0]
+    for name, theirs, groups in (
+        ("source", scene.whole.source[there], pool.source),
+        ("category", scene.whole.category[there], pool.category),
+    ):
+        met, good = _met(theirs, taken, groups)
+        yield f"same_{name}_met", np.log1p(met)
+        yield f"same_{name}_liked", _share(good, met)
+    yield from _by_label(scene, there, taken)
+    yield "followed", np.isin(pool.source, pool.sources.find(person.followed)).astype(np.float32)
+    yield "on_topic", _any_label(pool, pool.label_names.find(person.topics))
+
+
+def _met(theirs: NDArray[np.integer], liked: NDArray[np.bool_], groups: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """(n,) how many items of each candidate's group the person met, and how many of those they took to."""
+    told = theirs >= 0
+    keys, places = np.unique(theirs[told].astype(np.int64), return_inverse=True)
+    counts = np.append(np.bincount(places, minlength=len(keys)), 0)
+    good = np.append(np.bincount(places, liked[told], minlength=len(keys)), 0)
+    rows = Vocabulary(keys).rows(groups.astype(np.int64))
+    return counts[rows].astype(np.float32), good[rows].astype(np.float32)
+
+
+def _share(good: Floats, met: Floats) -> Floats:
+    """Held at a half by two items."""
+    return (good + 1) / (met + 2)
+
+
+def _by_label(scene: Scene, there: NDArray[np.int64], liked: NDArray[np.bool_]) -> Columns:
+    """The means over an item's labels."""
+    whole, pool = scene.whole, scene.looked.pool
+    counts = np.diff(whole.label_offsets)[there]
+    starts = np.cumsum(counts) - counts
+    places = np.arange(counts.sum()) - np.repeat(starts - whole.label_offsets[there], counts)
+    met, good = _met(whole.labels[places], np.repeat(liked, counts), pool.labels)
+    yield "same_label_met", _means(pool.label_offsets, np.log1p(met))
+    yield "same_label_liked", _means(pool.label_offsets, _share(good, met))
+
+
+def _means(offsets: NDArray[np.int64], values: Floats) -> Floats:
+    """(n,) the mean of each item's own values; NaN where it has none."""
+    counts, found = np.diff(offsets), np.full(len(offsets) - 1, np.nan, np.float32)
+    filled = np.flatnonzero(counts)
+    if len(filled):
+        found[filled] = np.add.reduceat(values, offsets[filled]) / counts[filled]
+    return found
+
+
+def _any_label(pool: Pool, wanted: NDArray[np.int32]) -> Floats:
+    if not len(wanted):
+        return np.zeros(len(pool), np.float32)
+    has = np.nan_to_num(_means(pool.label_offsets, np.isin(pool.labels, wanted).astype(np.float32)))
+    return (has > 0).astype(np.float32)
+
+
+def _found(scene: Scene) -> Columns:
+    """NaN where every item was looked at."""
+    bits = scene.looked.found
+    if not bits.any():
+        return
+    for name, joined in FOUND.items():
+        mask = np.uint16(sum(int(ways.bit(way)) for way in joined))
+        yield name, (bits & mask > 0).astype(np.float32)

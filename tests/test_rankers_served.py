@@ -1,0 +1,198 @@
+"""The rankers from what was shown to what is served: logged, learned, published, asked, taken over, left out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from feed_world import NOW, PLAIN, World, item
+
+from palate import database, feature_log, feed, rankers, snapshots, train
+from palate.domain import Event, to_milliseconds
+from palate.feed_params import FeedParams
+from palate.heavy_learning import HeavyParams
+from palate.light_learning import LightParams
+from palate.list_making import ListMaking
+from palate.live import Live
+from palate.models import trees
+from palate.models.trees import TreeParams
+from palate.ranker_training import RankerTraining
+
+pytest.importorskip("catboost")
+TRAINING = RankerTraining(
+    heavy=HeavyParams(
+        min_impressions=100, min_positives=20, trees=TreeParams(trees=20, depth=3, learning_rate=0.3), every_minutes=90
+    ),
+    light=LightParams(candidates=100, people=4),
+)
+HOUR = timedelta(hours=1)
+
+
+class Shelf(World):
+    """People open what has two labels, and nothing else; no model of taste knows of labels' number."""
+
+    def __init__(self, data: Path) -> None:
+        engine = database.connect(None, data)
+        database.migrate(engine)
+        super().__init__(engine, data, Live(engine, data, ranking=True))
+        of_one = [item(f"one-{number}", f"s{number % 3}", "tea") for number in range(20)]
+        of_two = [item(f"two-{number}", f"s{number % 3}", "tea", "cup") for number in range(20)]
+        self.add(*of_one, *of_two)
+        for number in range(30):
+            self.visit(f"u{number}", number)
+
+    def visit(self, user: str, number: int) -> None:
+        now, chosen = NOW + timedelta(minutes=number), self.rng.permutation(20)[:8]
+        ids = [f"{kind}-{one}" for one in chosen for kind in ("one", "two")]
+        self.live.refresh(now)
+        happened: list[Event] = []
+        feed.rank(self.live, user, ids, now, PLAIN, append=happened.extend)
+        acts = [("opened", id) for id in ids if id.startswith("two")] + [("like", ids[number % 2])]
+        happened += [Event(user=user, item=id, type=type, time=to_milliseconds(now)) for type, id in acts]
+        self.append(happened, now)
+
+    def learn(self, after: timedelta, training: RankerTraining = TRAINING) -> None:
+        train.learn(self.engine, self.data, train.Params(), NOW + after, ListMaking(), rankers=training)
+        self.live.refresh(NOW + after)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    shelf = Shelf(tmp_path_factory.mktemp("shelf") / "data")
+    shelf.learn(3 * HOUR)
+    shelf.learn(5 * HOUR)
+    return shelf
+
+
+def shown(shelf: World, request: str | None = None) -> list[Event]:
+    return [event for event in shelf.logged if event.type == "shown" and request in (None, event.request)]
+
+
+def test_what_is_shown_is_logged_with_what_was_known_of_it(shelf: Shelf) -> None:
+    found, good = feature_log.read([event.features for event in shown(shelf)])
+    assert good.all()
+    labels = found[:, feature_log.NAMES.index("labels")]
+    assert labels.tolist() == [1 + event.item.startswith("two") for event in shown(shelf)]
+
+
+def test_the_log_knows_no_later_than_the_moment(shelf: Shelf) -> None:
+    first = shown(shelf)[:16]
+    found, _ = feature_log.read([event.features for event in first])
+    for name in ("item_viewed_ever", "item_shown_ever", "item_liked_ever", "history_length"):
+        assert not found[:, feature_log.NAMES.index(name)].any()
+    last, _ = feature_log.read([event.features for event in shown(shelf)[-16:]])
+    assert last[:, feature_log.NAMES.index("item_shown_ever")].all()
+
+
+def test_the_snapshot_holds_rankers_and_how_they_did(shelf: Shelf) -> None:
+    snapshot = shelf.live.snapshot
+    assert snapshot is not None
+    found = snapshot.header["rankers"]
+    assert found["served"]
+    assert found["ndcg"] > found["plain_ndcg"]
+    assert next(iter(found["importances"])) in ("labels", "same_label_met", "same_label_liked")
+    assert snapshot.arrays["heavy_trees"].dtype == np.uint8
+
+
+def test_the_feed_and_given_items_are_in_their_order(shelf: Shelf) -> None:
+    asks_nothing = FeedParams(exploration=0, questions=0)
+    served = shelf.serve("somebody else", 8, asks_nothing, NOW + 5 * HOUR, log=False).items
+    assert [place.item.id[:3] for place in served] == ["two"] * 8
+    ranked, _ = feed.rank(shelf.live, "u1", ["one-3", "two-3", "one-4", "two-4"], NOW + 5 * HOUR, PLAIN)
+    assert [id[:3] for id, _ in ranked] == ["two", "two", "one", "one"]
+    scores = [score for _, score in ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0.7 > scores[-1]
+
+
+def test_what_the_light_ranker_leaves_out_stands_behind(shelf: Shelf) -> None:
+    every = [f"{kind}-{number}" for number in range(20) for kind in ("one", "two")]
+    state, whole = shelf.live.state, feed.rank(shelf.live, "u1", every, NOW + 5 * HOUR, PLAIN)[0]
+    assert state.rankers is not None
+    try:
+        shelf.live.state = replace(state, rankers=replace(state.rankers, keep=10))
+        ranked, _ = feed.rank(shelf.live, "u1", every, NOW + 5 * HOUR, PLAIN)
+    finally:
+        shelf.live.state = state
+    chosen, left = dict(ranked[:10]), dict(ranked[10:])
+    assert set(chosen) | set(left) == set(every)
+    assert all(score == pytest.approx(dict(whole)[id]) for id, score in chosen.items())
+    assert max(left.values()) <= min(chosen.values())
+
+
+def test_an_answer_that_is_shown_is_logged_in_its_order(shelf: Shelf) -> None:
+    before, taken = len(shelf.logged), list[Event]()
+    ranked, _ = feed.rank(shelf.live, "u2", ["one-3", "two-3", "nobody knows it"], NOW, PLAIN, append=taken.extend)
+    assert [event.item for event in taken] == [id for id, _ in ranked]
+    assert [event.position for event in taken] == [0, 1, 2]
+    assert len({event.request for event in taken}) == 1
+    assert all(event.features for event in taken)
+    assert len(shelf.logged) == before
+
+
+def test_the_next_snapshot_takes_them_over_until_they_are_due(shelf: Shelf) -> None:
+    first = shelf.live.snapshot
+    shelf.learn(6 * HOUR)
+    second = shelf.live.snapshot
+    assert first is not None
+    assert second is not None
+    assert second.version != first.version
+    assert second.header["rankers"] == first.header["rankers"]
+    np.testing.assert_array_equal(second.arrays["heavy_trees"], first.arrays["heavy_trees"])
+
+
+def test_counts_of_a_snapshot_and_of_what_came_since_are_those_of_all(shelf: Shelf) -> None:
+    key, moment = shelf.keys("two-5")[0], int((NOW + 6 * HOUR).timestamp() * 1000)
+    before = shelf.live.state.happenings.of_items(np.array([key]), moment)[0, 2, 3]
+    shelf.act("u3", "like", "two-5", now=NOW + 6 * HOUR)
+    shelf.live.refresh(NOW + 6 * HOUR)
+    assert shelf.live.state.happenings.of_items(np.array([key]), moment)[0, 2, 3] == pytest.approx(before + 1)
+
+
+def test_who_is_deleted_is_counted_no_more(shelf: Shelf) -> None:
+    folder = shelf.data / "snapshots"
+    snapshot = snapshots.load(folder)
+    assert len(snapshot.arrays["activity_users"]) == len(snapshot.arrays["users"])
+    snapshots.forget_user(folder, snapshot.arrays["users"][:1])
+    after = snapshots.load(folder)
+    assert len(after.arrays["activity_users"]) == len(after.arrays["users"]) == len(snapshot.arrays["users"]) - 1
+    np.testing.assert_array_equal(after.arrays["activity_users"], snapshot.arrays["activity_users"][1:])
+
+
+def test_rankers_that_cant_be_asked_leave_the_plain_score(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot = snapshots.load(shelf.data / "snapshots")
+    assert rankers.load(snapshot) is not None
+    other = snapshot.header["rankers"] | {"scheme": 0}
+    assert rankers.load(_with(snapshot, header=snapshot.header | {"rankers": other})) is None
+    broken = snapshot.arrays | {"heavy_trees": snapshot.arrays["heavy_trees"][:100]}
+    with caplog.at_level(logging.WARNING):
+        assert rankers.load(_with(snapshot, arrays=broken)) is None
+        monkeypatch.setattr(trees, "installed", lambda: False)
+        assert rankers.load(snapshot) is None
+    assert "palate[ranker]" in caplog.text
+    assert rankers.load(None) is None
+
+
+def _with(snapshot: snapshots.Snapshot, **changed: Any) -> snapshots.Snapshot:
+    return snapshots.Snapshot(**{**vars(snapshot), **changed})
+
+
+def test_switched_off_nothing_is_logged_or_learned(tmp_path: Path) -> None:
+    engine = database.connect(None, tmp_path)
+    database.migrate(engine)
+    world = World(engine, tmp_path, Live(engine, tmp_path))
+    world.add(item("tea", "s1"))
+    world.serve("ann")
+    assert [event.features for event in shown(world)] == [None]
+    world.act("ann", "like", "tea")
+    off = msgspec.structs.replace(TRAINING, heavy=HeavyParams(enabled=False))
+    train.learn(engine, tmp_path, train.Params(), NOW + HOUR, ListMaking(), rankers=off)
+    assert not [name for name in snapshots.load(tmp_path / "snapshots").arrays if name.startswith("activity")]
