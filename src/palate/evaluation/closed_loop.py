@@ -20,13 +20,14 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import database, editions, events, feed, ingest, train
+from palate import database, editions, events, experiments, feed, ingest, train
 from palate.database import writing
 from palate.domain import Event, FeedRequest, Item, from_milliseconds, to_milliseconds
 from palate.editions import EditionParams
 from palate.evaluation import world as worlds
 from palate.evaluation.world import DAY_HOURS, HOUR, Floats, Page, Truths, Visit, World
 from palate.examples import Memory
+from palate.experiments import Experiment
 from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.rules import RuleParams
@@ -55,6 +56,8 @@ class Policy(msgspec.Struct, frozen=True):
     surfaces: dict[str, SurfaceParams] = {}
     editions: dict[str, EditionParams] = {}
     rules: RuleParams = RuleParams()
+    experiment: Experiment | None = None
+    """Tried on all readers from the start; its salt decides who is served by which variant. None: nothing is tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,17 +286,29 @@ def _best(likings: Floats, looked_at: Floats) -> float:
 def _by_feed(world: World, state: _State, live: Live, connection: sa.Connection, policy: Policy, visit: Visit) -> Fill:
     """As an installation serves; what it logs enters the log with what the reader does."""
     user, now = world.ids[visit.reader], from_milliseconds(visit.time)
+    params, variant = _tried_on(policy, user)
 
     def fill(_number: int, before: int, cursor: str | None) -> _Filled:
-        request = FeedRequest(user=user, limit=world.params.page, now=now, cursor=cursor, surface=SURFACE)
+        asked = FeedRequest(
+            user=user, limit=world.params.page, now=now, cursor=cursor, surface=SURFACE, variant=variant
+        )
         log: list[Event] = []
-        served = feed.serve(live, request, policy.feed, feed.generator(request), log.extend, connection)
+        served = feed.serve(live, asked, params, feed.generator(asked), log.extend, connection)
         ids = tuple(place.item.id for place in served.items)
         rows = np.array([state.rows[id] for id in ids], np.int64)
         positions = before + np.arange(len(ids))
         return _Filled(rows, positions, Page(user, served.request, SURFACE, visit.time, ids), served.cursor, tuple(log))
 
     return fill
+
+
+def _tried_on(policy: Policy, user: str) -> tuple[FeedParams, str | None]:
+    """By which settings somebody is served, and what the log says of that."""
+    if policy.experiment is None:
+        return policy.feed, None
+    variant = experiments.variant_of(policy.experiment, user)
+    params = experiments.varied(policy.feed, variant.settings, variant.name)
+    return params, experiments.label(policy.experiment.name, variant.name)
 
 
 def _by_reference(world: World, state: _State, policy: Policy, visit: Visit) -> Fill:

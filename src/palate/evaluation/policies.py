@@ -26,6 +26,9 @@ from palate.metrics import Finish, Values
 FAIR = 0.25
 """Of the mean number of times that an item is shown within a day of its coming: a fair number, for a new item."""
 
+FEWEST_SEEDS = 3
+"""From which on an interval over them says anything."""
+
 SAMPLES_OF_CHANCE = 7_919
 """Begins the stream of chance by which intervals are drawn."""
 
@@ -194,9 +197,10 @@ def _catalogue_less(ours: Outcome, theirs: Outcome) -> dict[str, Figure]:
 
 
 def _over_seeds(values: Sequence[float]) -> Figure:
-    if len(values) > 1:
+    if len(values) >= FEWEST_SEEDS:
         return mean_over_seeds(values)
-    return Figure(None if np.isnan(values[0]) else values[0])
+    mean = float(np.mean(values))
+    return Figure(None if np.isnan(mean) else mean)
 
 
 def _catalogue(record: Record) -> Mapping[str, float]:
