@@ -43,3 +43,11 @@ def test_arrays_bring_it_back() -> None:
     np.testing.assert_array_equal(again(asked.columns), light(asked.columns))
     assert light_learning.from_arrays(light_learning.to_arrays(light), 4) is None
     assert light_learning.from_arrays({}, 3) is None
+
+
+def test_a_column_is_a_line_with_bends() -> None:
+    bends = np.array([[0, 1, 2, 3, 5]], np.float32)
+    heights = np.array([[1, 4, 2, 2, -3]], np.float32)
+    column = np.linspace(-2, 7, 40, dtype=np.float32)
+    expected = np.interp(column, bends[0], heights[0])
+    np.testing.assert_allclose(light_learning.Light(bends, heights)([column]), expected, atol=1e-5)

@@ -18,6 +18,8 @@ Floats = NDArray[np.float32]
 
 BENDS = 5
 """Points at which a column's line may bend, by quantile."""
+APART = 0.01
+"""Of a column's spread, between two bends at least."""
 L2 = 1e-3
 """Per row."""
 TOP = 100
@@ -52,8 +54,12 @@ class Light:
         """(n,) the larger the likelier to be on top; of C columns (n,)."""
         total = np.zeros(len(columns[0]), np.float32)
         for bends, heights, column in zip(self.bends, self.heights, columns, strict=True):
-            if heights.any():
-                total += np.interp(column, bends, heights).astype(np.float32)
+            if not heights.any():
+                continue
+            inside, slopes = np.clip(column, bends[0], bends[-1]), np.diff(heights) / np.diff(bends)
+            total += heights[0]
+            for bend, change in zip(bends, np.diff(slopes, prepend=np.float32(0)), strict=False):
+                total += change * np.maximum(inside - bend, 0)  # half the time of np.interp
         return total
 
 
@@ -72,7 +78,8 @@ def learn(taught: Sequence[Taught]) -> Light:
     wide = len(taught[0].columns)
     table = np.stack([np.concatenate([one.columns[at] for one in taught]) for at in range(wide)], axis=1)
     bends = np.quantile(table, np.linspace(0.02, 0.98, BENDS), axis=0).T.astype(np.float32)
-    bends = np.maximum.accumulate(bends + np.arange(BENDS, dtype=np.float32) * 1e-6, axis=1)
+    spread = bends[:, -1:] - bends[:, :1]
+    bends += np.arange(BENDS, dtype=np.float32) * np.maximum(APART * spread, 1e-6)  # so that no line stands upright
     design = np.concatenate([_hats(table[:, at], bends[at]) for at in range(wide)], axis=1)
     # of each person the differences count alone: whom the heavy ranker thinks more of altogether makes no order
     starts = np.cumsum([0, *(len(one.raw) for one in taught)])
@@ -82,7 +89,8 @@ def learn(taught: Sequence[Taught]) -> Light:
         weights[start + np.argsort(-one.raw, kind="stable")[:TOP]] = WEIGHT
     square = (design * weights[:, np.newaxis]).T @ design + L2 * weights.sum() * np.eye(design.shape[1])
     heights = np.linalg.solve(square, (design * weights[:, np.newaxis]).T @ target)
-    return Light(bends, heights.reshape(wide, BENDS).astype(np.float32))
+    lines = np.where(spread > 0, heights.reshape(wide, BENDS), 0)
+    return Light(bends, lines.astype(np.float32))
 
 
 def _hats(column: Floats, bends: Floats) -> NDArray[np.float64]:
