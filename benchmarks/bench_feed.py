@@ -2,14 +2,21 @@
 
 The catalog is read from SQLite; the times of a call leave out the writing of what was shown. Run:
 python benchmarks/bench_feed.py [--items 1000 --items 100000 …] [--calls 100] [--model fm|ials|itemknn]
+
+With --rate it asks a service of its own over HTTP, so many times a second whether it keeps up or not (an open loop), for people
+of lopsided histories; a time counts from when the request was due. --data keeps what was filled in for the next run:
+python benchmarks/bench_feed.py --items 1000000 --rate 50 [--workers 1] [--seconds 20] [--data FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import cProfile
 import os
 import pstats
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,24 +24,28 @@ from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as in a process that serves: threads that wait for each other cost more
 
+import msgspec
 import numpy as np
+import psutil
 import sqlalchemy as sa
 
 from palate import database, events, feed, snapshots
+from palate.candidates.candidate_params import CandidateParams
 from palate.database import connect, migrate, reading, writing
 from palate.domain import Event, FeedRequest, to_milliseconds
 from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.matrix import Sparse
-from palate.models import content, content_scores, registry, stored
+from palate.models import content, content_scores, indexing, registry, stored
 from palate.models.content import ContentParams
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
+from palate.models.nearest import IndexParams
 from palate.models.neighbours import Neighbours
 from palate.text import embedding
 from palate.vocabulary import Vocabulary
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
-FACTORS, SOURCES, LABELS, VOTES = 13, 300, 2000, 200
+FACTORS, SOURCES, LABELS, VOTES, PEOPLE = 13, 300, 2000, 200, 200
 UNLEARNED = 0.25
 """Share of the items that nobody has taken to: a model that ranks scores them by their content."""
 
@@ -45,7 +56,18 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--model", choices=("fm", "ials", "itemknn"), default="fm", help="which serves")
     parser.add_argument("--profile", action="store_true", help="show where the time of the calls goes")
+    parser.add_argument("--recall", action="store_true", help="compare candidates with looking at everything")
+    parser.add_argument("--rate", type=float, help="requests a second over HTTP, in an open loop")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--data", type=Path, help="a folder for what is filled in")
     asked = parser.parse_args()
+    if asked.recall:
+        with tempfile.TemporaryDirectory() as folder:
+            return recall(asked.data or Path(folder), (asked.items or [100_000])[0], asked.model)
+    if asked.rate:
+        with tempfile.TemporaryDirectory() as folder:
+            return open_loop(asked.data or Path(folder), asked)
     print(
         f"{'items':>9} {'bytes/item':>10} {'full ms':>8} {'10 new ms':>9} {'idle ms':>8}   call ms p50/p99: new, {VOTES} votes; model 1 vote"
     )
@@ -80,6 +102,157 @@ def measure(data: Path, items: int, calls: int, profile: bool, model: str) -> No
         profiler.runcall(percentiles, live, "reader", calls)
         pstats.Stats(profiler).sort_stats("tottime").print_stats(18)
     engine.dispose()
+
+
+# --- an open loop over HTTP -----------------------------------------------------------------------------------------------
+
+PORT = 18_080
+
+
+def open_loop(data: Path, asked: argparse.Namespace) -> None:
+    items = (asked.items or [1_000_000])[0]
+    if not (data / "snapshots").exists():
+        populate(data, items, asked.model)
+    command = [
+        sys.executable,
+        "-m",
+        "palate",
+        "api",
+        "--data",
+        str(data),
+        "--port",
+        str(PORT),
+        "--workers",
+        str(asked.workers),
+    ]
+    environment = os.environ | {"PALATE_SERVER__ACCESS_LOG": "false", "PALATE_FEED__MODEL": asked.model}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as service:
+        try:
+            begun = time.perf_counter()
+            asyncio.run(ready())
+            print(f"ready after {time.perf_counter() - begun:.1f} s")
+            asyncio.run(load(20, 5.0, "warm"))
+            before = used(service.pid)[0]
+            taken, failed = asyncio.run(load(asked.rate, asked.seconds, "load"))
+            cpu, peak = used(service.pid)
+            p50, p90, p99 = np.percentile(taken, (50, 90, 99))
+            print(
+                f"{items} items, {asked.workers} workers, {asked.rate:.0f}/s: p50 {p50:.1f} p90 {p90:.1f} p99 {p99:.1f} ms of {len(taken)}, "
+                f"{failed} failed; {1000 * (cpu - before) / max(len(taken), 1):.1f} ms of CPU a request; peak memory {peak / 2**30:.2f} GiB"
+            )
+            print(f"a posted item is found after {1000 * asyncio.run(until_found()):.0f} ms")
+        finally:
+            service.terminate()
+
+
+def populate(data: Path, items: int, model: str) -> None:
+    now, rng, engine = datetime.now(UTC), np.random.default_rng(1), connect(None, data)
+    migrate(engine)
+    fill(engine, 1, items, rng, now)
+    publish(data, items, rng, model)
+    sizes = np.minimum(rng.pareto(0.8, PEOPLE) * 4, 200).astype(int)
+    with writing(engine) as connection:
+        for person, size in enumerate(sizes):
+            liked = rng.integers(1, items + 1, size).tolist()
+            told = [
+                Event(user=f"p{person}", item=f"item {key}", type="like" if rng.random() < 0.7 else "dislike")
+                for key in liked
+            ]
+            events.append(connection, told, now)
+    print(
+        "votes of a person:", dict(zip(("p10", "p50", "p90"), np.percentile(sizes, (10, 50, 90)).tolist(), strict=True))
+    )
+    engine.dispose()
+
+
+def recall(data: Path, items: int, model: str) -> None:
+    """Share of the 20 items that looking at everything puts first that candidates hold, and of the worth of those served."""
+    if not (data / "snapshots").exists():
+        populate(data, items, model)
+    live, now = Live(connect(None, data), data, model=model), datetime.now(UTC)
+    live.refresh(now)
+    assert live.pool.model.index is not None, "There is an index."
+    plain = FeedParams(exploration=0, questions=0, source_spread=0, label_spread=0, category_spread=0, model=model)
+    every = msgspec.structs.replace(plain, find=CandidateParams(exact=10**9))
+    shares, worth = [], []
+    for person in range(60):
+        request = FeedRequest(user=f"p{person}", limit=20, now=now, log=False)
+        best, near = (
+            feed.serve(live, request, params, np.random.default_rng(1), lambda _: None) for params in (every, plain)
+        )
+        keys = {place.key for place in best.items}
+        shares.append(len(keys & {place.key for place in near.items}) / len(keys))
+        worth.append(sum(place.score for place in near.items) / sum(place.score for place in best.items))
+    print(
+        f"{items} items, {model}: {np.mean(shares):.3f} of the exact 20 served (least {min(shares):.2f}), their probabilities {np.mean(worth):.4f} of the exact ones"
+    )
+
+
+async def ask(line: str, body: bytes = b"") -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+    writer.write(
+        f"{line} HTTP/1.1\r\nHost: localhost:{PORT}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    answer = await reader.read()
+    writer.close()
+    return int(answer[9:12]), answer.partition(b"\r\n\r\n")[2]
+
+
+async def ready() -> None:
+    while True:
+        try:
+            if (await ask("GET /readyz"))[0] == 200:
+                return
+        except OSError:
+            pass
+        await asyncio.sleep(0.2)
+
+
+async def load(rate: float, seconds: float, name: str) -> tuple[list[float], int]:
+    """Milliseconds from when each request was due to the end of its answer, and how many failed."""
+    taken: list[float] = []
+    failed = 0
+    rng = np.random.default_rng(2)
+    begun = time.perf_counter()
+
+    async def one(due: float, person: int) -> None:
+        nonlocal failed
+        status, body = await ask(f"GET /v1/feed?user=p{person}&limit=20&surface={name}")
+        taken.append(1000 * (time.perf_counter() - due))
+        failed += status != 200 or body.count(b'"position"') != 20
+
+    running = []
+    for number in range(int(rate * seconds)):
+        due = begun + number / rate
+        await asyncio.sleep(max(due - time.perf_counter(), 0))
+        running.append(asyncio.create_task(one(due, int(rng.integers(PEOPLE)))))
+    await asyncio.gather(*running)
+    return taken, failed
+
+
+async def until_found() -> float:
+    """Seconds from the post of an item until it is among what somebody gets whom it fits."""
+    body = b'{"id": "the news", "title": "News", "text": "All that is new", "labels": ["label 0"], "kind": "post"}'
+    vote = b'[{"user": "keen", "item": "item 1", "type": "like"}]'
+    await ask("POST /v1/events", vote)
+    begun = time.perf_counter()
+    status, _ = await ask("POST /v1/items", body)
+    assert status == 200, "The item is accepted."
+    while time.perf_counter() - begun < 30:
+        _, answer = await ask("GET /v1/feed?user=keen&limit=200&log=false")
+        if b'"the news"' in answer:
+            return time.perf_counter() - begun
+    return float("nan")
+
+
+def used(pid: int) -> tuple[float, float]:
+    """Seconds of CPU, and the greatest memory, of a service with all its processes."""
+    every = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    times = [process.cpu_times() for process in every]
+    told = [line for process in every for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()]
+    peak = sum(int(line.split()[1]) * 1024 for line in told if line.startswith("VmHWM"))
+    return sum(one.user + one.system for one in times), peak
 
 
 def timed(function: object) -> float:
@@ -138,13 +311,13 @@ def publish(data: Path, items: int, rng: np.random.Generator, model: str) -> Non
         "item_bias": rng.normal(0, 0.1, items).astype(np.float32),
         "popularity": rng.beta(5, 5, items).astype(np.float32),
         "popularity_evidence": rng.exponential(8, items).astype(np.float32),
-        "users": np.array([1], np.int64),
-        "user_vectors": vectors(1),
-        "user_bias": np.zeros(1, np.float32),
+        "users": np.arange(1, PEOPLE + 1, dtype=np.int64),
+        "user_vectors": vectors(PEOPLE),
+        "user_bias": np.zeros(PEOPLE, np.float32),
         "sources": np.arange(1, SOURCES + 1, dtype=np.int64),
         "source_vectors": vectors(SOURCES),
         "source_bias": np.zeros(SOURCES, np.float32),
-        "history_offsets": np.array([0, 500], np.int64),
+        "history_offsets": np.append(0, np.full(PEOPLE, 500)).astype(np.int64),
         "history_items": rng.permutation(items)[:500].astype(np.int32),
         "history_labels": np.where(rng.random(500) < 0.3, 1, np.nan).astype(np.float16),
     }
@@ -152,12 +325,21 @@ def publish(data: Path, items: int, rng: np.random.Generator, model: str) -> Non
         "fm": {"loss": "squared", "base": 0.5, "factors": FACTORS},
         "popularity": {"mean": 0.5, "strength": 4.0},
     }
+    made: object = None
     if model != "fm":
         made = ranker(model, items, rng)
         arrays |= stored.arrays(model, made) | by_content(items, rng)
         arrays["item_positives"] = (rng.random(items) >= UNLEARNED).astype(np.int32)
         arrays["history_weights"] = np.where(np.isnan(arrays["history_labels"]), 0, 2).astype(np.float16)
         models[model] = registry.entry(model).header(made) | {"calibration": [1.0, 0.0]}
+    begun = time.perf_counter()
+    arrays |= indexing.arrays(
+        {name: made if name == model else None for name in models if name != "popularity"}, arrays, IndexParams()
+    )
+    print(
+        f"index built in {time.perf_counter() - begun:.1f} s",
+        {name: f"{array.nbytes / 1e6:.0f} MB" for name, array in arrays.items() if name.startswith("index_")},
+    )
     header = {
         "created": to_milliseconds(NOW),
         "seq": 0,

@@ -108,6 +108,7 @@ def test_scores_are_those_that_evaluation_measures(tavern: Tavern) -> None:
         person = tavern.live.person(connection, "u1", snapshot)
     answer = by_model.ask(tavern.live.pool, person)
     assert answer is not None
+    assert answer.items is not None
     measured = MODELS[tavern.model].score_all(stored.load(snapshot, tavern.model), answer.known)[0]
     assert np.argsort(measured, kind="stable").tolist() == np.argsort(answer.items, kind="stable").tolist()
     shown = by_model.likely(answer, tavern.live.pool)

@@ -31,6 +31,7 @@ from palate.models.factorization_machine import FactorizationMachineParams, Item
 from palate.models.implicit_als import ImplicitALSParams
 from palate.models.item_knn import ItemKnnParams
 from palate.models.material import Material
+from palate.models.nearest import IndexParams
 from palate.models.popularity import PopularityParams
 from palate.models.registry import Name
 from palate.models.svd import SvdParams
@@ -140,6 +141,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     svd: SvdParams = SvdParams()
     blend: BlendParams = BlendParams()
     content: ContentParams = ContentParams()
+    index: IndexParams = IndexParams()
     events: EventParams = EventParams()
     quality: QualityParams = QualityParams()
 

@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import cursors, editions, filling, identities, serving_lists, telling
+from palate import cursors, editions, filling, finding, identities, serving_lists, telling
 from palate.candidates import wanted as of_wanted
 from palate.candidates.filters import Mask
 from palate.candidates.wanted import ANYWHERE, Wanted
@@ -22,11 +22,11 @@ from palate.database import reading
 from palate.domain import Event, EventColumns, Feed, FeedRequest, RankedItem, to_milliseconds
 from palate.errors import InvalidInput
 from palate.feed_params import FeedParams
+from palate.finding import Found
 from palate.live import Live, Person, State
-from palate.pool import of_keys
 from palate.ranking import considered, features, heavy, scoring
 from palate.ranking.arranging import Place
-from palate.ranking.considered import Considered
+from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
 from palate.ranking.scoring import Judgement
 from palate.surface_params import SurfaceParams
@@ -75,7 +75,7 @@ def serve(
         session = _session(request, person, secret, id)
         limit = min(request.limit, surface.limit or params.limit_max, params.limit_max, session.room(request.log))
         wanted = _wanted(connection, request, person, session, surface, params)
-        listed = serving_lists.find(connection, state.pool, wanted, limit, session.places, live.cards)
+        listed = serving_lists.find(connection, state.stock, wanted, limit, session.places, live.cards)
         items, version = listed or _scored_now(connection, live, state, _Asked(wanted, session, limit), params, rng)
     if request.log and items:
         append(shown(items, id, request, version))
@@ -99,38 +99,44 @@ _Answer = tuple[tuple[RankedItem, ...], str | None]
 def _scored_now(
     connection: sa.Connection, live: Live, state: State, asked: _Asked, params: FeedParams, rng: np.random.Generator
 ) -> _Answer:
-    """Find candidates, filter, rank, arrange, explain."""
+    """Find candidates, filter, rank, arrange, explain; and what was shown without an answer where that is too little."""
     wanted, session = asked.wanted, asked.session
-    plain = _considered(state, wanted.person, wanted.now, params)
-    allowed = of_wanted.allowed(plain.pool, wanted)
-    unseen = filling.unseen(plain, allowed)
+    stock, judgement = state.stock, _judge(state, wanted.person, wanted.now, params)
+    found = finding.find(stock, wanted, judgement, params)
+    plain = _considered(found, wanted.person, judgement, params)
+    unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
     looked = _ranked(state, plain, unseen, wanted.now)
-    places = filling.fill(
-        looked, unseen, asked.limit, session.places, wanted.surface.order or params.order, params, rng
-    )
+    places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng)
     places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
+    told = telling.explained(connection, stock, looked, places, session.places)
+    items = _with_features(live, state, plain, told, wanted.now)
     if len(places) < asked.limit:
-        again = filling.again(connection, live, looked, places, allowed, session, wanted.now, params)
-        places += filling.arrange(looked, again, asked.limit - len(places), 0.0, params, rng)
-    items = telling.explained(connection, looked, places, session.places, wanted.now)
-    if live.ranking:
-        items = _with_features(state, plain, items, wanted.now)
-    return items, state.pool.model.version
+        chosen = looked.pool.keys[[place.row for place in places]]
+        back = filling.brought_back(connection, live, stock, wanted, session, chosen, params)
+        plain = _considered(finding.everything(back), wanted.person, judgement, params)
+        unseen = filling.one_of_each_story(plain)
+        looked = _ranked(state, plain, unseen, wanted.now)
+        places = filling.arrange(looked, unseen, asked.limit - len(places), 0.0, params, rng)
+        more = telling.explained(connection, stock, looked, places, session.places + len(items))
+        items += _with_features(live, state, plain, more, wanted.now)
+    return items, stock.base.model.version
 
 
 def _ranked(state: State, plain: Considered, wanted: Mask, now: datetime) -> Considered:
     """What is wanted of the candidates in the order of the snapshot's rankers; as it was, where it holds none."""
     if state.rankers is None:
         return plain
-    return heavy.ranked(Scene(plain, state.happenings, state.pool, state.snapshot, now), wanted, state.rankers)
+    return heavy.ranked(Scene(plain, state.happenings, state.stock.base, state.snapshot, now), wanted, state.rankers)
 
 
 def _with_features(
-    state: State, plain: Considered, items: tuple[RankedItem, ...], now: datetime
+    live: Live, state: State, plain: Considered, items: tuple[RankedItem, ...], now: datetime
 ) -> tuple[RankedItem, ...]:
     """The items with what the rankers know of them at this moment, whether there are rankers yet or not."""
+    if not live.ranking or not items:
+        return items
     served = plain.take(plain.pool.rows(np.array([item.key for item in items], np.int64)))
-    texts = features.written(Scene(served, state.happenings, state.pool, state.snapshot, now))
+    texts = features.written(Scene(served, state.happenings, state.stock.base, state.snapshot, now))
     return tuple(replace(item, features=text) for item, text in zip(items, texts, strict=True))
 
 
@@ -141,11 +147,13 @@ def visit(
     state = live.state
     with reading(live.engine) as connection:
         person = live.visitor(history, state.snapshot)
-        looked = _considered(state, person, request.now, params)
         wanted = Wanted(person, request.now, _window(request.window, person, params), labels=request.labels)
+        judgement = _judge(state, person, request.now, params)
+        found = finding.find(state.stock, wanted, judgement, params)
+        looked = _considered(found, person, judgement, params)
         unseen = filling.unseen(looked, of_wanted.allowed(looked.pool, wanted))
         places = filling.arrange(looked, unseen, min(request.limit, params.limit_max), 0.0, params, rng)
-        return telling.explained(connection, looked, places, 0, request.now)
+        return telling.explained(connection, state.stock, looked, places, 0)
 
 
 def generator(request: FeedRequest) -> np.random.Generator:
@@ -183,7 +191,7 @@ def rank(
     if append is not None and ids:
         append(_as_shown(live, user_id, plain, ids, best[: params.limit_max], now))
     ordered = zip(best.tolist(), looked.scores[best].tolist(), strict=True)
-    return [(ids[place], score) for place, score in ordered], state.pool.model.version
+    return [(ids[place], score) for place, score in ordered], state.stock.base.model.version
 
 
 def _item_keys(connection: sa.Connection, live: Live, ids: Sequence[str], known: Mapping[str, int]) -> list[int]:
@@ -195,9 +203,9 @@ def _item_keys(connection: sa.Connection, live: Live, ids: Sequence[str], known:
 
 def _of_items(state: State, person: Person, keys: NDArray[np.int64], now: datetime, params: FeedParams) -> Considered:
     """These items, in this order, their age aside."""
-    judgement, pool = _judge(state, person, now, params), of_keys(state.pool, keys, state.snapshot)
+    judgement, pool = _judge(state, person, now, params), state.stock.of_keys(keys, state.snapshot)
     scores, values = scoring.order_values(judgement, pool)
-    return Considered(pool, person, judgement, np.zeros(len(keys), np.uint16), scores, values)
+    return Considered(pool, person, judgement, np.zeros(len(keys), np.uint16), scores, values, _age(params))
 
 
 def _as_shown(
@@ -205,7 +213,7 @@ def _as_shown(
 ) -> list[Event]:
     """The events that log these places of the items as shown, in this order."""
     state = live.state
-    scene = Scene(plain.take(places), state.happenings, state.pool, state.snapshot, now)
+    scene = Scene(plain.take(places), state.happenings, state.stock.base, state.snapshot, now)
     texts = features.written(scene) if live.ranking else [None] * len(places)
     named = msgspec.json.encode((user_id, to_milliseconds(now), [ids[place] for place in places]))
     return [
@@ -217,7 +225,7 @@ def _as_shown(
             request=hashlib.blake2b(named, digest_size=16).hexdigest(),
             surface="rank",
             position=position,
-            snapshot=state.pool.model.version,
+            snapshot=state.stock.base.model.version,
             probability=1.0,
             features=text,
         )
@@ -233,13 +241,16 @@ def explained(
     Raises InvalidInput for a user id that can't be one.
     """
     state = live.state.by(params.model)
-    rows = state.pool.rows(np.array(list(keys), np.int64))
-    places = [Place(int(row), probability=1.0, explored=False) for row in rows[rows >= 0]]
+    rows = state.stock.rows(np.array(list(keys), np.int64))
+    pool = state.stock.take(np.unique(rows[rows >= 0]))
+    places = [Place(row, probability=1.0, explored=False) for row in range(len(pool))]
     if not places:
         return {}
     with reading(live.engine) as connection:
-        looked = _considered(state, _person(connection, live, user_id, state), now, params)
-        return {item.key: item for item in telling.explained(connection, looked, places, 0, now)}
+        person = _person(connection, live, user_id, state)
+        judgement = _judge(state, person, now, params)
+        looked = _considered(finding.everything(pool), person, judgement, params)
+        return {item.key: item for item in telling.explained(connection, state.stock, looked, places, 0)}
 
 
 def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit: int = 20) -> Prediction:
@@ -250,7 +261,7 @@ def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit
     state = live.state
     with reading(live.engine) as connection:
         person = _person(connection, live, user_id, state)
-    looked = _considered(state, person, now, params)
+    looked = _considered(finding.everything(state.pool), person, _judge(state, person, now, params), params)
     allowed = of_wanted.fitting(looked.pool, Wanted(person, now, _window(None, person, params)))
     unseen, nothing_drawn = filling.unseen(looked, allowed), np.random.default_rng(0)
     looked = _ranked(state, looked, unseen, now)
@@ -300,13 +311,19 @@ def _window(asked: timedelta | None, person: Person, params: FeedParams) -> time
 
 
 def _judge(state: State, person: Person, now: datetime, params: FeedParams) -> Judgement:
-    return scoring.judge(state.pool, state.snapshot, person, now, params.first_items, params.taste)
+    """Only what the person has voted on is looked at."""
+    voted = state.stock.rows(person.history.items[person.history.voted])
+    pool = state.stock.take(np.unique(voted[voted >= 0]))
+    return scoring.judge(pool, state.snapshot, person, now, params.first_items, params.taste)
 
 
-def _considered(state: State, person: Person, now: datetime, params: FeedParams) -> Considered:
-    """Every item of the pool, as the person's own taste sees it."""
-    judgement, every = _judge(state, person, now, params), np.zeros(len(state.pool), np.uint16)
-    return considered.considered(state.pool, every, person, judgement, params.freshness, params.half_life_days)
+def _considered(found: Found, person: Person, judgement: Judgement, params: FeedParams) -> Considered:
+    """The candidates as the person's own taste sees them."""
+    return considered.considered(found.pool, found.by, person, judgement, _age(params))
+
+
+def _age(params: FeedParams) -> Age:
+    return Age(params.freshness, params.half_life_days)
 
 
 def _possible(ids: Collection[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from palate.candidates.candidate_params import CandidateParams
 from palate.models.registry import Name
 from palate.ranking.taste import TasteParams
 from palate.surface_params import Order
@@ -57,5 +58,7 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Days after which half of that part is lost."""
     bring_back_minutes: Annotated[float, msgspec.Meta(ge=0)] = 60.0
     """Items shown so long ago and neither viewed nor acted on come back when nothing new is left."""
+    find: CandidateParams = CandidateParams()
+    """How candidates are found where there are very many items."""
     taste: TasteParams = TasteParams()
     """How fast a person's own votes move their feed."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate.candidates import exploration, filters, fresh, personal, popular, stories
+from palate.candidates import exploration, filters, fresh, openness, personal, popular, stories
 from palate.candidates import wanted as of_wanted
 from palate.candidates.wanted import Wanted
 from palate.cursors import Session
 from palate.feed_params import FeedParams
 from palate.live import Live
-from palate.pool import Pool
+from palate.pool import Pool, take
 from palate.ranking import arranging, asking
 from palate.ranking.arranging import Likeness, Place, Spread
 from palate.ranking.considered import Considered
+from palate.stock import Stock
 from palate.surface_params import Order
 
 
@@ -28,28 +28,36 @@ def unseen(looked: Considered, allowed: filters.Mask) -> filters.Mask:
     return stories.one_of_each(looked.pool, mask, looked.values, looked.judgement.by_popularity)
 
 
-def again(
+def brought_back(
     connection: sa.Connection,
     live: Live,
-    looked: Considered,
-    places: Sequence[Place],
-    allowed: filters.Mask,
+    stock: Stock,
+    asked: Wanted,
     session: Session,
-    now: datetime,
+    chosen: NDArray[np.int64],
     params: FeedParams,
-) -> filters.Mask:
-    """What comes when nothing new is left: items shown without an answer, and others of stories that were met, one of each story.
+) -> Pool:
+    """What may come when nothing new is left: items shown without an answer, and others of stories that were met.
 
-    All of it long enough ago and before this session: within one, nothing comes twice.
+    All of it long enough ago and before this session: within one, nothing comes twice. `chosen` are keys that come already.
     """
-    pool, person = looked.pool, looked.person
-    before = min(now - timedelta(minutes=params.bring_back_minutes), session.started)
-    mask = filters.only(pool, live.unanswered(connection, person, before))
-    mask |= filters.without(pool, stories.of(pool, person.history.items), person.history.items)
-    late = live.shown_since(connection, person, before)
-    chosen = pool.keys[[place.row for place in places]]
-    mask = stories.without(pool, allowed & mask, np.concatenate((late, chosen)))
-    return stories.one_of_each(pool, mask, looked.values, looked.judgement.by_popularity)
+    person = asked.person
+    before = min(asked.now - timedelta(minutes=params.bring_back_minutes), session.started)
+    unanswered = live.unanswered(connection, person, before)
+    beside = stock.of_stories(stock.stories_of(person.history.items))
+    beside = beside[~np.isin(stock.keys(beside), person.history.items)]
+    rows = np.union1d(stock.rows(unanswered), beside)
+    pool = stock.take(rows[rows >= 0])
+    late = np.concatenate((live.shown_since(connection, person, before), chosen))
+    told = np.union1d(stock.stories_of(late), openness.left_out(stock, asked, unseen=False)[1])
+    kept = of_wanted.allowed(pool, asked) & ~np.isin(pool.story, told)
+    return take(pool, np.flatnonzero(kept))
+
+
+def one_of_each_story(looked: Considered) -> filters.Mask:
+    """All that is considered, but of each story the best."""
+    every = np.ones(len(looked), bool)
+    return stories.one_of_each(looked.pool, every, looked.values, looked.judgement.by_popularity)
 
 
 def fill(

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,12 +24,14 @@ from palate.domain import EventColumns, to_milliseconds
 from palate.happenings import Happenings
 from palate.interactions import InteractionParams, merge
 from palate.lately import Lately
-from palate.pool import Pool, Strangers, empty_pool, strangers, with_changes, with_snapshot
+from palate.pool import Pool, empty_pool
+from palate.pool_model import Strangers, strangers
 from palate.rankers import Rankers
 from palate.readership import Readership
 from palate.rules import EVERYTHING, RuleParams, Viewer, viewer
 from palate.snapshots import Snapshot
 from palate.source_links import SourceRanks
+from palate.stock import Stock, as_known, changed, like, prepare, stock
 from palate.surface_params import SurfaceParams
 from palate.vocabulary import Vocabulary
 
@@ -111,21 +114,26 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One consistent state: the pool, and the snapshot that its model columns come from."""
+    """One consistent state: the items, and the snapshot that their model columns come from."""
 
     snapshot: Snapshot | None
-    pool: Pool
-    others: Mapping[str, Pool] = field(default_factory=dict)
+    stock: Stock
+    others: Mapping[str, Stock] = field(default_factory=dict)
     """The same items as other models know them, that surfaces and experiments are served by; by the model's name."""
     happenings: Happenings = field(default_factory=Happenings)
     """What happened lately."""
     rankers: Rankers | None = None
     """Those of the snapshot; None: the plain score orders."""
 
+    @property
+    def pool(self) -> Pool:
+        """All items in one pool; where there are very many it costs a copy of them after each change."""
+        return self.stock.whole
+
     def by(self, model: str | None) -> State:
-        """The state with this model's pool; None, or a model that nothing else is served by: as it is."""
-        pool = None if model is None else self.others.get(model)
-        return self if pool is None else replace(self, pool=pool)
+        """The state with this model's items; None, or a model that nothing else is served by: as it is."""
+        stock = None if model is None else self.others.get(model)
+        return self if stock is None else replace(self, stock=stock)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +175,7 @@ class Live:
         self._tried = frozenset[str]()
         self.readership = Readership(engine)
         self.source_ranks = SourceRanks(engine)
-        self.state = State(None, empty_pool())
+        self.state = State(None, stock(empty_pool()))
         self.events_folder = data / "events"
         self._folder = data / "snapshots"
         # Whoever is too busy to teach others still gets a feed of their own.
@@ -206,16 +214,16 @@ class Live:
     def refresh(self, now: datetime) -> None:
         """Take up a new snapshot and what changed in the catalog; cheap when nothing did. A broken snapshot is not used."""
         with self._refreshing:
-            snapshot = self._newest_snapshot()
-            pool = self.state.pool
+            snapshot, stock = self._newest_snapshot(), self.state.stock
             if snapshot is not None and snapshot is not self.state.snapshot:
-                pool = with_snapshot(pool, snapshot, self._model, self._strangers(pool.keys, snapshot))
-            pool = self._with_changes(pool, snapshot, now)
+                stock = as_known(stock, snapshot, self._model, partial(self._strangers, snapshot=snapshot))
+            stock = self._with_changes(stock, snapshot, now)
+            others = self._as_others(stock, snapshot)
+            for one in (stock, *others.values()):
+                prepare(one)
             same = snapshot is self.state.snapshot
             loaded = self.state.rankers if same or not self.ranking else rankers.load(snapshot)
-            self.state = State(
-                snapshot, pool, self._as_others(pool, snapshot), self._happenings(pool, snapshot, now), loaded
-            )
+            self.state = State(snapshot, stock, others, self._happenings(stock.base, snapshot, now), loaded)
 
     def _happenings(self, pool: Pool, snapshot: Snapshot | None, now: datetime) -> Happenings:
         if not self.ranking:
@@ -225,15 +233,16 @@ class Live:
                 self.state.happenings, connection, snapshot, pool, self._interactions.types, now
             )
 
-    def _as_others(self, pool: Pool, snapshot: Snapshot | None) -> Mapping[str, Pool]:
+    def _as_others(self, items: Stock, snapshot: Snapshot | None) -> Mapping[str, Stock]:
         """What stays as it was is shared."""
         wanted = self._others | self._tried
         if snapshot is None or not wanted:
             return {}
-        if pool is self.state.pool and self.state.others.keys() == wanted:
+        if items is self.state.stock and self.state.others.keys() == wanted:
             return self.state.others
-        strange = self._strangers(pool.keys, snapshot)
-        return {name: with_snapshot(pool, snapshot, name, strange) for name in sorted(wanted)}
+        told = partial(self._strangers, snapshot=snapshot)
+        before = self.state.others if snapshot is self.state.snapshot else {}
+        return {name: like(items, before.get(name), snapshot, name, told) for name in sorted(wanted)}
 
     def _newest_snapshot(self) -> Snapshot | None:
         served = self.state.snapshot
@@ -245,17 +254,16 @@ class Live:
         same = found is None or (served is not None and (found.version, found.stamp) == (served.version, served.stamp))
         return served if same else found
 
-    def _with_changes(self, pool: Pool, snapshot: Snapshot | None, now: datetime) -> Pool:
+    def _with_changes(self, items: Stock, snapshot: Snapshot | None, now: datetime) -> Stock:
         with reading(self.engine) as connection:
             found, newest = _fingerprint(connection, self._since, self._newest)
             if found == self._known and newest == self._newest:
-                return pool
+                return items
             late = found != self._known  # something became visible among what we had read, or left it by an edit
             rows = catalog.changed_since(connection, self._since if late else self._newest + 1)
             self._since, self._newest = max(self._since, to_milliseconds(now - OVERLAP)), newest
             self._known, _ = _fingerprint(connection, self._since, newest)
-        live = np.array([row.key for row in rows if row.state == "live"], np.int64)
-        return with_changes(pool, rows, snapshot, self._strangers(live, snapshot))
+        return changed(items, rows, snapshot, partial(self._strangers, snapshot=snapshot))
 
     def _strangers(self, keys: Keys, snapshot: Snapshot | None) -> Strangers | None:
         """What is known of those of the items that have come since the snapshot."""

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.errors import SnapshotBroken
-from palate.models import content, content_scores, fields, stored
-from palate.models.content import Contents
-from palate.models.content_scores import ContentScores
-from palate.models.fields import LearnedField
+from palate.models.nearest import Located
+from palate.pool_model import Model, Strangers, columns
+from palate.pool_model import model as of_snapshot
 from palate.rules import Rulebook, is_rule
 from palate.snapshots import Snapshot
 from palate.vocabulary import Vocabulary
-
-log = logging.getLogger(__name__)
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -92,47 +87,6 @@ class Numbering(Generic[Value]):
 
 
 @dataclass(frozen=True, eq=False)
-class Ranker:
-    """A model that is asked for a person's score of every item at once, by `registry.Entry.score_all`."""
-
-    model: Any
-    items: Vocabulary
-    """Of its rows (I)."""
-    known: NDArray[np.bool_]
-    """(I,): of which items it has learned anything."""
-    content: ContentScores | None
-    """What it would say of others by their content; None in snapshots that hold nothing of that."""
-    slope: float
-    intercept: float
-    """slope · score + intercept: the log-odds that somebody likes the item."""
-
-    def rows(self, keys: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Row of each item, −1 for those that it has learned nothing of."""
-        rows = self.items.rows(keys)
-        return np.where((rows >= 0) & np.append(self.known, False)[rows], rows, -1).astype(np.int32)
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """What a snapshot says beside its arrays; by default what holds before the first one."""
-
-    version: str | None = None
-    name: str = "popularity"
-    """Of the model that is served."""
-    ranker: Ranker | None = None
-    """None for `popularity` and `fm`, whose part of a score is in the columns of the pool."""
-    loss: Literal["squared", "logistic"] = "squared"
-    base: float = 0.5
-    factors: int = 0
-    scale: float = 1.0
-    """Mean squared length of the item vectors."""
-    hours: LearnedField | None = None
-    """What the hour of the day adds, where the model has learned it."""
-    prior: float = 0.5
-    """Probability that somebody likes an item that nobody has judged."""
-
-
-@dataclass(frozen=True, eq=False)
 class Pool:
     """Servable items as columns of equal length n, sorted by key. None of its arrays is ever written to."""
 
@@ -200,6 +154,27 @@ class Pool:
         """The stories of several items."""
         return _stories(self.story)
 
+    @cached_property
+    def space(self) -> Located | None:
+        """Where the model's index has these items; None without one."""
+        index, keys = self.model.index, self.model.indexed
+        return None if index is None or keys is None else Located(index, self.rows(keys))
+
+    @cached_property
+    def of_model(self) -> NDArray[np.int64]:
+        """Row of each item of the model that ranks, −1 for those that aren't in the pool."""
+        assert self.model.ranker is not None, "A model that ranks is served."
+        return self.rows(self.model.ranker.items.keys)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NDArray[Any]:
+            """A column that wasn't looked at before, of a pool that was made of another."""
+            if name not in _COLUMNS or "_make" not in vars(self):
+                raise AttributeError(name)
+            vars(self)[name] = column = vars(self)["_make"](name)
+            return column
+
     @property
     def nbytes(self) -> int:
         """Bytes of the columns."""
@@ -247,24 +222,30 @@ def _stories(story: NDArray[np.int64]) -> Stories:
     return Stories(rows, np.cumsum(sizes) - sizes, numbers, of_row)
 
 
-_PLAIN = (
-    "keys",
-    "published",
-    "received",
-    "source",
-    "language",
-    "category",
-    "story",
-    "leads",
-    "kind",
-    "rule",
-    "row",
-    "content",
-    "vectors",
-    "bias",
-    "popularity",
-    "evidence",
+_COLUMNS = frozenset(
+    (
+        "keys",
+        "published",
+        "received",
+        "source",
+        "language",
+        "category",
+        "story",
+        "leads",
+        "kind",
+        "rule",
+        "row",
+        "content",
+        "vectors",
+        "bias",
+        "popularity",
+        "evidence",
+        "label_offsets",
+        "labels",
+    )
 )
+
+_SHARED = ("model", "sources", "languages", "categories", "label_names", "kinds", "rules")
 
 
 def empty_pool() -> Pool:
@@ -299,26 +280,16 @@ def empty_pool() -> Pool:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Strangers:
-    """Items that a snapshot doesn't know, with what is known of them all the same."""
-
-    items: Vocabulary
-    contents: Contents
-    """In the order of the items."""
-
-
-def strangers(keys: NDArray[np.int64], snapshot: Snapshot | None) -> NDArray[np.int64]:
-    """Which of the items the snapshot's models could place by their content; none where they have learned nothing of content."""
-    if snapshot is None or not {"fm_content_mean", "scores_weights"} & set(snapshot.arrays):
-        return keys[:0]
-    return keys[Vocabulary(np.asarray(snapshot.arrays["items"])).rows(keys) < 0]
-
-
 def with_snapshot(pool: Pool, snapshot: Snapshot, served: str = "fm", strangers: Strangers | None = None) -> Pool:
     """The same items as this snapshot knows them, by the model named, or what stands in for it: see `served_name`."""
-    model = _model(snapshot, served)
-    return replace(pool, model=model, **_known(pool.keys, pool.source, pool.sources, model, snapshot, strangers))
+    return with_model(pool, of_snapshot(snapshot, served), snapshot, strangers)
+
+
+def with_model(pool: Pool, model: Model, snapshot: Snapshot, strangers: Strangers | None = None) -> Pool:
+    """The same items as this model of this snapshot knows them."""
+    return replace(
+        pool, model=model, **columns(pool.keys, pool.source, pool.sources.values, model, snapshot, strangers)
+    )
 
 
 def with_changes(
@@ -334,7 +305,7 @@ def with_changes(
         places = pool.rows(changed)
         kept[places[places >= 0]] = False
         pool = take(pool, np.flatnonzero(kept))
-    return _limited(_joined(pool, fresh))
+    return settled(_limited(joined(pool, fresh)))
 
 
 def of_keys(pool: Pool, keys: NDArray[np.int64], snapshot: Snapshot | None) -> Pool:
@@ -349,29 +320,55 @@ def of_keys(pool: Pool, keys: NDArray[np.int64], snapshot: Snapshot | None) -> P
 
 
 def take(pool: Pool, rows: NDArray[np.int64]) -> Pool:
-    """The items of these rows, in this order."""
-    starts, counts = pool.label_offsets[rows], np.diff(pool.label_offsets)[rows]
+    """The items of these rows, in this order. A column is gathered when it is first looked at: of thousands of candidates most
+    are left out again for what one or two columns say."""
+    whole, chosen = vars(pool).get("_rows_of", (pool, None))
+    chosen = rows if chosen is None else chosen[rows]
+    part = _later(pool, lambda name: _gathered(whole, chosen, name))
+    vars(part)["_rows_of"] = whole, chosen
+    return part
+
+
+def _gathered(pool: Pool, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
+    if name not in ("labels", "label_offsets"):
+        found: NDArray[Any] = getattr(pool, name)[rows]
+        return found
+    starts = pool.label_offsets[rows]
+    counts = pool.label_offsets[rows + 1] - starts
     offsets = _offsets(counts)
+    if name == "label_offsets":
+        return offsets
     places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
-    plain: dict[str, Any] = {name: getattr(pool, name)[rows] for name in _PLAIN}
-    return replace(pool, label_offsets=offsets, labels=pool.labels[places], **plain)
+    return np.asarray(pool.labels[places])
+
+
+def _later(pool: Pool, make: Callable[[str], NDArray[Any]]) -> Pool:
+    """A pool with what is no column of this one, and the columns that `make` gives by their names."""
+    part = object.__new__(Pool)
+    vars(part).update({name: vars(pool)[name] for name in _SHARED}, _make=make)
+    return part
 
 
 def _appended(pool: Pool, fresh: Pool) -> Pool:
-    plain: dict[str, Any] = {name: np.concatenate((getattr(pool, name), getattr(fresh, name))) for name in _PLAIN}
-    return replace(
-        pool,
-        label_offsets=np.concatenate((pool.label_offsets, pool.label_offsets[-1] + fresh.label_offsets[1:])),
-        labels=np.concatenate((pool.labels, fresh.labels)),
-        **plain,
-    )
+    def make(name: str) -> NDArray[Any]:
+        if name == "label_offsets":
+            return np.concatenate((pool.label_offsets, pool.label_offsets[-1] + fresh.label_offsets[1:]))
+        return np.concatenate((getattr(pool, name), getattr(fresh, name)))
+
+    return _later(pool, make)
 
 
-def _joined(pool: Pool, fresh: Pool) -> Pool:
-    joined = _appended(pool, fresh)
+def joined(pool: Pool, fresh: Pool) -> Pool:
+    """The items of both, none of which is in both, sorted by key."""
+    both = _appended(pool, fresh)
     if not len(pool) or not len(fresh) or pool.keys[-1] < fresh.keys[0]:
-        return joined
-    return take(joined, np.argsort(joined.keys, kind="stable"))
+        return both
+    return take(both, np.argsort(both.keys, kind="stable"))
+
+
+def settled(pool: Pool) -> Pool:
+    """The same with all its columns, so that it needs none of the pools that it was made of."""
+    return replace(pool)
 
 
 def _limited(pool: Pool) -> Pool:
@@ -400,7 +397,7 @@ def _piece(pool: Pool, rows: Sequence[CatalogRow], snapshot: Snapshot | None, st
         rule=np.array([pool.rules.number(row.labels) for row in rows], np.int32),
         label_offsets=_offsets(np.array([len(own) for own in labels], np.int64)),
         labels=pool.label_names.number_all(list(chain.from_iterable(labels))),
-        **_known(keys, source, pool.sources, pool.model, snapshot, strangers),
+        **columns(keys, source, pool.sources.values, pool.model, snapshot, strangers),
     )
 
 
@@ -435,166 +432,9 @@ def _bare(pool: Pool, keys: NDArray[np.int64], snapshot: Snapshot | None) -> Poo
         rule=np.zeros(n, np.int32),
         label_offsets=np.zeros(n + 1, np.int64),
         labels=np.zeros(0, np.int32),
-        **_known(keys, source, pool.sources, pool.model, snapshot),
+        **columns(keys, source, pool.sources.values, pool.model, snapshot),
     )
 
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-
-
-def served_name(snapshot: Snapshot, wanted: str) -> str:
-    """The model that is served when `wanted` is: itself, unless the snapshot lacks it or says that it is worse than popularity;
-    then `fm`, then `popularity`.
-    """
-    quality = snapshot.header.get("quality", {})
-    for name in (wanted, "fm"):
-        if name in stored.names(snapshot) and not (quality.get(name) or {}).get("worse", False):
-            return name
-    return "popularity"
-
-
-def _model(snapshot: Snapshot, wanted: str) -> Model:
-    name = served_name(snapshot, wanted)
-    try:
-        return _of_name(snapshot, name)
-    except (SnapshotBroken, KeyError, ValueError, TypeError) as error:  # whole, but not as this Palate writes it
-        log.warning("Popularity is served, since model %s of snapshot %s can't be: %r", name, snapshot.version, error)
-        return _of_name(snapshot, "popularity")
-
-
-def _of_name(snapshot: Snapshot, name: str) -> Model:
-    models, arrays = snapshot.header["models"], snapshot.arrays
-    popular = models["popularity"]
-    prior = 0.0 if popular.get("by_count") else float(popular["mean"])
-    model = Model(version=snapshot.version, name=name, base=0.0, prior=prior)
-    if name == "popularity":
-        return model
-    if name != "fm":
-        return replace(model, ranker=_ranker(snapshot, name))
-    vectors = np.asarray(arrays["item_vectors"], np.float32)
-    return replace(
-        model,
-        loss=models["fm"]["loss"],
-        base=float(models["fm"]["base"]),
-        factors=int(models["fm"]["factors"]),
-        scale=float(np.square(vectors).sum(axis=1).mean()) if len(vectors) else 1.0,
-        hours=_hours(snapshot),
-    )
-
-
-def _hours(snapshot: Snapshot) -> LearnedField | None:
-    known = fields.of_arrays(snapshot.arrays, snapshot.header["models"]["fm"].get("fields", ()))
-    return next((field for field in known if field.name == "hour"), None)
-
-
-def _ranker(snapshot: Snapshot, name: str) -> Ranker:
-    slope, intercept = map(float, snapshot.header["models"][name]["calibration"])
-    items, known = Vocabulary(np.asarray(snapshot.arrays["items"])), np.asarray(snapshot.arrays["item_positives"]) > 0
-    if f"{name}_content_mean" in snapshot.arrays:
-        known = np.ones(len(items), bool)  # content says something of all
-    by_content = content_scores.from_arrays(snapshot.arrays)
-    return Ranker(stored.load(snapshot, name), items, known, by_content, slope, intercept)
-
-
-def _known(
-    keys: NDArray[np.int64],
-    source: NDArray[np.int32],
-    sources: Numbering[int],
-    model: Model,
-    snapshot: Snapshot | None,
-    strangers: Strangers | None = None,
-) -> dict[str, Any]:
-    """The columns that come from the model."""
-    n = len(keys)
-    nothing = {
-        "row": np.full(n, -1, np.int32),
-        "content": np.zeros((n, 0), np.float16),
-        "vectors": np.zeros((n, 0), np.float32),
-        "bias": np.zeros(n, np.float32),
-        "popularity": np.full(n, model.prior, np.float32),
-        "evidence": np.zeros(n, np.float32),
-    }
-    if snapshot is None:
-        return nothing
-    arrays = snapshot.arrays
-    rows = Vocabulary(np.asarray(arrays["items"])).rows(keys)
-    popularity, evidence = _popularity(snapshot)
-    popularity = _found(popularity, rows, model.prior)
-    found = nothing | {"popularity": popularity, "evidence": _found(evidence, rows, 0.0)}
-    if model.ranker is not None:
-        stands = _stands(keys, rows, strangers, model.ranker, snapshot)
-        return found | {"row": model.ranker.rows(keys), "content": stands}
-    if model.name == "popularity":
-        return found | {"bias": popularity}
-    by_number = Vocabulary(np.asarray(arrays["sources"])).rows(np.array(sources.values, np.int64))
-    source_rows = np.append(by_number, -1)[source]  # −1, no source, finds the last
-    vectors = _gathered(arrays["item_vectors"], rows, arrays["source_vectors"], source_rows)
-    bias = _gathered(arrays["item_bias"], rows, arrays["source_bias"], source_rows)
-    if strangers is not None:
-        _place(keys, vectors, bias, strangers, snapshot)
-    return found | {"vectors": vectors, "bias": bias}
-
-
-def _stands(
-    keys: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    strangers: Strangers | None,
-    ranker: Ranker,
-    snapshot: Snapshot,
-) -> NDArray[np.float16]:
-    """(n, R) where items stand by their content: as the snapshot says, or as is known of strangers."""
-    if ranker.content is None:
-        return np.zeros((len(keys), 0), np.float16)
-    result = _found(snapshot.arrays["scores_values"], rows, 0.0).astype(np.float16)
-    if strangers is not None:
-        places = strangers.items.rows(keys)
-        met = np.flatnonzero(places >= 0)
-        result[met] = content_scores.values(ranker.content, content.taken(strangers.contents, places[met]))
-    return result
-
-
-def _place(
-    keys: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    strangers: Strangers,
-    snapshot: Snapshot,
-) -> None:
-    """Put strangers where their content says."""
-    content_map = content.from_arrays(snapshot.arrays, "fm")
-    rows = strangers.items.rows(keys)
-    met = np.flatnonzero(rows >= 0)
-    if content_map is not None and len(met):
-        said = content.predicted(content_map, content.taken(strangers.contents, rows[met]))
-        vectors[met], bias[met] = said[:, :-1], said[:, -1]
-
-
-def _popularity(snapshot: Snapshot) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(I,) how likely somebody unknown likes each item, and how much is known of it.
-
-    Where nobody votes items go by how much they were taken to: one that was as often as the mean of them stands at ½.
-    """
-    arrays = snapshot.arrays
-    if not snapshot.header["models"]["popularity"].get("by_count"):
-        return arrays["popularity"], arrays["popularity_evidence"]
-    count = np.maximum(np.asarray(arrays["popularity_count"], np.float32), 0)
-    typical = np.float32(max(float(count.mean()) if len(count) else 0.0, 1e-9))
-    return np.asarray(count / (count + typical), np.float32), count
-
-
-def _gathered(
-    own: NDArray[Any], rows: NDArray[np.int64], means: NDArray[Any], source_rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """For each item its own values, else its source's mean, else zero."""
-    result = _found(own, rows, 0.0)
-    cold = np.flatnonzero((rows < 0) & (source_rows >= 0))
-    result[cold] = means[source_rows[cold]]
-    return result
-
-
-def _found(values: NDArray[Any], rows: NDArray[np.int64], missing: float) -> NDArray[np.float32]:
-    result = np.full((len(rows), *values.shape[1:]), missing, np.float32)
-    known = np.flatnonzero(rows >= 0)
-    result[known] = values[rows[known]]
-    return result

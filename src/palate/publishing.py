@@ -22,7 +22,7 @@ from palate.database import reading
 from palate.domain import to_milliseconds
 from palate.examples import Examples, Memory, Params
 from palate.lessons import Lesson
-from palate.models import content_scores, popularity, registry, stored
+from palate.models import content_scores, indexing, popularity, registry, stored
 from palate.models.implicit_als import ImplicitALS
 from palate.models.popularity import Clock, Popularity, PopularityParams
 from palate.running_tally import RunningTally
@@ -82,6 +82,7 @@ def publish(
     if len(gone):  # those of the last snapshot may have them still
         last = None
     arrays = _arrays(examples, models) | dict(added.arrays)
+    arrays |= indexing.arrays(models, arrays, params.index)
     if last is None:
         arrays |= _histories(examples, params.train.history_limit)
     else:

@@ -41,6 +41,7 @@ from palate.models import text_values, trees
 from palate.publishing import Addition
 from palate.rankers import Rankers
 from palate.ranking import considered, features, light, scoring
+from palate.ranking.considered import Age
 from palate.ranking.features import Scene
 from palate.rules import RuleParams
 from palate.snapshots import Snapshot
@@ -200,7 +201,7 @@ def _of_person(
     state, feed = live.state, params.feed
     judgement = scoring.judge(state.pool, state.snapshot, person, now, feed.first_items, feed.taste)
     every = np.zeros(len(state.pool), np.uint16)
-    looked = considered.considered(state.pool, every, person, judgement, feed.freshness, feed.half_life_days)
+    looked = considered.considered(state.pool, every, person, judgement, Age(feed.freshness, feed.half_life_days))
     some = looked.take(np.sort(random.choice(len(looked), min(params.light.candidates, len(looked)), replace=False)))
     raw = loaded.raw(features.of(Scene(some, state.happenings, state.pool, state.snapshot, now)))
     return Taught(light.columns(some), raw)

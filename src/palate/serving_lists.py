@@ -12,11 +12,12 @@ from palate.candidates import wanted as of_wanted
 from palate.candidates.filters import Mask
 from palate.candidates.wanted import Wanted
 from palate.domain import RankedItem
-from palate.pool import Pool, take
+from palate.pool import Pool
+from palate.stock import Stock
 
 
 def find(
-    connection: sa.Connection, pool: Pool, wanted: Wanted, limit: int, first: int, cards: catalog.Cards
+    connection: sa.Connection, stock: Stock, wanted: Wanted, limit: int, first: int, cards: catalog.Cards
 ) -> tuple[tuple[RankedItem, ...], str | None] | None:
     """From the person's list `limit` items that they haven't met and may still be shown, the first at place `first` of the
     session, and the version of the model that scored them; None where there is no list, or too little of it left. `cards` are
@@ -27,22 +28,21 @@ def find(
     found = lists.read(connection, name, person.key, person.keys)
     if found is None:
         return None
-    rows = pool.rows(found.items)
-    part = take(pool, rows[rows >= 0])
+    rows = stock.rows(found.items)
+    part = stock.of_keys(found.items[rows >= 0], None)
     mask = of_wanted.narrowed(part, filters.allowed(part, person, wanted.now, wanted.window), wanted)
     met = np.concatenate((person.history.items, wanted.given, wanted.excluded))
-    mask &= ~np.isin(part.keys, met) & ~_told_before(part, pool, met)
+    mask &= ~np.isin(part.keys, met) & ~_told_before(part, stock, met)
     chosen = np.flatnonzero(mask)[:limit]
     if len(chosen) < limit:
         return None
     return _unexplained(connection, part, chosen, found.scores[rows >= 0][chosen], first, cards), found.snapshot
 
 
-def _told_before(part: Pool, pool: Pool, met: NDArray[np.int64]) -> Mask:
+def _told_before(part: Pool, stock: Stock, met: NDArray[np.int64]) -> Mask:
     """(n,) items of stories that the person has met, or that an item before them tells."""
-    rows = pool.rows(met)
     told = part.story >= 0
-    mask = told & np.isin(part.story, pool.story[rows[rows >= 0]])
+    mask = told & np.isin(part.story, stock.stories_of(met))
     first = np.zeros(len(part), bool)
     first[np.unique(part.story, return_index=True)[1]] = True
     return mask | (told & ~first)

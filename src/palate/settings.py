@@ -32,6 +32,7 @@ from palate.models.ease import EaseParams
 from palate.models.factorization_machine import FactorizationMachineParams
 from palate.models.implicit_als import ImplicitALSParams
 from palate.models.item_knn import ItemKnnParams
+from palate.models.nearest import IndexParams
 from palate.models.popularity import PopularityParams
 from palate.models.svd import SvdParams
 from palate.news import NewsParams
@@ -100,6 +101,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Several of these, and the same over several stretches of history, mixed (`blend`)."""
     content: ContentParams = ContentParams()
     """What an item's text, source and labels say of it before anybody has seen it."""
+    index: IndexParams = IndexParams()
+    """By what candidates are found among very many items."""
     train: TrainParams = TrainParams()
     """The loop that learns."""
     feed: FeedParams = FeedParams()

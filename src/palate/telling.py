@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from palate import catalog
-from palate.candidates import found
+from palate.candidates import filters, found
+from palate.candidates.filters import Mask
 from palate.domain import Also, Item, RankedItem
-from palate.ranking import explanation
+from palate.models.factorization_machine import Floats
+from palate.pool import Pool, take
+from palate.ranking import considered, explanation
 from palate.ranking.arranging import Place
 from palate.ranking.considered import Considered
+from palate.stock import Stock
 
 ALSO = 5
 """Others of its story that are named with an item at most."""
 
 
 def explained(
-    connection: sa.Connection, looked: Considered, places: list[Place], first: int, now: datetime
+    connection: sa.Connection, stock: Stock, looked: Considered, places: Sequence[Place], first: int
 ) -> tuple[RankedItem, ...]:
     """The places with their items and reasons; an item that was deleted a moment ago is left out."""
+    if not places:
+        return ()
     rows = np.array([place.row for place in places], np.int64)
     grounds = explanation.grounds(looked.judgement, looked.pool, rows)
     keys, liked = looked.pool.keys[rows].tolist(), explanation.liked_keys(grounds)
     stored = catalog.get_many(connection, {*keys, *liked})
-    also = _also(connection, looked, rows)
+    also = _also(connection, stock, looked, rows)
     titles = {item.source_key: item.source_title or item.item.source for item in stored.values()}
     named = {key: (stored[key].item.id, _name(stored[key].item)) for key in liked if key in stored}
     items: list[RankedItem] = []
@@ -41,7 +47,7 @@ def explained(
             score=float(looked.scores[chosen.row]),
             probability=chosen.probability,
             position=first + len(items),
-            reasons=explanation.reasons(grounds, place, chosen, now, named, titles.get),
+            reasons=explanation.reasons(grounds, place, chosen, looked.judgement.now, named, titles.get),
             story=looked.pool.story_id(chosen.row),
             also=also[place],
             found=found.names(int(looked.found[chosen.row])),
@@ -50,22 +56,32 @@ def explained(
     return tuple(items)
 
 
-def _also(connection: sa.Connection, looked: Considered, rows: NDArray[np.int64]) -> list[tuple[Also, ...]]:
+def _also(
+    connection: sa.Connection, stock: Stock, looked: Considered, rows: NDArray[np.int64]
+) -> list[tuple[Also, ...]]:
     """For each row the best others of its story, those from sources that the person hides left out."""
-    pool = looked.pool
-    told = pool.stories.of_row[rows] >= 0
-    best = [_beside(looked, row) if several else [] for row, several in zip(rows.tolist(), told.tolist(), strict=True)]
+    told = looked.pool.story[rows]
+    if not (told >= 0).any():
+        return [()] * len(rows)
+    beside = stock.take(stock.of_stories(np.unique(told[told >= 0])))
+    pool = take(beside, np.flatnonzero(_may_see(looked, beside)))
+    values = considered.others(looked, pool).values
+    best = [
+        _beside(pool, values, int(key), int(story)) for key, story in zip(looked.pool.keys[rows], told, strict=True)
+    ]
     named = catalog.others(connection, {key for keys in best for key in keys})
     return [tuple(named[key] for key in keys if key in named) for keys in best]
 
 
-def _beside(looked: Considered, row: int) -> list[int]:
-    pool = looked.pool
-    rows = pool.stories.beside(row)
-    if looked.person.hidden:
-        rows = rows[~np.isin(pool.source[rows], pool.sources.find(looked.person.hidden))]
-    rows = rows[pool.rules.allows(looked.person.viewer, looked.judgement.now)[pool.rule[rows]]]
-    best: list[int] = pool.keys[rows[np.argsort(-looked.values[rows], kind="stable")][:ALSO]].tolist()
+def _may_see(looked: Considered, pool: Pool) -> Mask:
+    mask = looked.pool.rules.allows(looked.person.viewer, looked.judgement.now)[pool.rule]
+    return mask & ~filters.from_sources(pool, looked.person.hidden)
+
+
+def _beside(pool: Pool, values: Floats, key: int, story: int) -> list[int]:
+    """Keys of the best others of a story, which is below 0 for an item that is alone."""
+    rows = np.flatnonzero((pool.story == story) & (pool.keys != key)) if story >= 0 else np.zeros(0, np.int64)
+    best: list[int] = pool.keys[rows[np.argsort(-values[rows], kind="stable")][:ALSO]].tolist()
     return best
 
 

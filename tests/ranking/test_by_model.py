@@ -7,7 +7,7 @@ import numpy as np
 from palate.domain import Interactions
 from palate.live import History
 from palate.models.material import known
-from palate.pool import Ranker
+from palate.pool_model import Ranker
 from palate.ranking import by_model
 from palate.vocabulary import Vocabulary
 

@@ -15,7 +15,8 @@ NAMES = (
     "categories",
     "clusters",
     "behaviour",
-    "text",
+    "near",
+    "new",
 )
 """Of the ways; a way's place is its bit."""
 

@@ -401,6 +401,16 @@ def score_all(model: ImplicitALS, known: Known) -> Floats:
     return np.asarray(vectors @ model.item_vectors.T, np.float32)
 
 
+def person_vector(model: ImplicitALS, known: Known) -> Floats:
+    """(F,): of one person, by what is known of them."""
+    return fold_in_user(model, *faded(known, model.params.recent_items).row(0))
+
+
+def score_some(model: ImplicitALS, known: Known, rows: NDArray[np.int64]) -> Floats:
+    """(w,): the scores of these items for one person."""
+    return np.asarray(model.item_vectors[rows] @ person_vector(model, known), np.float32)
+
+
 def to_arrays(model: ImplicitALS) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot, whose `items` are the model's: vectors in half precision changes no metric beyond noise."""
     of_content = {} if model.content is None else content.to_arrays(model.content, "ials")

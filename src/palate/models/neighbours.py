@@ -19,6 +19,7 @@ from palate import matrix, splits
 from palate.domain import Interactions
 from palate.matrix import Sparse
 from palate.models.material import Known, Material, faded
+from palate.vocabulary import Vocabulary
 
 Floats = NDArray[np.float32]
 Norms = NDArray[np.float64]
@@ -58,6 +59,23 @@ def _of_one(model: Neighbours, items: NDArray[np.int32], weights: Floats) -> NDA
     strength = np.repeat(powered(weights, model.power), told.counts)
     sums = np.bincount(told.columns, told.values * strength, minlength=model.weights.width)
     return sums.astype(np.float64)  # of nothing at all numpy makes whole numbers
+
+
+def score_some(model: Neighbours, known: Known, rows: NDArray[np.int64]) -> Floats:
+    """(w,): the scores of these items for one person."""
+    near, sums = near_items(model, known)
+    own = np.append(sums, np.float32(0))[Vocabulary(near).rows(rows)]
+    return np.asarray(np.float32(model.prior) * model.popularity[rows] + own, np.float32)
+
+
+def near_items(model: Neighbours, known: Known) -> tuple[NDArray[np.int64], Floats]:
+    """Rows (m,), ascending, of all neighbours of what one person knows, and the sum of what it adds to each."""
+    items, weights = faded(known, model.recent_items).row(0)
+    told = matrix.taken(model.weights, items.astype(np.int64))
+    strength = np.repeat(powered(weights, model.power), told.counts)
+    near, places = np.unique(told.columns, return_inverse=True)
+    sums = np.bincount(places, told.values * strength, minlength=len(near))
+    return near.astype(np.int64), sums.astype(np.float32)
 
 
 def contributions(model: Neighbours, known: Known, wanted: NDArray[np.integer[Any]]) -> Floats:

@@ -32,8 +32,19 @@ Name = Literal["popularity", "fm", "itemknn", "ease", "svd", "ials", "blend"]
 """Of the models; `MODELS` has an entry for each."""
 
 Arrays = Mapping[str, NDArray[Any]]
+Some = Callable[[Any, Known, NDArray[np.int64]], NDArray[np.float32]]
 Fit = Callable[[Material, Any, int], Any]
 """(material, its params, seed) → the model; the same arguments give the same bytes."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """How a score is the inner product of an item's vector and a person's; F numbers each."""
+
+    items: Callable[[Any], NDArray[np.float32]]
+    """(model) → (I, F)"""
+    person: Callable[[Any, Known], NDArray[np.float32]]
+    """(model, one person) → (F,)"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,11 @@ class Entry:
     mixed_contributions: Callable[..., NDArray[np.float32]] | None = None
     """(model, one person, C rows, mixes (m, C)) → (m, n): the mixes times the contributions to the C items; None
     where nothing is quicker than to multiply."""
+    some: Some | None = None
+    """(model, one person, rows (w,)) → (w,): what `score_all` gives for these items, at the price of these alone; None where a
+    score takes a look at all items."""
+    product: Product | None = None
+    """None where scores are no inner products."""
     scored: Callable[[Any, Known], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
     """(model, people) → what `score_all` gives, and in the same unit what content is to explain of it where items are placed that
     nobody has met; None where that is the same."""
@@ -103,6 +119,7 @@ MODELS: dict[str, Entry] = {
         header=neighbours.header,
         from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "itemknn"),
         contributions=neighbours.contributions,
+        some=neighbours.score_some,
     ),
     "ease": Entry(
         params=ease.EaseParams,
@@ -112,6 +129,7 @@ MODELS: dict[str, Entry] = {
         header=neighbours.header,
         from_arrays=lambda arrays, header, items: neighbours.from_arrays(arrays, header, "ease"),
         contributions=neighbours.contributions,
+        some=neighbours.score_some,
     ),
     "svd": Entry(
         params=svd.SvdParams,
@@ -121,6 +139,8 @@ MODELS: dict[str, Entry] = {
         header=svd.header,
         from_arrays=lambda arrays, header, items: svd.from_arrays(arrays, header),
         contributions=svd.contributions,
+        some=svd.score_some,
+        product=Product(svd.item_products, svd.person_product),
     ),
     "ials": Entry(
         params=implicit_als.ImplicitALSParams,
@@ -130,6 +150,8 @@ MODELS: dict[str, Entry] = {
         header=implicit_als.header,
         from_arrays=implicit_als.from_arrays,
         contributions=implicit_als.contributions_of,
+        some=implicit_als.score_some,
+        product=Product(lambda model: model.item_vectors, implicit_als.person_vector),
         mixed_contributions=als_content.mixed_contributions,
     ),
     "blend": Entry(

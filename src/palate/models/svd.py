@@ -151,6 +151,24 @@ def _inside(model: Svd, items: NDArray[np.integer[Any]], weights: Floats) -> Flo
     return np.asarray(values @ model.vectors[items], np.float32)
 
 
+def item_products(model: Svd) -> Floats:
+    """(I, F + 1): the vectors whose product with `person_product` is the score."""
+    return np.column_stack((model.vectors * model.scale[:, np.newaxis], model.popularity)).astype(np.float32)
+
+
+def person_product(model: Svd, known: Known) -> Floats:
+    """(F + 1,): of one person."""
+    inside = _inside(model, *faded(known, model.recent_items).row(0))
+    return np.append(inside, np.float32(model.prior))
+
+
+def score_some(model: Svd, known: Known, rows: NDArray[np.int64]) -> Floats:
+    """(w,): the scores of these items for one person."""
+    *inside, prior = person_product(model, known)
+    products = model.vectors[rows] @ np.array(inside, np.float32)
+    return np.asarray(products * model.scale[rows] + prior * model.popularity[rows], np.float32)
+
+
 def contributions(model: Svd, known: Known, wanted: NDArray[np.integer[Any]]) -> Floats:
     """(w, n): how much each of the n items of one person adds to the score of each of the w wanted ones."""
     items, weights = faded(known, model.recent_items).row(0)

@@ -16,7 +16,11 @@ from palate.live import History, Person
 from palate.models import content_scores, registry
 from palate.models.factorization_machine import Floats, link
 from palate.models.material import Known
-from palate.pool import Pool, Ranker
+from palate.pool import Pool
+from palate.pool_model import Ranker
+
+MANY = 50_000
+"""Items from which on a model is asked about those alone whose score is wanted."""
 
 TIES = 0.01
 """Part of an item's popularity that is added to what the model says: of equals the more popular wins."""
@@ -30,8 +34,8 @@ class Answer:
     name: str
     known: Known
     """The person's history, as the model was given it."""
-    items: Floats
-    """(I,) log-odds."""
+    items: Floats | None
+    """(I,) log-odds; None where there are so many that only those are asked about whose score is wanted."""
     others: Floats
     """(R + 1,): what the scores say of items that the model has learned nothing of, by their content; see `content_scores`."""
 
@@ -42,9 +46,12 @@ def ask(pool: Pool, person: Person) -> Answer | None:
     if ranker is None or not (person.history.weights > 0).any():
         return None
     known = as_known(person.history, person.key or 0, ranker)
-    found = registry.entry(pool.model.name).scores(ranker.model, known)
+    entry, name = registry.entry(pool.model.name), pool.model.name
+    if entry.some is not None and len(ranker.items) >= MANY:
+        return Answer(ranker, name, known, None, _others_of_some(entry.some, known, ranker))
+    found = entry.scores(ranker.model, known)
     items, explained = (np.asarray(ranker.slope * scores[0] + ranker.intercept, np.float32) for scores in found)
-    return Answer(ranker, pool.model.name, known, items, _others(explained, ranker))
+    return Answer(ranker, name, known, items, _others(explained, ranker))
 
 
 def as_known(history: History, key: int, ranker: Ranker) -> Known:
@@ -73,10 +80,21 @@ def likely(answer: Answer | None, pool: Pool) -> Floats:
 
 
 def _log_odds(answer: Answer, pool: Pool) -> Floats:
-    found = np.append(answer.items, np.float32(0))[pool.row]
+    found = np.zeros(len(pool), np.float32)
+    learned = np.flatnonzero(pool.row >= 0)
+    found[learned] = _of_rows(answer, pool.row[learned])
     cold = np.flatnonzero(pool.row < 0)
     found[cold] = content_scores.scored(answer.others, pool.content[cold])
     return found
+
+
+def _of_rows(answer: Answer, rows: NDArray[np.int32]) -> Floats:
+    """(w,) log-odds of these rows of the model."""
+    if answer.items is not None:
+        return np.asarray(answer.items[rows], np.float32)
+    some = registry.entry(answer.name).some
+    assert some is not None, "Without it all items are asked about."
+    return _odds(some(answer.ranker.model, answer.known, rows.astype(np.int64)), answer.ranker)
 
 
 def contributions(answer: Answer, pool: Pool) -> tuple[NDArray[np.int64], Floats]:
@@ -110,6 +128,31 @@ def _others(items: Floats, ranker: Ranker) -> Floats:
         return content_scores.told(ranker.content, items)
     learned = items[ranker.known]
     return np.array([learned.mean() if len(learned) else ranker.intercept], np.float32)
+
+
+def _others_of_some(some: registry.Some, known: Known, ranker: Ranker) -> Floats:
+    """What `_others` finds; the mean is that of some thousand items."""
+    if ranker.content is None:
+        learned = np.flatnonzero(ranker.known)[:: max(int(ranker.known.sum()) // content_scores.KNOWN, 1)]
+        said = _odds(some(ranker.model, known, learned), ranker)
+        return np.array([said.mean() if len(said) else ranker.intercept], np.float32)
+    if ranker.content_products is not None:
+        product = registry.entry(ranker.name).product
+        assert product is not None, "There are no vectors without it."
+        return _odds_of_mixes(ranker.content_products @ product.person(ranker.model, known), ranker)
+    said = some(ranker.model, known, ranker.content.rows.astype(np.int64))
+    return _odds_of_mixes(np.asarray(ranker.content.weights @ said, np.float32), ranker)
+
+
+def _odds(scores: Floats, ranker: Ranker) -> Floats:
+    return np.asarray(ranker.slope * scores + ranker.intercept, np.float32)
+
+
+def _odds_of_mixes(mixes: Floats, ranker: Ranker) -> Floats:
+    """(R + 1,): of mixes of scores, of which the first alone is a mean, the others are differences."""
+    found = np.asarray(ranker.slope * mixes, np.float32)
+    found[0] += np.float32(ranker.intercept)
+    return found
 
 
 def _row(columns: NDArray[np.int64], values: Floats, width: int) -> matrix.Sparse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,15 @@ from palate.ranking.scoring import Judgement
 
 DAY = 86_400_000
 """Milliseconds."""
+
+
+class Age(NamedTuple):
+    """What age takes from an item's value."""
+
+    most: float
+    """The part that it loses at most."""
+    half_life_days: float
+    """In which half of that is lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +44,7 @@ class Considered:
     """(n,) probabilities, 0..1, that the person likes each."""
     values: Floats
     """(n,) positive: what the order goes by, which is the scores, less for old items."""
+    age: Age
 
     def __len__(self) -> int:
         return len(self.values)
@@ -49,23 +60,20 @@ class Considered:
         )
 
 
-def considered(
-    pool: Pool,
-    found: NDArray[np.uint16],
-    person: Person,
-    judgement: Judgement,
-    freshness: float,
-    half_life_days: float,
-) -> Considered:
-    """The items of a pool as the person's own taste sees them. `freshness` is the part of its value that an item loses with age
-    at most, half of that in `half_life_days`."""
+def considered(pool: Pool, found: NDArray[np.uint16], person: Person, judgement: Judgement, age: Age) -> Considered:
+    """The items of a pool as the person's own taste sees them."""
     scores, values = scoring.order_values(judgement, pool)
-    fresh = _freshness(pool, judgement.now, freshness, half_life_days)
-    return Considered(pool, person, judgement, found, scores, values * fresh)
+    fresh = _freshness(pool, judgement.now, age)
+    return Considered(pool, person, judgement, found, scores, values * fresh, age)
 
 
-def _freshness(pool: Pool, now: datetime, most: float, half_life_days: float) -> Floats:
+def others(looked: Considered, pool: Pool) -> Considered:
+    """Other items, as the same person's own taste sees them."""
+    return considered(pool, np.zeros(len(pool), np.uint16), looked.person, looked.judgement, looked.age)
+
+
+def _freshness(pool: Pool, now: datetime, age: Age) -> Floats:
     """(n,) the part of its value that an item keeps: from 1 when it is new or undated down to 1 − `most`."""
-    age = np.maximum(to_milliseconds(now) - pool.published, 0).astype(np.float32)  # undated lies beyond any now
-    kept: Floats = np.exp2(-age / np.float32(half_life_days * DAY))
-    return 1 - np.float32(most) * (1 - kept)
+    old = np.maximum(to_milliseconds(now) - pool.published, 0).astype(np.float32)  # undated lies beyond any now
+    kept: Floats = np.exp2(-old / np.float32(age.half_life_days * DAY))
+    return 1 - np.float32(age.most) * (1 - kept)

@@ -15,7 +15,8 @@ from palate.models import content_scores, implicit_als, registry
 from palate.models.factorization_machine import Floats, link
 from palate.models.implicit_als import ImplicitALS
 from palate.models.material import Known, faded
-from palate.pool import Pool, Ranker
+from palate.pool import Pool
+from palate.pool_model import Ranker
 from palate.snapshots import Snapshot
 from palate.vocabulary import Vocabulary
 

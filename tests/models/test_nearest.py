@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from palate.errors import SnapshotBroken
+from palate.models import nearest
+from palate.models.nearest import IndexParams, Located
+from palate.orders import packed
+
+N = 3_000
+RNG = np.random.default_rng(1)
+CENTRES = RNG.normal(0, 1, (30, 8))
+VECTORS = (CENTRES[RNG.integers(30, size=N)] + RNG.normal(0, 0.3, (N, 8))).astype(np.float32)
+PEOPLE = (RNG.normal(0, 1, (200, 8)) * np.array([5, 1, 1, 1, 1, 1, 1, 0.01])).astype(np.float32)
+QUERIES = RNG.normal(0, 1, (20, 8)).astype(np.float32)
+
+
+def params(kind: str) -> IndexParams:
+    return IndexParams(kind=kind, least=1, flat_below=1, lists=40)  # type: ignore[arg-type]
+
+
+def located(kind: str, rows: np.ndarray | None = None) -> Located:
+    made = nearest.build(VECTORS, PEOPLE, params(kind))
+    assert made is not None
+    return Located(nearest.read(*made), np.arange(N) if rows is None else rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [("ivf", 0.9), ("flat", 0.95), ("hnsw", 0.5)]
+)  # a graph is weak on products
+def test_a_search_comes_near_the_exact_answer_among_what_is_open(kind: str, least: float) -> None:
+    mask = RNG.random(N) < 0.3
+    index = located(kind)
+    found = [index.search(query, 20, packed(mask), 16) for query in QUERIES]
+    assert all(mask[rows].all() and len(rows) == 20 for rows in found)
+    exact = [nearest.exact(VECTORS, query, 20, mask) for query in QUERIES]
+    shared = [len(np.intersect1d(*both)) / 20 for both in zip(found, exact, strict=True)]
+    assert np.mean(shared) > least
+
+
+def test_rows_of_the_pool_are_asked_for_and_given_where_vectors_lie_otherwise() -> None:
+    rows = np.where(np.arange(N) % 3 == 0, -1, N - np.arange(N))  # each third vector isn't in the pool
+    mask = np.zeros(N + 1, bool)
+    mask[rows[(rows >= 0) & (np.arange(N) < 500)]] = True
+    found = located("ivf", rows).search(QUERIES[0], 1_000, packed(mask), 40)
+    assert sorted(found) == sorted(np.flatnonzero(mask))
+
+
+def test_vectors_of_one_list_are_of_one_cluster_and_the_nearest_is_asked_first() -> None:
+    index = located("ivf").index
+    clusters = index.clusters()
+    assert index.cluster_count == 40
+    assert clusters.min() >= 0
+    centres = np.array([VECTORS[clusters == n].mean(axis=0) for n in range(40) if (clusters == n).any()])
+    first = index.nearest_clusters(QUERIES[0], 3)[0]
+    best = VECTORS[clusters == first] @ QUERIES[0]
+    assert best.mean() > np.quantile(centres @ QUERIES[0], 0.8)
+
+
+def test_turned_vectors_have_the_products_that_they_had() -> None:
+    forth, back = nearest.turns(PEOPLE)
+    assert np.allclose((VECTORS @ forth) @ (QUERIES @ back).T, VECTORS @ QUERIES.T, atol=1e-2)
+
+
+def test_the_same_vectors_make_the_same_bytes() -> None:
+    one, two = (nearest.build(VECTORS, PEOPLE, params("ivf")) for _ in range(2))
+    assert one is not None
+    assert two is not None
+    assert np.array_equal(one[0], two[0])
+    assert np.array_equal(one[1], two[1])
+
+
+def test_few_items_need_no_index() -> None:
+    assert nearest.build(VECTORS, PEOPLE, IndexParams()) is None
+    assert nearest.build(VECTORS, PEOPLE, IndexParams(kind="none", least=1)) is None
+
+
+def test_what_is_no_index_is_refused() -> None:
+    with pytest.raises(SnapshotBroken, match="an index can't be read"):
+        nearest.read(np.frombuffer(b"no index at all, but some words" * 9, np.uint8), np.eye(8))

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from feed_world import NOW, PLAIN, World, item
+
+from palate import catalog, feed, finding, live, snapshots, stock
+from palate.candidates import found, groups, walking
+from palate.candidates.candidate_params import CandidateParams
+from palate.candidates.wanted import Wanted
+from palate.database import reading, writing
+from palate.domain import RankedItem
+from palate.models import indexing
+from palate.models.nearest import IndexParams
+from palate.orders import grouped, packed
+from palate.ranking.scoring import Judgement
+
+ITEMS = 240
+PUBLISH = snapshots.publish
+FEW = CandidateParams(exact=0, behaviour=80, popular=10, trending=10, fresh=10, followed=10, new=10, of_group=3)
+NEAR = msgspec.structs.replace(PLAIN, find=FEW, candidates=20, window_days=30.0, questions=0)
+ALL = msgspec.structs.replace(NEAR, find=CandidateParams())
+
+
+@pytest.fixture
+def world(engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Items of eight sources in a circle of tastes, kept as if they were very many."""
+    monkeypatch.setattr(stock, "SPLIT", 1)
+    monkeypatch.setattr(live, "prepare", lambda items: stock.prepare(items, 1))
+    monkeypatch.setattr(live, "changed", partial(stock.changed, split=1))
+
+    def with_index(folder: Path, header: dict[str, object], arrays: dict[str, np.ndarray]) -> str:
+        made = indexing.arrays({"fm": None}, arrays, IndexParams(least=1, flat_below=1, lists=6))
+        assert list(made) == ["index_fm", "turn_fm"]
+        return PUBLISH(folder, header, arrays | made)
+
+    monkeypatch.setattr(snapshots, "publish", with_index)
+    made = World(engine, tmp_path)
+    made.add(*(item(f"i{n}", f"s{n % 8}", f"l{n % 3}", hours=1 + n / 10) for n in range(ITEMS)))
+    angles = np.arange(ITEMS) * 0.61
+    vectors = {f"i{n}": [float(np.cos(angle)) / 4, float(np.sin(angle)) / 4] for n, angle in enumerate(angles)}
+    popularity = {f"i{n}": (0.3 + n % 50 / 100, float(n % 9)) for n in range(ITEMS)}
+    users = {"ann": ([0.9, 0.4], 0.0, {"i5": 1.0, "i13": 1.0, "i77": 0.0})}
+    made.publish(vectors, popularity=popularity, users=users)
+    return made
+
+
+def ids(places: Sequence[RankedItem]) -> list[str]:
+    return [place.item.id for place in places]
+
+
+def test_candidates_hold_what_looking_at_everything_would_serve(world: World) -> None:
+    every = world.serve("ann", 10, ALL, log=False)
+    near = world.serve("ann", 10, NEAR, log=False)
+    assert ids(near.items) == ids(every.items)
+    assert not any(place.found for place in every.items)
+    assert all(set(place.found) <= set(found.NAMES) and place.found for place in near.items)
+    assert sum("behaviour" in place.found for place in near.items) >= 6
+    looked = len(finding.find(world.live.state.stock, *asked(world, "ann"), NEAR).pool)
+    assert looked < ITEMS
+
+
+def asked(world: World, user: str) -> tuple[Wanted, Judgement]:
+    with reading(world.engine) as connection:
+        person = world.live.person(connection, user, world.live.snapshot)
+    judged = feed._judge(world.live.state, person, NOW, NEAR)
+    return Wanted(person, NOW, timedelta(days=30)), judged
+
+
+def test_somebody_new_gets_what_everybody_likes_as_if_all_had_been_looked_at(world: World) -> None:
+    assert ids(world.serve("eve", 10, NEAR, log=False).items) == ids(world.serve("eve", 10, ALL, log=False).items)
+
+
+def test_a_new_item_is_found_by_the_people_it_fits_at_once(world: World) -> None:
+    world.act("bob", "like", "i5", "i13", "i21", "i29")
+    world.add(item("news", "s5", "l2", hours=0.1), now=NOW + timedelta(seconds=1))
+    assert len(world.live.state.stock.side) == 1
+    served = world.serve("bob", 10, NEAR, now=NOW + timedelta(seconds=2)).items
+    (news,) = (place for place in served if place.item.id == "news")
+    assert "new" in news.found
+
+
+def test_what_was_deleted_or_met_is_no_candidate(world: World) -> None:
+    first = ids(world.serve("ann", 5, NEAR).items)
+    second = ids(world.serve("ann", 5, NEAR).items)
+    assert not set(first) & set(second)
+    late = NOW + timedelta(minutes=5)
+    world.live.refresh(late)
+    gone = ids(world.serve("ann", 1, NEAR, log=False).items)[0]
+    with writing(world.engine) as connection:
+        catalog.delete(connection, gone, late)
+    world.live.refresh(late)
+    assert len(world.live.state.stock) == ITEMS - 1
+    assert gone not in ids(world.serve("ann", 20, NEAR).items)
+
+
+def test_a_session_goes_on_until_everything_was_given(world: World) -> None:
+    given: list[str] = []
+    cursor = None
+    for _ in range(30):
+        page = world.serve("ann", 10, NEAR, cursor=cursor)
+        given, cursor = given + ids(page.items), page.cursor
+        if not page.items:
+            break
+    assert len(given) == len(set(given))
+    assert len(given) >= ITEMS - 3 - 60  # ways look no deeper than they are told
+
+
+def test_the_feed_goes_on_without_an_index_that_cant_be_read(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    snapshot = world.live.snapshot
+    assert snapshot is not None
+    arrays = {name: np.array(array) for name, array in snapshot.arrays.items() if not name.startswith("index_")}
+    broken = np.frombuffer(b"what another version of the library wrote" * 9, np.uint8)
+    header = {name: value for name, value in snapshot.header.items() if name not in ("arrays", "version", "format")}
+    PUBLISH(world.data / "snapshots", header, arrays | {"index_fm": broken})
+    world.live.refresh(NOW)
+    assert world.live.state.stock.base.space is None
+    assert caplog.text.count("without the index") == 1
+    assert len(world.serve("ann", 10, NEAR).items) == 10
+
+
+def test_groups_are_near_of_which_more_was_taken_to_than_of_all() -> None:
+    source = np.array([0, 0, 0, 1, 1, 2, 2, 2, -1])
+    positive = np.array([1, 1, 0, 0, 0, 1, 0, 0, 1], bool)
+    assert groups.nearest(source, positive, 1).tolist() == [0]
+    assert 1 not in groups.nearest(source, positive, 3)
+    assert not len(groups.nearest(source, np.zeros(9, bool), 2))
+    assert groups.nearest(np.array([4, 4]), np.ones(2, bool), 2).tolist() == [4]
+
+
+def test_an_order_is_walked_only_as_far_as_it_takes() -> None:
+    order = np.array([4, 0, 3, 1, 2], np.int32)
+    bits = packed(np.array([True, False, True, True, False]))
+    assert walking.first(order, bits, 2).tolist() == [0, 3]
+    assert walking.first(order, bits, 9).tolist() == [0, 3, 2]
+    together = grouped(order, np.array([0, 1, 0, 1, 1]), 2)
+    assert together.of(1).tolist() == [4, 3, 1]
+    assert walking.of_groups(together, np.array([1, 0, 7]), bits, 1).tolist() == [3, 0]
