@@ -196,3 +196,15 @@ def test_switched_off_nothing_is_logged_or_learned(tmp_path: Path) -> None:
     off = msgspec.structs.replace(TRAINING, heavy=HeavyParams(enabled=False))
     train.learn(engine, tmp_path, train.Params(), NOW + HOUR, ListMaking(), rankers=off)
     assert not [name for name in snapshots.load(tmp_path / "snapshots").arrays if name.startswith("activity")]
+
+
+def test_the_parts_of_an_items_score_say_what_sets_it_apart(shelf: Shelf) -> None:
+    served = shelf.serve("u3", 6, now=NOW + 5 * HOUR, explain=True, log=False)
+    found = rankers.load(shelf.live.snapshot)
+    assert found is not None
+    told, _ = feature_log.read([place.features for place in served.items])
+    raw, sums = found.raw(told), np.array([sum(part.adds for part in place.parts) for place in served.items])
+    assert raw - sums == pytest.approx((raw - sums).mean(), abs=1e-6)
+    weights = [abs(part.adds) for part in served.items[0].parts]
+    assert weights == sorted(weights, reverse=True)
+    assert all(not place.parts for place in shelf.serve("u3", 6, now=NOW + 5 * HOUR, log=False).items)

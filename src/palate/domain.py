@@ -203,6 +203,19 @@ class FeedRequest:
     """False (prefetch, outlets): nothing is logged and nothing is used up."""
     variant: str | None = None
     """Of which experiments by which variants it is served, as the log says it; None: of none."""
+    explain: bool = False
+    """Whether the parts of the heavy ranker's scores are wanted."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one column of the heavy ranker held for a served item, and what it added to the log-odds."""
+
+    name: str
+    """Of `feature_log.NAMES`."""
+    value: float | None
+    """None: not known."""
+    adds: float
 
 
 @dataclass(frozen=True)
@@ -252,6 +265,8 @@ class RankedItem:
     """What the rankers knew of it, as the log keeps it (`feature_log`)."""
     found: tuple[str, ...] = ()
     """Names of the ways by which it became a candidate; none where every item was looked at."""
+    parts: tuple[Part, ...] = ()
+    """Those of its score by the heavy ranker, the weightiest first; none where they weren't wanted or there is no such ranker."""
 
 
 @dataclass(frozen=True)

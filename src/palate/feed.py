@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import cursors, editions, filling, finding, identities, serving_lists, telling
+from palate import cursors, editions, feature_log, filling, finding, identities, serving_lists, telling
 from palate.candidates import wanted as of_wanted
 from palate.candidates.filters import Mask
 from palate.candidates.wanted import ANYWHERE, Wanted
@@ -76,7 +76,8 @@ def serve(
         limit = min(request.limit, surface.limit or params.limit_max, params.limit_max, session.room(request.log))
         wanted = _wanted(connection, request, person, session, surface, params)
         listed = serving_lists.find(connection, state.stock, wanted, limit, session.places, live.cards)
-        items, version = listed or _scored_now(connection, live, state, _Asked(wanted, session, limit), params, rng)
+        asked = _Asked(wanted, session, limit, request.explain)
+        items, version = listed or _scored_now(connection, live, state, asked, params, rng)
     if request.log and items:
         append(shown(items, id, request, version))
     session = session.after([item.key for item in items], request.log, person.key, request.now)
@@ -90,6 +91,7 @@ class _Asked:
     wanted: Wanted
     session: Session
     limit: int
+    explain: bool
 
 
 _Answer = tuple[tuple[RankedItem, ...], str | None]
@@ -109,7 +111,7 @@ def _scored_now(
     places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng)
     places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
     told = telling.explained(connection, stock, looked, places, session.places)
-    items = _with_features(live, state, plain, told, wanted.now)
+    items = _with_features(live, state, plain, told, asked)
     if len(places) < asked.limit:
         chosen = looked.pool.keys[[place.row for place in places]]
         back = filling.brought_back(connection, live, stock, wanted, session, chosen, params)
@@ -118,7 +120,7 @@ def _scored_now(
         looked = _ranked(state, plain, unseen, wanted.now)
         places = filling.arrange(looked, unseen, asked.limit - len(places), 0.0, params, rng)
         more = telling.explained(connection, stock, looked, places, session.places + len(items))
-        items += _with_features(live, state, plain, more, wanted.now)
+        items += _with_features(live, state, plain, more, asked)
     return items, stock.base.model.version
 
 
@@ -130,14 +132,17 @@ def _ranked(state: State, plain: Considered, wanted: Mask, now: datetime) -> Con
 
 
 def _with_features(
-    live: Live, state: State, plain: Considered, items: tuple[RankedItem, ...], now: datetime
+    live: Live, state: State, plain: Considered, items: tuple[RankedItem, ...], asked: _Asked
 ) -> tuple[RankedItem, ...]:
     """The items with what the rankers know of them at this moment, whether there are rankers yet or not."""
     if not live.ranking or not items:
         return items
     served = plain.take(plain.pool.rows(np.array([item.key for item in items], np.int64)))
-    texts = features.written(Scene(served, state.happenings, state.stock.base, state.snapshot, now))
-    return tuple(replace(item, features=text) for item, text in zip(items, texts, strict=True))
+    told = features.of(Scene(served, state.happenings, state.stock.base, state.snapshot, asked.wanted.now))
+    items = tuple(replace(item, features=text) for item, text in zip(items, feature_log.written(told), strict=True))
+    if not asked.explain or state.rankers is None:
+        return items
+    return tuple(replace(item, parts=parts) for item, parts in zip(items, state.rankers.parts(told), strict=True))
 
 
 def visit(

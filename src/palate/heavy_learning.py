@@ -152,6 +152,11 @@ def raw(model: Trees, features: NDArray[np.float32], without: Collection[str] = 
     return model.raw(at_place(told(features, without), 0))
 
 
+def contributions(model: Trees, features: NDArray[np.float32], without: Collection[str] = ()) -> Values:
+    """(n, F) what each column adds to what `raw` says."""
+    return model.contributions(at_place(told(features, without), 0))
+
+
 def at_place(features: NDArray[np.float32], place: int) -> NDArray[np.float32]:
     """The same rows, all at this place."""
     moved = features.copy()

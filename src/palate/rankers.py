@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate import feature_log, heavy_learning, light_learning
+from palate.domain import Part
 from palate.errors import SnapshotBroken
 from palate.heavy_learning import Heavy
 from palate.light_learning import Light
@@ -56,6 +58,21 @@ class Rankers:
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) in whose order the heavy ranker puts the rows of (n, F), as if each stood at the first place."""
         return heavy_learning.raw(self.trees, feature_log.rounded(features), self.without)
+
+    def parts(self, features: NDArray[np.float32]) -> list[tuple[Part, ...]]:
+        """For each row of (n, F) what its columns add to its log-odds, the weightiest first; those that add nothing left out."""
+        rows = feature_log.rounded(features)
+        added = heavy_learning.contributions(self.trees, rows, self.without)
+        return [_parts(row, weights) for row, weights in zip(rows.tolist(), added.tolist(), strict=True)]
+
+
+def _parts(values: Sequence[float], added: Sequence[float]) -> tuple[Part, ...]:
+    found = [
+        Part(name, None if math.isnan(value) else value, weight)
+        for name, value, weight in zip(feature_log.NAMES, values, added, strict=True)
+        if weight
+    ]
+    return tuple(sorted(found, key=lambda part: -abs(part.adds)))
 
 
 def to_arrays(heavy: Heavy, light: Light | None) -> dict[str, NDArray[Any]]:

@@ -143,6 +143,7 @@ def _feed_request(question: FeedQuestion, now: datetime) -> FeedRequest:
         language=question.lang,
         category=question.category,
         log=question.log,
+        explain=question.explain,
     )
 
 

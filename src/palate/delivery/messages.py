@@ -15,6 +15,7 @@ from palate.domain import (
     Item,
     Kind,
     Media,
+    Part,
     RankedItem,
     Reason,
     from_milliseconds,
@@ -227,7 +228,7 @@ class SimilarAnswer(Wire, frozen=True, kw_only=True):
 
 class FeedQuestion(Wire, frozen=True, kw_only=True):
     """Which feed. `log=false` neither logs what is shown nor uses it up; `window_days` leaves out what is older; `lang` and
-    `category` leave out all others."""
+    `category` leave out all others. `explain` adds the parts of the heavy ranker's scores."""
 
     user: Id
     limit: Annotated[int, Meta(ge=1, le=200)] = 20
@@ -238,11 +239,17 @@ class FeedQuestion(Wire, frozen=True, kw_only=True):
     lang: Language | None = None
     category: Category | None = None
     exclude: Annotated[list[Id], Meta(max_length=1000)] = []
+    explain: bool = False
+
+
+PARTS = 12
+"""Of one item's score that are told at most."""
 
 
 class FeedPlace(Wire, frozen=True, kw_only=True):
     """One place of a feed. `probability` is that with which the item was chosen for it; `also` are other items of its story;
-    `found` names the ways by which it became a candidate, none where every item was looked at."""
+    `found` names the ways by which it became a candidate, none where every item was looked at; `parts`, if they were asked for,
+    say what the weightiest columns of the heavy ranker held (null: not known) and what each added to the log-odds."""
 
     item: str
     score: float
@@ -252,6 +259,7 @@ class FeedPlace(Wire, frozen=True, kw_only=True):
     story: str | None
     also: tuple[Also, ...]
     found: tuple[str, ...]
+    parts: tuple[Part, ...]
     title: str | None
     url: str | None
     source: str | None
@@ -277,6 +285,7 @@ class FeedPlace(Wire, frozen=True, kw_only=True):
             story=ranked.story,
             also=ranked.also,
             found=ranked.found,
+            parts=ranked.parts[:PARTS],
             title=item.title,
             url=item.url,
             source=item.source,

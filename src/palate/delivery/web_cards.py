@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from palate import database, identities
 from palate.domain import Item, Media, RankedItem, Reason
+from palate.feature_log import JOINS
 from palate.text.cleaning import excerpt, plain_line, sanitise, tidy_url, to_plain
 
 EXCERPT = 320
@@ -64,12 +65,48 @@ class Card:
     score: float | None = None
     probability: float | None = None
     reasons: tuple[Reason, ...] = ()
+    found: tuple[str, ...] = ()
+    """By which ways it became a candidate, in words."""
+    weighed: tuple[tuple[str, float], ...] = ()
+    """What the heavy ranker went by, in words, and what each added to the log-odds; the weightiest first."""
     also: tuple[tuple[str, str], ...] = ()
     """Who else tells its story: name and address."""
     said: str | None = None
     """What a press of a button has done, in a sentence."""
     undo: str | None = None
     """The act that takes it back."""
+
+
+LEAST_PART = 0.05
+"""Log-odds below which a part is not worth a word."""
+
+GONE_BY = {
+    "context": "the hour",
+    "model": "what you like",
+    "item": "its age, language and story",
+    "text": "what its text is near to",
+    "counters": "what others made of it",
+    "history": "what you have met before",
+    "found": "how it was found",
+}
+"""In words, what columns of the heavy ranker are about."""
+
+FOUND_BY = {
+    "popular": "what is popular",
+    "trending": "what is rising",
+    "fresh": "what is new",
+    "exploration": "what is hardly known yet",
+    "followed": "what you follow",
+    "sources": "sources near to you",
+    "labels": "topics near to you",
+    "categories": "kinds of news near to you",
+    "clusters": "groups near to you",
+    "behaviour": "what people like you took to",
+    "near": "what is near to your taste",
+    "new": "what has just come",
+    "text": "texts like those you liked",
+}
+"""In words, the ways by which candidates are found."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +168,17 @@ def ranked_card(ranked: RankedItem, now: datetime, root: str) -> Card:
         score=ranked.score,
         probability=ranked.probability,
         reasons=ranked.reasons,
+        found=tuple(FOUND_BY[name] for name in ranked.found),
+        weighed=_weighed(ranked),
         also=also(ranked, root),
     )
+
+
+def _weighed(ranked: RankedItem) -> tuple[tuple[str, float], ...]:
+    """The parts of its score, those of like columns together."""
+    adds = {part.name: part.adds for part in ranked.parts}
+    sums = [(GONE_BY[join], sum(adds.get(name, 0.0) for name in names)) for join, names in JOINS.items()]
+    return tuple(sorted((one for one in sums if abs(one[1]) >= LEAST_PART), key=lambda one: -abs(one[1])))
 
 
 def also(ranked: RankedItem, root: str) -> tuple[tuple[str, str], ...]:

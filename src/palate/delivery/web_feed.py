@@ -89,6 +89,7 @@ def _serve(visit: Visit, limit: int) -> Feed:
         log=_is_person(visit),
         language=chosen.language,
         category=chosen.category,
+        explain=True,
     )
 
     def append(shown: Sequence[Event]) -> None:

@@ -54,6 +54,15 @@ class Trees:
         )
         return found
 
+    def contributions(self, features: Floats) -> NDArray[np.float64]:
+        """(n, F) what each column adds to the log-odds of each row of (n, F): Shapley values (Lundberg et al., "Consistent
+        Individualized Feature Attribution for Tree Ensembles", 2018)."""
+        import catboost
+
+        rows = catboost.Pool(np.ascontiguousarray(features))
+        found = self.model.get_feature_importance(type="ShapValues", data=rows, thread_count=1)
+        return np.asarray(found[:, :-1], np.float64)  # the last is what all rows have
+
     def importances(self) -> NDArray[np.float64]:
         """(F,) how much of what the trees say each column changes; they sum to 100."""
         return np.asarray(self.model.get_feature_importance(type="PredictionValuesChange"), np.float64)
