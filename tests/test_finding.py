@@ -20,6 +20,7 @@ from palate.domain import RankedItem
 from palate.models import indexing
 from palate.models.nearest import IndexParams
 from palate.orders import grouped, packed
+from palate.ranking import features
 from palate.ranking.scoring import Judgement
 
 ITEMS = 240
@@ -124,6 +125,10 @@ def test_the_feed_goes_on_without_an_index_that_cant_be_read(world: World, caplo
     assert world.live.state.stock.base.space is None
     assert caplog.text.count("without the index") == 1
     assert len(world.serve("ann", 10, NEAR).items) == 10
+
+
+def test_every_way_is_told_to_the_rankers() -> None:
+    assert {way for ways in features.FOUND.values() for way in ways} == set(found.NAMES)
 
 
 def test_groups_are_near_of_which_more_was_taken_to_than_of_all() -> None:

@@ -64,7 +64,7 @@ JOINS = {
         "followed",
         "on_topic",
     ),
-    "found": ("found_popular", "found_near", "found_text", "found_fresh", "found_followed", "found_trending"),
+    "found": ("found_popular", "found_near", "found_groups", "found_fresh", "found_followed", "found_trending"),
 }
 """The columns by where they come from: what can be switched off to see what it is worth."""
 

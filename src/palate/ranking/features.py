@@ -46,9 +46,9 @@ DAYS_LONG = 3650.0
 
 FOUND = {
     "found_popular": ("popular", "categories"),
-    "found_near": ("behaviour", "sources", "labels", "clusters"),
-    "found_text": ("text",),
-    "found_fresh": ("fresh", "exploration"),
+    "found_near": ("behaviour", "clusters"),
+    "found_groups": ("near", "sources", "labels"),
+    "found_fresh": ("fresh", "exploration", "new"),
     "found_followed": ("followed",),
     "found_trending": ("trending",),
 }
@@ -340,7 +340,7 @@ def _share(good: Floats, met: Floats) -> Floats:
 def _by_label(scene: Scene, there: NDArray[np.int64], liked: NDArray[np.bool_]) -> Columns:
     """The means over an item's labels."""
     whole, pool = scene.whole, scene.looked.pool
-    counts = np.diff(whole.label_offsets)[there]
+    counts = whole.label_offsets[there + 1] - whole.label_offsets[there]
     starts = np.cumsum(counts) - counts
     places = np.arange(counts.sum()) - np.repeat(starts - whole.label_offsets[there], counts)
     met, good = _met(whole.labels[places], np.repeat(liked, counts), pool.labels)
