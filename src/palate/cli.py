@@ -244,6 +244,12 @@ def train_command(
     data: Data = DATA,
     config: Config = None,
     full: Annotated[bool, typer.Option("--full", help="One full cycle, publish, exit.")] = False,
+    increment: Annotated[
+        bool,
+        typer.Option(
+            "--increment", help="One cycle that learns what is new, all else staying as it is; publish, exit."
+        ),
+    ] = False,
     runs_on: cli_spark.Runs = "embedded",
     master: cli_spark.Master = None,
     store: cli_spark.Store = None,
@@ -256,17 +262,28 @@ def train_command(
     settings = settings_of(config)
     params, lists = train.params_of(settings, settings.feed.model), list_making.params_of(settings)
     rankers = ranker_training.params_of(settings)
-    cli_spark.check_training(runs_on, master, full, params)
+    if full and increment:
+        raise PalateError("--full learns all anew, --increment what is new: choose one of them.")
+    cli_spark.check_training(runs_on, master, full or increment, params)
     with in_role(data, settings, "train") as engine:
-        if not full:
+        if not (full or increment):
             judging = experiment_judging.judging_of(settings)
             train.follow(engine, data, params, supervisor.stop_signal(), utc_now, lists, judging, rankers)
             return
         with (
-            spinner("Learning from all events …", quiet=as_json),
-            cli_spark.fits(runs_on, master, store, data) as fits,
+            spinner("Learning from what is new …" if increment else "Learning from all events …", quiet=as_json),
+            cli_spark.solvers(runs_on, master, store, data) as solvers,
         ):
-            cycle = train.learn(engine, data, params, utc_now(), lists, fits=fits, rankers=rankers)
+            cycle = train.learn(
+                engine,
+                data,
+                params,
+                utc_now(),
+                lists,
+                kind="incremental" if increment else "full",
+                solvers=solvers,
+                rankers=rankers,
+            )
             replica.push(engine, data)  # says what is wrong, where the cycle went on
         answer(as_json, cycle.to_json(), cycle.summary())
         if cycle.version is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from palate.examples import Params
-    from palate.models.registry import Fit
+    from palate.models.registry import Solver
 
 ENGINES = ("embedded", "spark")
 Runs = Annotated[
@@ -56,18 +56,18 @@ def session(engine: str, master: str | None, command: str) -> Iterator[SparkSess
         yield spark
 
 
-def check_training(engine: str, master: str | None, full: bool, params: Params) -> None:
+def check_training(engine: str, master: str | None, once: bool, params: Params) -> None:
     """Raises PalateError where Spark has nothing to learn with these options and settings."""
     if not on_spark(engine, master):
         return
-    if not full:
-        raise PalateError("Spark learns all anew, in one cycle: add --full.")
+    if not once:
+        raise PalateError("Spark learns in one cycle: add --full for all anew, or --increment for what is new.")
     if "ials" not in params.train.models:
         raise PalateError('Spark learns implicit ALS: set [train] models = ["ials"], or [feed] model = "ials".')
 
 
 @contextmanager
-def fits(engine: str, master: str | None, store: str | None, data: Path) -> Iterator[Mapping[str, Fit]]:
+def solvers(engine: str, master: str | None, store: str | None, data: Path) -> Iterator[Mapping[str, Solver]]:
     """The models that Spark learns in a cycle, none for the embedded engine."""
     with session(engine, master, "train") as spark:
         if spark is None:
@@ -75,4 +75,4 @@ def fits(engine: str, master: str | None, store: str | None, data: Path) -> Iter
             return
         from palate.spark import learning
 
-        yield learning.fits(spark, store or f"file://{(data / 'spark').resolve()}")
+        yield learning.solvers(spark, store or f"file://{(data / 'spark').resolve()}")

@@ -24,9 +24,9 @@ from palate.database import reading, writing
 from palate.domain import to_milliseconds
 from palate.errors import StoreError
 from palate.examples import Examples, Kind, Memory, Params, TrainParams, read, remember
-from palate.lessons import NO_FITS, Last, Lesson, LossTest
+from palate.lessons import NO_SOLVERS, Last, Lesson, LossTest
 from palate.models import stored
-from palate.models.registry import Fit
+from palate.models.registry import Solver
 from palate.publishing import Addition, publish
 
 if TYPE_CHECKING:
@@ -110,13 +110,13 @@ def run_cycle(
     kind: Kind = "full",
     reason: str = "it was asked for",
     memory: Memory | None = None,
-    fits: Mapping[str, Fit] = NO_FITS,
+    solvers: Mapping[str, Solver] = NO_SOLVERS,
     adding: Callable[[Examples], Addition] | None = None,
 ) -> Cycle:
     """Learn from the log and publish a snapshot in `data/snapshots`, unless the model to serve is clearly worse than the prior.
 
-    `memory` is what is kept of the log from one cycle of this process to the next, None when there is no next. `fits` are models
-    by name that are fitted elsewhere, as on a cluster. `adding` gives what the snapshot holds beside the models.
+    `memory` is what is kept of the log from one cycle of this process to the next, None when there is no next. `solvers` are
+    those of models that are learned elsewhere, as on a cluster. `adding` gives what the snapshot holds beside the models.
 
     A cycle becomes a full one when there are no fitting models to go on from, or when an incremental loss jumps. Raises
     DatabaseError or DataFolderError when the log can't be read or the snapshot can't be written.
@@ -124,10 +124,10 @@ def run_cycle(
     begin, memory = time.perf_counter(), memory or Memory()
     last = None if kind == "full" else _last_models(data, params, memory)
     examples = read(engine, data, params, now, last.seq if last else 0, memory)
-    taught = _learn(examples, kind, last, params, fits)
+    taught = _learn(examples, kind, last, params, solvers)
     if kind == "incremental" and last is not None and (jump := _jump(engine, taught, params.train)) is not None:
         last, reason = None, jump
-        taught = _learn(examples, kind, None, params, fits)
+        taught = _learn(examples, kind, None, params, solvers)
     refusal = _refusal(examples, taught, params)
     learned = last.seq if last and kind == "items" else examples.seq
     publishable = _published(taught, params)
@@ -179,7 +179,7 @@ def _last_models(data: Path, params: Params, memory: Memory) -> _Learned | None:
 
 
 def _learn(
-    examples: Examples, kind: Kind, last: _Learned | None, params: Params, fits: Mapping[str, Fit]
+    examples: Examples, kind: Kind, last: _Learned | None, params: Params, solvers: Mapping[str, Solver]
 ) -> list[Lesson]:
     """A lesson of each model that has anything to learn from."""
     found = []
@@ -189,7 +189,7 @@ def _learn(
             found.append(
                 lessons.fold_items(examples, name, old, params)
                 if kind == "items" and old is not None
-                else lessons.learn(examples, name, old, params, fits)
+                else lessons.learn(examples, name, old, params, solvers)
             )
     return [lesson for lesson in found if lesson is not None]
 

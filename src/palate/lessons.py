@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,13 @@ import msgspec
 import numpy as np
 
 from palate import metrics, trial
-from palate.domain import Interactions
 from palate.examples import Examples, Params, TrainParams
 from palate.models import als_update, fm_content, fm_update, registry
 from palate.models import factorization_machine as fm
 from palate.models import fields as of_fields
 from palate.models.factorization_machine import FactorizationMachine
 from palate.models.fields import Field
-from palate.models.material import Material
-from palate.models.registry import Fit
+from palate.models.registry import Solver, Update
 from palate.pairs import Pairs
 from palate.places import Places, Some, mask, size, together, within, without
 from palate.trial import Calibration, RankingTest
@@ -32,12 +30,12 @@ if TYPE_CHECKING:
     Losses = NDArray[np.float32]
 
 
-UPDATES: dict[str, Callable[[Any, Material, Interactions], Any]] = {"ials": als_update.updated}
-"""How models that can go on learn what is new: (the model, all there is, what of it is new) → the model."""
+UPDATES: dict[str, Update] = {"ials": als_update.updated}
+"""How models that can go on learn what is new."""
 
 
 NO_TIMES = np.zeros(0, np.int64)
-NO_FITS: Mapping[str, Fit] = MappingProxyType({})
+NO_SOLVERS: Mapping[str, Solver] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -104,12 +102,12 @@ class Last:
 
 
 def learn(
-    examples: Examples, name: str, last: Last | None, params: Params, fits: Mapping[str, Fit] = NO_FITS
+    examples: Examples, name: str, last: Last | None, params: Params, solvers: Mapping[str, Solver] = NO_SOLVERS
 ) -> Lesson | None:
-    """Learn a model anew, or go on from the last one. None without any example. `fits` are models that are fitted elsewhere."""
+    """Learn a model anew, or go on from the last one. None without any example. `solvers` learn models elsewhere."""
     if name == "fm":
         return _learn_machine(examples, last.model if last else None, params)
-    return _learn_ranking(examples, name, last, params, fits)
+    return _learn_ranking(examples, name, last, params, solvers)
 
 
 def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
@@ -125,7 +123,7 @@ def goes_on(name: str, header: Mapping[str, Any], params: Params) -> bool:
 
 
 def _learn_ranking(
-    examples: Examples, name: str, last: Last | None, params: Params, fits: Mapping[str, Fit] = NO_FITS
+    examples: Examples, name: str, last: Last | None, params: Params, solvers: Mapping[str, Solver] = NO_SOLVERS
 ) -> Lesson | None:
     """Learn all but the newest of the new examples, be tested on those, then learn them too.
 
@@ -139,10 +137,10 @@ def _learn_ranking(
     held = mask(held_out(examples.pairs, chosen, new, params.train), len(chosen))
     random = np.random.default_rng([params.train.seed, examples.seq])
     old = last.model if last else None
-    model = tested = _taught(name, old, examples, chosen & ~held, new & ~held, params, fits)
+    model = tested = _taught(name, old, examples, chosen & ~held, new & ~held, params, solvers)
     test = trial.run(name, model, examples, held, params.train.doubt, random) if held.any() else None
     if held.any():
-        model = _taught(name, model, examples, chosen, held, params, fits)
+        model = _taught(name, model, examples, chosen, held, params, solvers)
     if test is not None and name not in UPDATES:
         carried = trial.carried_over(test.calibration, name, tested, model, examples, random)
         test = replace(test, calibration=carried)
@@ -158,15 +156,16 @@ def _taught(
     chosen: Mask,
     new: Mask,
     params: Params,
-    fits: Mapping[str, Fit],
+    solvers: Mapping[str, Solver],
 ) -> Any:
     """The model of all that is chosen, of which the old one, if there is one, lacks the new."""
     if name == "ials" and examples.elsewhere is not None:
         return _transferred(examples, examples.elsewhere[examples.pairs.columns], chosen, params)
     material = examples.material(chosen)
     if old is not None and name in UPDATES:
-        return UPDATES[name](old, material, examples.pairs.rows(new))
-    fit = fits[name] if name in fits else registry.entry(name).fit
+        update = solvers[name].update if name in solvers else UPDATES[name]
+        return update(old, material, examples.pairs.rows(new))
+    fit = solvers[name].fit if name in solvers else registry.entry(name).fit
     return fit(material, params.of(name), params.train.seed)
 
 

@@ -43,9 +43,9 @@ from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import CycleFailed, PalateError
 from palate.examples import Kind
 from palate.experiment_judging import Judging
-from palate.lessons import NO_FITS
+from palate.lessons import NO_SOLVERS
 from palate.list_making import ListMaking
-from palate.models.registry import Fit, Name
+from palate.models.registry import Name, Solver
 from palate.ranker_training import RankerTraining
 from palate.snapshots import Snapshot
 
@@ -86,14 +86,16 @@ def learn(
     kind: Kind = "full",
     reason: str = "it was asked for",
     memory: Memory | None = None,
-    fits: Mapping[str, Fit] = NO_FITS,
+    solvers: Mapping[str, Solver] = NO_SOLVERS,
     rankers: RankerTraining | None = None,
 ) -> Cycle:
     """A cycle, with the rankers if they are named; after a full one, if it is wanted, lists for everybody. Raises as both do."""
     adding = (
         None if rankers is None else lambda examples: ranker_training.addition(engine, data, examples, rankers, now)
     )
-    cycle = run_cycle(engine, data, params, now, kind=kind, reason=reason, memory=memory, fits=fits, adding=adding)
+    cycle = run_cycle(
+        engine, data, params, now, kind=kind, reason=reason, memory=memory, solvers=solvers, adding=adding
+    )
     if lists.lists.renew and cycle.full and cycle.version is not None:
         for made in list_making.renew(engine, data, lists, now):
             log.info("%d lists of %s by %s in %.1f s", made.people, made.name, made.model, made.seconds)

@@ -324,6 +324,27 @@ def test_an_empty_log_and_a_missing_file_are_said_in_a_sentence(
         report(sqlite_engine, data, tmp_path / "scratch")
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    sqlite_engine: sa.Engine, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_log(sqlite_engine, data)
+    tables, before = queries.tables, list((data / "events").glob("day=*/*.parquet"))
+    times: list[int] = []
+
+    def forget_first(rules: queries.Rules) -> list[tuple[str, str]]:
+        times.append(len(times))
+        if len(times) == 1:
+            with reading(sqlite_engine) as connection:
+                keys = identities.user_keys(connection, ["robot"], None)
+            retention.forget(sqlite_engine, data / "events", list(keys.values()))
+        return tables(rules)
+
+    monkeypatch.setattr(queries, "tables", forget_first)
+    found = report(sqlite_engine, data, tmp_path / "scratch")
+    assert (len(times), any(path.exists() for path in before)) == (2, False)
+    assert (found.machines, found.total[0].people) == (0, 4)
+
+
 def test_the_command_answers_as_json_as_a_table_and_as_one_page(sqlite_engine: sa.Engine, data: Path) -> None:
     put_log(sqlite_engine, data)
     run = CliRunner()

@@ -14,7 +14,7 @@ from palate.domain import Interactions
 from palate.models import implicit_als, top_lists
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
 from palate.models.material import Material, material
-from palate.spark import als, learning, lists
+from palate.spark import als, blocks, learning, lists
 from palate.vocabulary import Vocabulary, vocabulary
 
 if TYPE_CHECKING:
@@ -118,6 +118,20 @@ def _folded(
     return implicit_als.fold_in_items(model, matrix.transposed(cells))
 
 
+def test_rows_that_the_driver_holds_are_solved_as_on_one_machine(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "MOST_CELLS", 100)
+    given = material(interactions(), NOW)
+    model = implicit_als.fit(given, PARAMS, 7)
+    cells = matrix.of_interactions(given.interactions, given.interactions.weight, given.users, given.items)
+    np.testing.assert_array_equal(als.fold_rows(spark, model, cells, "user"), implicit_als.fold_in_users(model, cells))
+    turned = matrix.transposed(cells)
+    np.testing.assert_array_equal(
+        als.fold_rows(spark, model, turned, "item"), implicit_als.fold_in_items(model, turned)
+    )
+
+
 def test_a_weight_too_large_is_a_sentence(spark: SparkSession, folder: str) -> None:
     from palate.errors import SettingsError
     from palate.spark.sessions import one_sentence
@@ -148,10 +162,21 @@ def test_the_command_publishes_a_snapshot_that_is_served(spark: SparkSession, da
     assert (len(model.losses), len(model.users), np.isfinite(model.item_vectors).all()) == (2, 23, True)
     shown = run(app, ["recommend", "--user", "u3", "--json", *common])
     assert (shown.exit_code, '"item": "i' in shown.stdout) == (0, True), shown.output
+    with (tmp_path / "events.csv").open("a") as file:
+        file.write("\n" + "\n".join(f"u{n % 23},fresh{n % 3},like,1,{1_700_100_000_000 + n}" for n in range(30)))
+        file.write("\nnewcomer,i7,like,1,1700100000099")
+    assert run(app, ["import", "events", str(tmp_path / "events.csv"), *common]).exit_code == 0
+    told = run(app, ["train", "--increment", "--engine", "spark", "--master", "local[2]", *common])
+    assert (told.exit_code, "Incremental" in told.stdout) == (0, True), told.output
+    grown = stored.load(snapshots.load(data / "snapshots"), "ials")
+    assert len(grown.users) == len(model.users) + 1
+    assert (grown.item_vectors[grown.items.rows(model.items.keys)] == model.item_vectors).all(axis=1).sum() < len(
+        model.items
+    )
     here, there = tmp_path / "here", tmp_path / "there"
     assert run(app, ["recommend", "--all", "--limit", "5", "--output", str(here), *common]).exit_code == 0
     told = run(app, ["recommend", "--all", "--limit", "5", "--output", str(there), "--engine", "spark", *common])
-    assert (told.exit_code, "23 lists" in told.stdout) == (0, True), told.output
+    assert (told.exit_code, "24 lists" in told.stdout) == (0, True), told.output
     assert listed(there) == listed(here)
 
 

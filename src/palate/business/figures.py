@@ -20,7 +20,7 @@ from palate.business import lifetime, log, queries
 from palate.business.lifetime import Cohorts, Lifetime
 from palate.business.queries import BUCKETS, DAY, SUMS, Grain, Rules
 from palate.domain import from_milliseconds, to_milliseconds
-from palate.errors import NotFound
+from palate.errors import DataFolderError, NotFound
 from palate.evaluation.measuring import Figure
 from palate.interactions import InteractionParams
 from palate.report_params import ReportParams
@@ -34,6 +34,9 @@ EVERYBODY = ""
 
 QUIET = timedelta(days=7)
 """A log in which nothing came for so long has ended: figures end with it."""
+
+ATTEMPTS = 5
+"""As often as files are looked for that were replaced before they were read."""
 
 NEEDS = "The report is added up by DuckDB: install `palate[report]`."
 
@@ -126,10 +129,34 @@ def report(
     DataFolderError for a broken one, SettingsError when DuckDB isn't installed.
     """
     with connected(scratch, threads, params.memory_mb, NEEDS) as connection:
-        rules, events = _attached(connection, engine, folder, params, types, now, scratch, weeks)
-        for name, query in queries.tables(rules):
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+        rules, events = _read(connection, engine, folder, params, types, now, scratch, weeks)
         return _added_up(connection, rules, params, events, random)
+
+
+def _read(
+    connection: DuckDBPyConnection,
+    engine: sa.Engine,
+    folder: Path,
+    params: ReportParams,
+    types: InteractionParams,
+    now: datetime,
+    scratch: Path,
+    weeks: int,
+) -> tuple[Rules, int]:
+    """All that is read of the log, as tables; read again when a sealed file was replaced meanwhile."""
+    import duckdb
+
+    for left in reversed(range(ATTEMPTS)):
+        listed = log.sealed(engine)
+        try:
+            rules, events = _attached(connection, engine, folder, params, types, now, scratch, weeks)
+            for name, query in queries.tables(rules):
+                connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+            return rules, events
+        except (DataFolderError, duckdb.IOException) as error:
+            if not left or log.sealed(engine) == listed:
+                raise (error if isinstance(error, DataFolderError) else log.broken(error)) from error
+    raise AssertionError("the last attempt ends in one way or the other")
 
 
 def _attached(

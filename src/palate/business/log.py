@@ -44,13 +44,13 @@ def attach(connection: DuckDBPyConnection, engine: sa.Engine, folder: Path, scra
     import duckdb
 
     with reading(engine) as reader:
-        sealed = list(reader.scalars(sa.select(database.sealed.c.path)))
+        listed = _sealed(reader)
         hot = _copied(_events(reader), COLUMNS, scratch / "hot.parquet")
         aliases = _copied(_aliases(reader), {"alias": "int64", "person": "int64"}, scratch / "aliases.parquet")
         known = {"item": "int64", "duration": "float64", "came": "int64"}
         items = _copied(_items(reader, to_milliseconds(now)), known, scratch / "items.parquet")
     names = ", ".join(COLUMNS)
-    paths = _at_hand(engine, folder, sealed)
+    paths = _at_hand(engine, folder, listed)
     files = "[" + ", ".join(quoted(path) for path in [*paths, hot]) + "]"
     try:
         connection.execute(
@@ -59,15 +59,30 @@ def attach(connection: DuckDBPyConnection, engine: sa.Engine, folder: Path, scra
         connection.execute(f"CREATE OR REPLACE TEMP TABLE aliases AS FROM read_parquet({quoted(aliases)})")
         connection.execute(f"CREATE OR REPLACE TEMP TABLE items AS FROM read_parquet({quoted(items)})")
     except duckdb.Error as error:
-        first = str(error).strip().splitlines()[0]
-        raise DataFolderError(f"The event log can't be read: {first}. Restore the file from a backup.") from error
+        raise broken(error) from error
 
 
-def _at_hand(engine: sa.Engine, folder: Path, sealed: Iterable[str]) -> list[Path]:
+def sealed(engine: sa.Engine) -> list[str]:
+    """The files of sealed days: a day of which somebody is forgotten has another file afterwards, and the old one goes."""
+    with reading(engine) as reader:
+        return _sealed(reader)
+
+
+def broken(error: Exception) -> DataFolderError:
+    """What is said of a file that can't be read."""
+    first = str(error).strip().splitlines()[0]
+    return DataFolderError(f"The event log can't be read: {first}. Restore the file from a backup.")
+
+
+def _sealed(reader: sa.Connection) -> list[str]:
+    return sorted(reader.scalars(sa.select(database.sealed.c.path)))
+
+
+def _at_hand(engine: sa.Engine, folder: Path, listed: Iterable[str]) -> list[Path]:
     try:
-        return [sealing.at_hand(engine, folder, path) for path in sealed]
+        return [sealing.at_hand(engine, folder, path) for path in listed]
     except FileNotFoundError as error:
-        raise DataFolderError(f"The event log can't be read: {error}. Restore the file from a backup.") from error
+        raise broken(error) from error
 
 
 def _events(reader: sa.Connection) -> Iterator[list[tuple[Any, ...]]]:

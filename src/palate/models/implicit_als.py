@@ -327,14 +327,15 @@ def _folded(params: ImplicitALSParams, weights: Sparse, other: NDArray[Any], pri
     assert weights.width == len(other), f"There are {len(other)} rows on the other side, not {weights.width}."
     result = padded(np.empty((len(weights), 0), np.float32), params.factors)
     with ThreadPoolExecutor(threads(params)) as pool:
-        cells = _evident(replace(weights, values=strengths(weights.values, params)))
+        cells = evident(weights, params)
         fixed, held = padded(other, params.factors), padded(prior, params.factors)
         als_steps.half_step(cells, fixed, evidence(params), held, result, pool)
     return np.ascontiguousarray(result[:, : params.factors])
 
 
-def _evident(cells: Sparse) -> Sparse:
-    """Without the cells of 0, which are no evidence."""
+def evident(weights: Sparse, params: ImplicitALSParams) -> Sparse:
+    """The strengths of these weights, without the cells of 0, which are no evidence."""
+    cells = replace(weights, values=strengths(weights.values, params))
     kept = cells.values != 0
     if kept.all():
         return cells

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.domain import Interactions
 from palate.errors import NotFound
 from palate.models import (
     als_content,
@@ -35,6 +36,18 @@ Arrays = Mapping[str, NDArray[Any]]
 Some = Callable[[Any, Known, NDArray[np.int64]], NDArray[np.float32]]
 Fit = Callable[[Material, Any, int], Any]
 """(material, its params, seed) → the model; the same arguments give the same bytes."""
+
+
+Update = Callable[[Any, Material, Interactions], Any]
+"""(the model, all there is, what of it is new) → the model with what is new."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """What learns a model elsewhere, as on a cluster."""
+
+    fit: Fit
+    update: Update
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.matrix import Sparse
 from palate.models import als_steps, als_update, implicit_als
 from palate.models.als_steps import Evidence, Fixed, Losses, padded
 from palate.models.implicit_als import UNOBSERVED, ImplicitALS, ImplicitALSParams
@@ -146,6 +147,23 @@ def update(
         item_examples=_put(model.item_examples, rows, found.counts),
         item_matrix=implicit_als.item_matrix(changed, model.params),
     )
+
+
+def fold_rows(spark: SparkSession, model: ImplicitALS, weights: Sparse, kind: Kind) -> Floats:
+    """(n, F): the vector of each row of users (or items), from the weights of the model's items (or users), which stay.
+
+    What `implicit_als.fold_in_users` and `fold_in_items` give, for rows that the driver holds.
+    """
+    params, other = model.params, model.item_vectors if kind == "user" else model.user_vectors
+    cells = implicit_als.evident(weights, params)
+    told, count = implicit_als.evidence(params), spark.sparkContext.defaultParallelism
+    with ThreadPoolExecutor(implicit_als.threads(params)) as pool:
+        known = als_steps.fixed(padded(other, params.factors), cells.counts, told, pool)
+    made = list(blocks.cut(np.arange(len(cells), dtype=np.int32), cells))
+    parts = range(min(count, len(made)))
+    matrix = Matrix(spark.sparkContext.parallelize(made, max(len(parts), 1)), parts)
+    result, _ = _solved(spark, matrix, known, told, len(cells))
+    return np.ascontiguousarray(result[:, : params.factors])
 
 
 def _put(values: NDArray[Any], rows: NDArray[np.int64], others: NDArray[Any]) -> NDArray[Any]:

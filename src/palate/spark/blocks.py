@@ -183,8 +183,13 @@ def to_blocks(parts: Iterator[Part], numbers: Sent[tuple[Numbers, Numbers]], of:
         order = np.argsort(rows, kind="stable")
         order = order[cells.counts[order] > 0]  # rows asked for most lie together, as in the whole matrix
         rows, cells = rows[order], matrix.taken(cells, order)
-        for first, last in _cuts(cells.offsets):
-            yield Block(rows[first:last], matrix.taken(cells, np.arange(first, last)))
+        yield from cut(rows, cells)
+
+
+def cut(rows: NDArray[np.int32], cells: Sparse) -> Iterator[Block]:
+    """These rows of a matrix in blocks."""
+    for first, last in _cuts(cells.offsets):
+        yield Block(rows[first:last], matrix.taken(cells, np.arange(first, last)))
 
 
 def _cuts(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

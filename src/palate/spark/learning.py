@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from palate.models import als_content
+from palate.models import als_content, als_update
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
 from palate.models.material import Material
-from palate.models.registry import Fit
+from palate.models.registry import Solver
 from palate.spark import als, stores
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def fits(spark: SparkSession, folder: str, on_epoch: Callable[[int, float], object] | None = None) -> Mapping[str, Fit]:
-    """The models that the cluster of this session fits, for `cycle.run_cycle`; `folder` is that of `als.fit`."""
+def solvers(
+    spark: SparkSession, folder: str, on_epoch: Callable[[int, float], object] | None = None
+) -> Mapping[str, Solver]:
+    """The models that the cluster of this session learns, for `cycle.run_cycle`; `folder` is that of `als.fit`."""
 
     def solve(material: Material, params: ImplicitALSParams, seed: int) -> ImplicitALS:
         address = f"{folder}/interactions"
@@ -29,7 +31,8 @@ def fits(spark: SparkSession, folder: str, on_epoch: Callable[[int, float], obje
         stores.delete(spark, address)
         return model
 
-    return {"ials": partial(als_content.fit, solve=solve)}
+    update = partial(als_update.updated, fold=partial(als.fold_rows, spark))
+    return {"ials": Solver(partial(als_content.fit, solve=solve), update)}
 
 
 def table_of(spark: SparkSession, material: Material) -> DataFrame:
