@@ -41,6 +41,15 @@ def put_odd_rows(folder: Path) -> None:
     (folder / "ticks-2024-05-02-renamed.csv").write_text("id,time\ns1,1714557660\n")
 
 
+def come_late(folder: Path) -> None:
+    (folder / "ticks-2024-05-02-late.csv").write_text("session,time\nx1,1714557780\nx2,1714557900\n")
+
+
+def die_when_building(what: str, _done: int, _of: int) -> None:
+    if what.startswith("building"):
+        raise KeyboardInterrupt
+
+
 def views(place: Place) -> dict[str, list[dict[str, Any]]]:
     from pyarrow import parquet
 
@@ -81,4 +90,11 @@ def test_spark_gives_the_same_rows_and_the_same_report_and_does_nothing_twice(
     assert heavy(other) == heavy(one) != []
     again = etl.run(given, other, params, engine=watching.engine(spark))
     assert (again.built, sorted(again.read)) == ({}, sorted(there.failed))
+    come_late(given)
+    with pytest.raises(KeyboardInterrupt):
+        etl.run(given, other, params, progress=die_when_building, engine=watching.engine(spark))
+    here, there = etl.run(given, one, params, threads=1), etl.run(given, other, params, engine=watching.engine(spark))
+    assert (there.built, there.totals) == (here.built, here.totals)
+    assert list(there.built) == ["2024-05-01"]
+    assert views(other) == views(one)
     assert not list(other.folder.rglob(".*"))
