@@ -679,3 +679,18 @@ def test_what_the_model_takes_for_the_same_is_spread(world: World) -> None:
         "tea",
         "tea",
     ]
+
+
+def test_of_what_is_hardly_known_that_is_explored_first_which_was_hardly_shown(world: World) -> None:
+    world.add(*(item(f"seen-{n}", hours=1) for n in range(20)), *(item(f"new-{n}", hours=2) for n in range(5)))
+    world.publish({f"seen-{n}": [1.0] for n in range(20)})
+    world.live = Live(world.engine, world.data, ranking=True)
+    for reader in range(3):
+        world.act(f"reader-{reader}", "shown", *(f"seen-{n}" for n in range(20)))
+    world.live.refresh(NOW)
+    exploring = FeedParams(exploration=0.99, impressions_floor=3, questions=0)
+    served = world.serve("ann", 5, exploring).items
+    drawn = [place.item.id for place in served if place.probability < 0.9]
+    assert drawn
+    assert set(kinds(drawn)) == {"new"}
+    assert {place.probability for place in served if place.item.id in drawn} <= {0.99 / n for n in range(1, 6)}

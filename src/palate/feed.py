@@ -108,7 +108,7 @@ def _scored_now(
     plain = _considered(found, wanted.person, judgement, params)
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
     looked = _ranked(state, plain, unseen, wanted.now)
-    places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng)
+    places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng, state.happenings)
     places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
     told = telling.explained(connection, stock, looked, places, session.places)
     items = _with_features(live, state, plain, told, asked)

@@ -35,6 +35,9 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Share of places that go to items of which little is known."""
     exploration_evidence: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     """Little is known of an item with fewer (recent) examples than this."""
+    impressions_floor: Annotated[int, msgspec.Meta(ge=0)] = 20
+    """Of the items of which little is known those that were shown fewer times than this are drawn first, so that each new item
+    gets its chance; 0 promises nothing. Impressions are counted while `heavy.enabled` is on."""
     exploration_pool: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
     """The newest items of which little is known: one of these is drawn."""
     candidates: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 300

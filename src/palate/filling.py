@@ -8,11 +8,14 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from palate import activity
 from palate.candidates import exploration, filters, fresh, openness, personal, popular, stories
 from palate.candidates import wanted as of_wanted
 from palate.candidates.wanted import Wanted
 from palate.cursors import Session
+from palate.domain import to_milliseconds
 from palate.feed_params import FeedParams
+from palate.happenings import Happenings
 from palate.live import Live
 from palate.pool import Pool, take
 from palate.ranking import arranging, asking
@@ -20,6 +23,11 @@ from palate.ranking.arranging import Likeness, Place, Spread
 from palate.ranking.considered import Considered
 from palate.stock import Stock
 from palate.surface_params import Order
+
+NOTHING_HAPPENED = Happenings()
+
+EVER = -1
+"""Of the half-lives of counts: without one."""
 
 
 def unseen(looked: Considered, allowed: filters.Mask) -> filters.Mask:
@@ -68,11 +76,12 @@ def fill(
     order: Order,
     params: FeedParams,
     rng: np.random.Generator,
+    happened: Happenings,
 ) -> list[Place]:
-    """Up to `limit` places of a list that begins at place `first` of a session."""
+    """Up to `limit` places of a list that begins at place `first` of a session; `happened` tells how often items were shown."""
     if order != "own":
         return _plain(looked.pool, allowed, limit, order)
-    places = arrange(looked, allowed, limit, params.exploration, params, rng)
+    places = arrange(looked, allowed, limit, params.exploration, params, rng, happened)
     return with_questions(looked, allowed, places, first, params)
 
 
@@ -109,7 +118,13 @@ def with_questions(
 
 
 def arrange(
-    looked: Considered, allowed: filters.Mask, limit: int, share: float, params: FeedParams, rng: np.random.Generator
+    looked: Considered,
+    allowed: filters.Mask,
+    limit: int,
+    share: float,
+    params: FeedParams,
+    rng: np.random.Generator,
+    happened: Happenings = NOTHING_HAPPENED,
 ) -> list[Place]:
     """The best of what is allowed and, for the share that explores, what little is known of, as a list."""
     if limit <= 0:
@@ -129,7 +144,14 @@ def arrange(
     spreads = [Spread(pool.source[rows], spread, params.source_cap), by_label, by_category]
     alike = Likeness(_directions(pool, rows), params.likeness_spread) if params.likeness_spread else None
     drawable = np.isin(rows, learnable)
-    return arranging.arrange(rows, values[rows], drawable, spreads, share, limit, rng, likeness=alike)
+    owed = np.isin(rows, _hardly_shown(looked, learnable, happened, params.impressions_floor))
+    return arranging.arrange(rows, values[rows], drawable, spreads, share, limit, rng, likeness=alike, owed=owed)
+
+
+def _hardly_shown(looked: Considered, rows: NDArray[np.int64], happened: Happenings, floor: int) -> NDArray[np.int64]:
+    """Those of the rows that were shown fewer times than the floor."""
+    shown = happened.of_items(looked.pool.keys[rows], to_milliseconds(looked.judgement.now))[:, activity.SHOWN, EVER]
+    return rows[shown < floor]
 
 
 def _directions(pool: Pool, rows: NDArray[np.int64]) -> NDArray[np.float32]:
