@@ -148,3 +148,10 @@ def test_an_order_is_walked_only_as_far_as_it_takes() -> None:
     together = grouped(order, np.array([0, 1, 0, 1, 1]), 2)
     assert together.of(1).tolist() == [4, 3, 1]
     assert walking.of_groups(together, np.array([1, 0, 7]), bits, 1).tolist() == [3, 0]
+
+
+def test_ways_that_are_switched_off_find_nothing(world: World) -> None:
+    names = set(CandidateParams.__struct_fields__) - {"exact", "probes"}
+    none = msgspec.structs.replace(FEW, **dict.fromkeys(names, 0))
+    served = world.serve("ann", 10, msgspec.structs.replace(NEAR, find=none)).items
+    assert {way for place in served for way in place.found} <= {"popular", "fresh"}  # of which lists need some

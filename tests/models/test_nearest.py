@@ -47,6 +47,10 @@ def test_rows_of_the_pool_are_asked_for_and_given_where_vectors_lie_otherwise() 
     assert sorted(found) == sorted(np.flatnonzero(mask))
 
 
+def test_who_wants_nothing_gets_nothing() -> None:
+    assert not len(located("ivf").search(QUERIES[0], 0, packed(np.ones(N, bool)), 16))
+
+
 def test_vectors_of_one_list_are_of_one_cluster_and_the_nearest_is_asked_first() -> None:
     index = located("ivf").index
     clusters = index.clusters()

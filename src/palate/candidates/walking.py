@@ -29,7 +29,7 @@ def first(order: Rows, bits: Bits, limit: int) -> Rows:
 def of_groups(groups: Groups, numbers: NDArray[np.integer], bits: Bits, limit: int) -> Rows:
     """The at most `limit` first rows of each of these groups whose bits are set; those far behind aren't looked at."""
     known = numbers[(numbers >= 0) & (numbers < len(groups))]
-    if not len(known):
+    if not len(known) or not limit:
         return groups.rows[:0]
     heads = groups.heads(known, DEEP * limit)
     inside = is_open(bits, heads)

@@ -90,7 +90,7 @@ class Index:
 
     def nearest_clusters(self, query: Floats, count: int) -> NDArray[np.int64]:
         """The at most `count` lists whose centres have the greatest products with a vector (d,)."""
-        if not self.cluster_count:
+        if not self.cluster_count or not count:
             return np.zeros(0, np.int64)
         return self._lists(query @ self.turn, count)[0]
 
@@ -140,6 +140,8 @@ class Located:
 
         `probes` is how many lists of an inverted file are looked into, or how wide a graph is searched.
         """
+        if not limit:
+            return self.rows[:0]
         faiss = _faiss()
         selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         if self._map is not None:
