@@ -113,17 +113,18 @@ class Client:
                 raise
         return len(given)
 
-    def rank(self, user: str, items: Sequence[str]) -> Ranking:
-        """The items in this user's order."""
-        return self.call(calls.post_rank(user, items))
+    def rank(self, user: str, items: Sequence[str], log: bool = False) -> Ranking:
+        """The items in this user's order; with `log` they count as shown in that order, and the rankers learn from it."""
+        return self.call(calls.post_rank(user, items, log))
 
     def feed(self, user: str, **asked: Any) -> Feed:
-        """The next items for a user: `limit`, `cursor`, `log`, `surface`, `window_days`, `lang`, `category`, `exclude`."""
+        """The next items for a user: `limit`, `cursor`, `log`, `surface`, `window_days`, `lang`, `category`, `exclude`,
+        `explain`."""
         return self.call(calls.get_feed(user, **asked))
 
-    def similar(self, item: str, limit: int = 20) -> Neighbours:
-        """Items like this one."""
-        return self.call(calls.get_similar(item, limit))
+    def similar(self, item: str, limit: int = 20, user: str | None = None) -> Neighbours:
+        """Items like this one, of those that the rules let this user see; None: somebody of whom nothing is known."""
+        return self.call(calls.get_similar(item, limit, user))
 
     def put_items(self, items: Iterable[Item]) -> int:
         """Store items; known ones are updated. Returns how many there were."""
@@ -208,17 +209,17 @@ class AsyncClient:
                 raise
         return len(given)
 
-    async def rank(self, user: str, items: Sequence[str]) -> Ranking:
+    async def rank(self, user: str, items: Sequence[str], log: bool = False) -> Ranking:
         """See `Client.rank`."""
-        return await self.call(calls.post_rank(user, items))
+        return await self.call(calls.post_rank(user, items, log))
 
     async def feed(self, user: str, **asked: Any) -> Feed:
         """See `Client.feed`."""
         return await self.call(calls.get_feed(user, **asked))
 
-    async def similar(self, item: str, limit: int = 20) -> Neighbours:
+    async def similar(self, item: str, limit: int = 20, user: str | None = None) -> Neighbours:
         """See `Client.similar`."""
-        return await self.call(calls.get_similar(item, limit))
+        return await self.call(calls.get_similar(item, limit, user))
 
     async def put_items(self, items: Iterable[Item]) -> int:
         """See `Client.put_items`."""

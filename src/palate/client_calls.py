@@ -93,6 +93,14 @@ class Reason(msgspec.Struct, frozen=True):
     strength: float
 
 
+class Part(msgspec.Struct, frozen=True):
+    """What one column of the heavy ranker held for an item (None: not known), and what it added to the log-odds."""
+
+    name: str
+    value: float | None
+    adds: float
+
+
 class Place(msgspec.Struct, frozen=True):
     """One place of a feed, with what is needed to draw it; `published` in milliseconds since 1970."""
 
@@ -101,6 +109,8 @@ class Place(msgspec.Struct, frozen=True):
     position: int
     probability: float
     reasons: tuple[Reason, ...] = ()
+    found: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
     story: str | None = None
     title: str | None = None
     url: str | None = None
@@ -120,6 +130,7 @@ class Feed(msgspec.Struct, frozen=True):
     items: tuple[Place, ...]
     cursor: str
     model: str | None
+    variant: str | None = None
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -134,6 +145,7 @@ class Ranking(msgspec.Struct, frozen=True):
 
     items: tuple[Score, ...]
     model: str | None
+    variant: str | None = None
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -207,9 +219,9 @@ def post_items(items: Sequence[Item]) -> Call[Accepted]:
     return Call(_post("/v1/items", [_given(item) for item in items]), Accepted)
 
 
-def post_rank(user: str, items: Sequence[str]) -> Call[Ranking]:
+def post_rank(user: str, items: Sequence[str], log: bool) -> Call[Ranking]:
     """Put items into a user's order."""
-    return Call(_post("/v1/rank", {"user": user, "items": items}), Ranking)
+    return Call(_post("/v1/rank", {"user": user, "items": items, "log": log}), Ranking)
 
 
 def get_feed(user: str, **asked: Any) -> Call[Feed]:
@@ -217,9 +229,9 @@ def get_feed(user: str, **asked: Any) -> Call[Feed]:
     return Call(_get("/v1/feed", {"user": user, **asked}), Feed)
 
 
-def get_similar(item: str, limit: int) -> Call[Neighbours]:
+def get_similar(item: str, limit: int, user: str | None) -> Call[Neighbours]:
     """Items like one."""
-    return Call(_get(f"/v1/similar/{quote(item, safe='')}", {"limit": limit}), Neighbours)
+    return Call(_get(f"/v1/similar/{quote(item, safe='')}", {"limit": limit, "user": user}), Neighbours)
 
 
 def delete_item(item: str) -> Call[Deleted]:

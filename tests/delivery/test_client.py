@@ -134,6 +134,9 @@ def test_the_whole_api_typed(client: httpx.Client) -> None:
         assert {place.item for place in page.items} == {"i1", "i2"}
         assert palate.feed("visitor-7", limit=2, cursor=page.cursor, log=False, exclude=["i0"]).items == ()
         assert [score.item for score in palate.rank("ann", ["i2", "none"]).items] == ["i2", "none"]
+        assert [score.item for score in palate.rank("bob", ["i2"], log=True).items] == ["i2"]
+        assert palate.similar("i2", user="ann").items is not None
+        assert all(not place.parts for place in palate.feed("ann", explain=True, log=False).items)
         palate.send([Event(user="visitor-7", item="i1", type="like")])
         ann = palate.put_user("ann", {"age": 30}, aliases=["visitor-7", "never-seen"])
         assert set(ann.ids) == {"ann", "visitor-7", "never-seen"}
