@@ -24,3 +24,12 @@ def test_it_holds_no_more_than_its_size_and_tells_nothing_wrong(asked: list[int]
         assert len(memory) <= size
     memory.clear()
     assert len(memory) == 0
+
+
+def test_all_of_several_are_told_or_none() -> None:
+    memory: Lately[str, int] = Lately(4)
+    memory.add({"old": 1, "older": 2})
+    memory.add({"new": 3})
+    assert memory.all_of(["new", "old"]) == [3, 1]
+    assert memory.all_of(["new", "never"]) is None
+    assert memory.all_of([]) == []

@@ -23,6 +23,7 @@ from palate.models.implicit_als import ImplicitALSParams
 from palate.models.registry import MODELS, Name
 from palate.models.svd import SvdParams
 from palate.ranking import by_model
+from palate.ranks import Ranks
 from palate.train import Cycle, Params, TrainParams, find_due, run_cycle
 
 PLAIN = FeedParams(exploration=0, questions=0, source_spread=0, label_spread=0, freshness=0)
@@ -96,6 +97,17 @@ def test_people_get_their_taste_by_the_model_of_the_settings(tavern: Tavern) -> 
     assert ranked[0][0] == best
     assert all(0 < score < 1 for _, score in ranked)
     assert version == tavern.live.pool.model.version
+
+
+def test_the_short_way_to_rank_says_what_the_long_one_says(tavern: Tavern) -> None:
+    ids, ranks = [f"{kind}-{n}" for kind in ("tea", "rum") for n in range(3)], Ranks(tavern.live)
+    for user in ("u0", "u1", "nobody"):
+        expected, version = feed.rank(tavern.live, user, ids, NOW, PLAIN)
+        found = ranks.find(user, ids, NOW, PLAIN)
+        assert found is None or list(zip(found.ids, found.scores, strict=True)) == expected
+        assert (found is not None) == (tavern.engine.dialect.name == "sqlite")
+        assert found is None or found.model == version
+    ranks.close()
 
 
 def test_scores_are_those_that_evaluation_measures(tavern: Tavern) -> None:

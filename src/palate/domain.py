@@ -94,7 +94,7 @@ class Understanding:
     """Vector and keywords of its beginning, for stories, as `embedding.packed` packs them; None where there is no word."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something that happened between a user and an item; one row of the durable log.
 
     `type` is one of the settings' types, any other short name, `retract:TYPE` (undoes that type of this user and item) or

@@ -316,10 +316,7 @@ def _window(asked: timedelta | None, person: Person, params: FeedParams) -> time
 
 
 def _judge(state: State, person: Person, now: datetime, params: FeedParams) -> Judgement:
-    """Only what the person has voted on is looked at."""
-    voted = state.stock.rows(person.history.items[person.history.voted])
-    pool = state.stock.take(np.unique(voted[voted >= 0]))
-    return scoring.judge(pool, state.snapshot, person, now, params.first_items, params.taste)
+    return scoring.judge_in(state, person, now, params.first_items, params.taste)
 
 
 def _considered(found: Found, person: Person, judgement: Judgement, params: FeedParams) -> Considered:

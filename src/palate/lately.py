@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -42,6 +42,14 @@ class Lately(Generic[Key, Value]):
             if value is not None:
                 found[key] = value
         return found
+
+    def all_of(self, keys: Sequence[Key]) -> list[Value] | None:
+        """The values of these keys, in their order; None when one of them isn't remembered."""
+        try:
+            return list(map(self._new.__getitem__, keys))
+        except KeyError:
+            found = self.find(keys)
+        return [found[key] for key in keys] if all(key in found for key in keys) else None
 
     def add(self, values: Mapping[Key, Value]) -> None:
         """Remember these."""

@@ -130,6 +130,11 @@ class State:
         """All items in one pool; where there are very many it costs a copy of them after each change."""
         return self.stock.whole
 
+    @property
+    def stocks(self) -> tuple[Stock, ...]:
+        """The items as each of the models knows them."""
+        return (self.stock, *self.others.values())
+
     def by(self, model: str | None) -> State:
         """The state with this model's items; None, or a model that nothing else is served by: as it is."""
         stock = None if model is None else self.others.get(model)

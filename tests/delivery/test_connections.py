@@ -16,7 +16,9 @@ from palate.delivery import connections
 from palate.delivery.application import configuration, create_app
 from palate.delivery.connections import plain_headers
 from palate.delivery.context import ServerParams, Serving, utc_now
+from palate.domain import Item
 from palate.errors import NotDurable, Overloaded
+from palate.ingest import store_items
 
 LIKE = b'{"user": "ann", "item": "duck", "type": "like"}'
 
@@ -45,9 +47,9 @@ def listening(serving: Serving) -> Iterator[tuple[Counted, uvicorn.Server, int]]
     thread.join()
 
 
-def posted(body: bytes, *headers: bytes, host: bytes = b"127.0.0.1") -> bytes:
+def posted(body: bytes, *headers: bytes, host: bytes = b"127.0.0.1", path: bytes = b"/v1/events") -> bytes:
     named = [b"Host: " + host, b"Content-Type: application/json", b"Content-Length: %d" % len(body), *headers]
-    return b"POST /v1/events HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in named) + b"\r\n" + body
+    return b"POST %s HTTP/1.1\r\n" % path + b"".join(line + b"\r\n" for line in named) + b"\r\n" + body
 
 
 def answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
@@ -82,6 +84,52 @@ def test_a_plain_event_is_answered_before_the_framework_and_told_alike(
     assert (other[0], other[2]) == (status, body)
     assert {**other[1], "date": ""} == {**headers, "date": ""}
     assert b'palate_requests_total{method="POST",route="/v1/events",status="200"} 2.0' in serving.metrics.render()
+
+
+def test_items_that_were_ranked_before_are_ranked_before_the_framework_and_alike(
+    here: tuple[Counted, socket.socket], serving: Serving
+) -> None:
+    counted, client = here
+    store_items(serving.engine, [Item(id="duck", source="pond"), Item(id="cat")], utc_now())
+    serving.live.refresh(utc_now())
+    answers = []
+    for path in (b"/v1/rank", b"/v1/rank", b"/get_rates"):
+        client.sendall(posted(b'{"user": "ann", "items": ["cat", "duck"]}', path=path))
+        answers.append(answer(client))
+    assert [status for status, _, _ in answers] == [200, 200, 200]
+    assert answers[0][2] == answers[1][2] == answers[2][2]
+    assert {**answers[0][1], "x-request-id": "", "date": ""} == {**answers[1][1], "x-request-id": "", "date": ""}
+    short = serving.engine.dialect.name == "sqlite"
+    assert counted.paths == (
+        ["/v1/rank"] if short else ["/v1/rank", "/v1/rank", "/get_rates"]
+    )  # the items were new once
+    client.sendall(posted(LIKE))
+    assert answer(client)[0] == 200
+    client.sendall(posted(b'{"user": "ann", "items": ["cat", "duck"]}', path=b"/v1/rank"))
+    assert answer(client)[2] != answers[0][2]
+    assert len(counted.paths) == (1 if short else 4)
+    assert b'palate_requests_total{method="POST",route="/get_rates",status="200"} 1.0' in serving.metrics.render()
+
+
+def test_a_body_in_pieces_is_taken_when_it_is_whole_and_left_to_the_framework_when_it_dawdles(
+    here: tuple[Counted, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, client = here
+    request = posted(b"[" + b",".join([LIKE] * 3000) + b"]")
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for _ in range(2):
+        client.sendall(request[:400])
+        time.sleep(0.01)  # so that it most likely comes by itself; right either way
+        client.sendall(request[400:])
+        assert answer(client)[2] == b'{"accepted":3000}'
+    assert counted.paths == []
+    monkeypatch.setattr(connections, "END_SECONDS", 0.01)
+    client.sendall(request[:400])
+    while not counted.paths:
+        time.sleep(0.005)
+    client.sendall(request[400:])
+    assert answer(client)[2] == b'{"accepted":3000}'
+    assert counted.paths == ["/v1/events"]
 
 
 def test_whatever_is_out_of_the_ordinary_goes_the_way_of_all_others(here: tuple[Counted, socket.socket]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,6 @@ from palate.delivery.messages import (
     PostedUser,
     RankAnswer,
     RankQuestion,
-    Score,
     SimilarAnswer,
     SimilarItem,
     SimilarQuestion,
@@ -61,15 +59,13 @@ from palate.delivery.messages import (
     UserAnswer,
 )
 from palate.delivery.operations import Asked, Operation, Raw
+from palate.delivery.rating import post_rank
 from palate.delivery.refusals import RETRY, Refusal
+from palate.delivery.surfaces import WRITE_PATIENCE
 from palate.domain import Event, Feed, FeedRequest, Item, to_milliseconds
 from palate.errors import NotFound
 
 FOREVER = timedelta(days=36_500)
-QUICK = 1000
-"""Items that are ranked without a thread at most."""
-WRITE_PATIENCE = 30.0
-"""Seconds that a thread waits for the commit of what it has shown."""
 
 
 def create_api(serving: Serving, root_path: str = "") -> ASGIApp:
@@ -87,39 +83,6 @@ async def post_events(serving: Serving, asked: Asked) -> Accepted:
     accepted = await asyncio.wrap_future(serving.commits.submit(checked, asked.now)) if checked else 0
     serving.metrics.events.inc(accepted)
     return Accepted(accepted=accepted)
-
-
-async def post_rank(serving: Serving, asked: Asked) -> RankAnswer:
-    """Items in this user's order."""
-    question: RankQuestion = asked.body
-    limit = serving.params.server.max_rank
-    if len(question.items) > limit:
-        raise Refusal(400, "too_many", f"At most {limit} items can be ranked at once.")
-    if "\0" in "".join(question.items):
-        raise Refusal(400, "invalid_request", "items: an id holds the character NUL, which no text may hold.")
-    known = serving.live.known_items.find(question.items)
-    rank = partial(_rank, serving, question, asked.now, known)
-    return rank() if _is_quick(serving, question, known) else await in_thread(serving, rank)
-
-
-def _rank(serving: Serving, question: RankQuestion, now: datetime, known: Mapping[str, int]) -> RankAnswer:
-    params, variant = serving.varying.of(question.user, now)
-
-    def append(shown: Sequence[Event]) -> None:
-        told = [replace(event, variant=variant) for event in shown]
-        serving.commits.submit(told, now).result(WRITE_PATIENCE)
-
-    logging = append if question.log else None
-    ranked, version = feed.rank(serving.live, question.user, question.items, now, params, known, logging)
-    return RankAnswer(items=[Score(item=item, score=score) for item, score in ranked], model=version, variant=variant)
-
-
-def _is_quick(serving: Serving, question: RankQuestion, known: Mapping[str, int]) -> bool:
-    """Whether to rank takes about a millisecond, as where nothing but a look at the person waits for a file on this machine: to
-    hand that to a thread and back takes as long, and threads that take turns make each wait for all."""
-    short = len(question.items) <= QUICK and len(known) == len(question.items)
-    by_plain_score = serving.live.state.rankers is None and not question.log
-    return short and by_plain_score and serving.engine.dialect.name == "sqlite"
 
 
 async def get_feed(serving: Serving, asked: Asked) -> FeedAnswer:

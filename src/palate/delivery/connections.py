@@ -1,7 +1,8 @@
-"""A client's connection: uvicorn's, with the hottest request answered beside the framework and an end for those who dawdle.
+"""A client's connection: uvicorn's, with the hottest requests answered beside the framework and an end for those who dawdle.
 
-A whole, plain `POST /v1/events` that breaks no rule costs more around its work than in it; so it is read, submitted and answered
-right here. Whatever is out of the ordinary about a request goes the way of all others, which alone knows how to refuse.
+A whole, plain `POST` of events, or of items to rank, that breaks no rule costs more around its work than in it; so it is read,
+done and answered right here. Whatever is out of the ordinary about a request goes the way of all others, which alone knows how to
+refuse.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from typing import Any, ClassVar, cast
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from palate import events
-from palate.delivery import observing, security
+from palate import events, people
+from palate.delivery import observing, rating, security
 from palate.delivery.context import Serving, utc_now
-from palate.delivery.messages import Accepted, PostedEvent
+from palate.delivery.messages import Accepted, PostedEvent, RankQuestion
 from palate.delivery.refusals import refusal
 from palate.domain import Event
 from palate.errors import PalateError
 
-PATH = "/v1/events"
-HOT = f"POST {PATH} HTTP/1.1\r\n".encode()
+EVENT_PATHS, RANK_PATHS = ("/v1/events", "/add_event"), ("/v1/rank", "/get_rates")
+HOT = {f"POST {path} HTTP/1.1".encode(): path for path in (*EVENT_PATHS, *RANK_PATHS)}
+BEGINNINGS = tuple(line + b"\r\n" for line in HOT)
 PLAIN_HEADERS = frozenset(
     (
         *(b"accept", b"accept-encoding", b"accept-language", b"authorization", b"connection", b"content-length"),
@@ -43,11 +45,16 @@ HEAD = 2_000
 """Bytes of a head that is read here at most."""
 
 HELD = 1_000_000
-"""Bytes of further requests that are held while one is answered, before reading is paused."""
+"""Bytes of further requests that are held while one is answered, before reading is paused; and of one whose end hasn't come."""
+
+END_SECONDS = 1.0
+"""Seconds for which the end of a request is waited for here; the framework waits longer."""
 
 Headers = dict[bytes, bytes]
 
 _decode = msgspec.json.Decoder(PostedEvent | list[PostedEvent]).decode
+_decode_question = msgspec.json.Decoder(RankQuestion).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def connections(serving: Serving) -> type[asyncio.Protocol]:
@@ -72,10 +79,15 @@ class Connection(HttpToolsProtocol):
         """Whether the next byte begins a request."""
         self._held: bytearray | None = None
         """What came while a request is answered here; None while none is."""
+        self._part: bytearray | None = None
+        """What came of a request whose end is still under way; None while none is."""
+        self._whole = 0
+        """Bytes of that request."""
         self._late: asyncio.TimerHandle | None = None
         self._closing = False
         self._begun = 0.0
         self._id = b""
+        self._path = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -89,10 +101,12 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Answer what is being answered, then close."""
-        if self._held is None:
-            super().shutdown()
-        else:
+        if self._held is not None:
             self._closing = True
+            return
+        if self._part is not None:
+            self._take_part()
+        super().shutdown()
 
     def on_message_begin(self) -> None:
         """The first byte of a request came."""
@@ -111,12 +125,16 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Answer a whole request to take events, and give all else to the framework."""
+        """Answer a whole request of the hottest, and give all else to the framework."""
         if self._held is not None:
             self._held += data
             if len(self._held) > HELD:
                 self.transport.pause_reading()
-        elif not (data.startswith(HOT) and self._is_idle() and self._take(data)):
+        elif self._part is not None:
+            self._part += data
+            if len(self._part) >= self._whole:
+                self._take_part()
+        elif not (data.startswith(BEGINNINGS) and self._is_idle() and self._take(data)):
             super().data_received(data)
 
     def _is_idle(self) -> bool:
@@ -125,34 +143,57 @@ class Connection(HttpToolsProtocol):
         return self._between and not full and (self.cycle is None or self.cycle.response_complete)
 
     def _take(self, data: bytes) -> bool:
-        """Submit the events of a request; False for one that the framework has to see."""
+        """Do what a request asks; False for one that the framework has to see."""
         head, _, body = data.partition(b"\r\n\r\n")
-        headers = plain_headers(head[len(HOT) :]) if len(head) <= HEAD else None
-        if headers is None or headers.get(b"content-length") != b"%d" % len(body) or not self._may(headers):
+        line, _, lines = head.partition(b"\r\n")
+        headers = plain_headers(lines) if len(head) <= HEAD else None
+        if headers is None or line not in HOT or not self._may(headers, HOT[line]):
             return False
-        now = utc_now()
+        length = headers.get(b"content-length", b"")
+        if length != b"%d" % len(body):
+            return (
+                length.isdigit()
+                and len(body) < int(length) <= HELD
+                and self._wait_for_end(data, int(length) - len(body))
+            )
+        self._begun, self._id, self._path = time.perf_counter(), _request_id(headers), HOT[line]
         try:
-            submitted = self.serving.commits.submit(self._events(body, now), now)
+            return self._rank(body) if self._path in RANK_PATHS else self._submit(body)
         except (PalateError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        self._begun, self._held, self._id = time.perf_counter(), bytearray(), _request_id(headers)
-        self._head_came()
-        self._unset_keepalive_if_required()
+
+    def _submit(self, body: bytes) -> bool:
+        now = utc_now()
+        submitted = self.serving.commits.submit(self._events(body, now), now)
+        self._held = bytearray()
+        self._came()
         submitted.add_done_callback(self._durable)
         return True
 
-    def _may(self, headers: Headers) -> bool:
-        """Whether this server is meant, in plain JSON, by somebody who may write."""
+    def _rank(self, body: bytes) -> bool:
+        answer = rating.quick(self.serving, _decode_question(body), utc_now())
+        if answer is None:
+            return False
+        self._came()
+        self._answer(200, b"", _encode(answer))
+        return True
+
+    def _came(self) -> None:
+        self._head_came()
+        self._unset_keepalive_if_required()
+
+    def _may(self, headers: Headers, path: str) -> bool:
+        """Whether this server is meant, in plain JSON, by somebody who may do this."""
         server = self.serving.params.server
         json = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
         named = security.host_allowed(headers.get(b"host", b"").decode("latin-1"), server.host, server.names)
-        return json and named and (not self.keyed or self._has_key(headers))
+        return json and named and (not self.keyed or self._has_key(headers, "read" if path in RANK_PATHS else "write"))
 
-    def _has_key(self, headers: Headers) -> bool:
+    def _has_key(self, headers: Headers, scope: people.Scope) -> bool:
         given = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
         token = security.api_key(*given)
         key = None if token is None else self.serving.keys.get(token)
-        return key is not None and key.allows("write")
+        return key is not None and key.allows(scope)
 
     def _events(self, body: bytes, now: datetime) -> list[Event]:
         posted = _decode(body)
@@ -173,15 +214,18 @@ class Connection(HttpToolsProtocol):
         if error is None:
             accepted = submitted.result()
             self.serving.metrics.events.inc(accepted)
-            status, extra, body = 200, b"", msgspec.json.encode(Accepted(accepted=accepted))
+            status, extra, body = 200, b"", _encode(Accepted(accepted=accepted))
         else:
             assert isinstance(error, Exception), "a commit fails by an exception"
             refused = refusal(error)
             status, body = refused.status, refused.body(self._id.decode())
             extra = b"".join(b"%s: %s\r\n" % header for header in refused.headers)
+        self._answer(status, extra, body)
+
+    def _answer(self, status: int, extra: bytes, body: bytes) -> None:
         with observing.named(self._id):
             seconds, client = time.perf_counter() - self._begun, self.client[0] if self.client else "-"
-            observing.count(self.serving, ("POST", PATH, PATH), status, seconds, client)
+            observing.count(self.serving, ("POST", self._path, self._path), status, seconds, client)
         self._send(status, extra, body)
 
     def _send(self, status: int, extra: bytes, body: bytes) -> None:
@@ -209,6 +253,21 @@ class Connection(HttpToolsProtocol):
         if len(held) > HELD:
             self.transport.resume_reading()
         self.data_received(held)
+
+    def _wait_for_end(self, data: bytes, missing: int) -> bool:
+        """Keep what came of a request whose end is still under way."""
+        self._came()
+        self._part, self._whole = bytearray(data), len(data) + missing
+        self._late = self.loop.call_later(END_SECONDS, self._take_part)
+        return True
+
+    def _take_part(self) -> None:
+        """Go on with what was kept of a request: it is whole, or must not wait any longer."""
+        assert self._part is not None, "there is a part"
+        data, self._part = bytes(self._part), None
+        self._head_came()
+        if len(data) < self._whole or not self._take(data):
+            super().data_received(data)
 
     def _wait_for_head(self) -> None:
         if self._late is None:

@@ -38,6 +38,7 @@ from palate.labels import LabelParams
 from palate.live import Live
 from palate.models import trees
 from palate.quality import QualityParams
+from palate.ranks import Ranks
 from palate.rules import RuleParams
 from palate.sources.fetching import FetchParams
 from palate.sources.joining import JoiningParams
@@ -136,6 +137,7 @@ class Serving:
     threads: anyio.CapacityLimiter
     readiness: Readiness
     varying: Varying
+    ranks: Ranks
     sample: bool = False
     play: Play | None = None
     other: str | None = None
@@ -214,6 +216,7 @@ def open_serving(
             threads=anyio.CapacityLimiter(params.server.threads),
             readiness=Readiness(engine),
             varying=varying,
+            ranks=Ranks(live),
             sample=sample,
             play=play,
         )
@@ -226,6 +229,7 @@ def open_serving(
             stop.set()
             refresher.join()
             commits.close()
+            serving.ranks.close()
             metrics.shared.write()
     finally:
         engine.dispose()

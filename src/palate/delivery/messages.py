@@ -51,7 +51,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of every body."""
 
 
-class PostedEvent(Wire, frozen=True, kw_only=True):
+class PostedEvent(Wire, frozen=True, kw_only=True, gc=False):
     """Something that happened between a user and an item. `time` is in milliseconds since 1970, now when left out; an event
     whose `id` was taken within seven days counts once. `features` is JSON in a string."""
 
@@ -183,7 +183,7 @@ class RankQuestion(Wire, frozen=True, kw_only=True):
     """Whether the answer is what the user is shown, in its order: rankers learn from what is shown and what comes of it."""
 
 
-class Score(Wire, frozen=True, kw_only=True):
+class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The estimated probability (0..1) that the user likes the item."""
 
     item: str

@@ -22,6 +22,9 @@ from palate.pool_model import Ranker
 MANY = 50_000
 """Items from which on a model is asked about those alone whose score is wanted."""
 
+EVERY = slice(None)
+"""Rows of a pool: all, without a copy."""
+
 TIES = 0.01
 """Part of an item's popularity that is added to what the model says: of equals the more popular wins."""
 
@@ -54,6 +57,14 @@ def ask(pool: Pool, person: Person) -> Answer | None:
     return Answer(ranker, name, known, items, _others(explained, ranker))
 
 
+def width(pool: Pool) -> int:
+    """Numbers that an answer of this pool's model holds for each item; 0 where it holds none."""
+    ranker = pool.model.ranker
+    if ranker is None or (registry.entry(pool.model.name).some is not None and len(ranker.items) >= MANY):
+        return 0
+    return len(ranker.items)
+
+
 def as_known(history: History, key: int, ranker: Ranker) -> Known:
     """One person's history as models take it, without items that the model has no row for."""
     rows = ranker.items.rows(history.items)
@@ -71,20 +82,22 @@ def as_known(history: History, key: int, ranker: Ranker) -> Known:
     )
 
 
-def likely(answer: Answer | None, pool: Pool) -> Floats:
-    """(n,) the probability that the person likes each item of the pool; by popularity alone where there is no answer."""
+def likely(answer: Answer | None, pool: Pool, rows: NDArray[np.int64] | slice = EVERY) -> Floats:
+    """(n,) the probability that the person likes each item of these rows; by popularity alone where there is no answer."""
+    popularity = pool.popularity[rows]
     if answer is None:
-        return pool.popularity
-    ties = np.float32(TIES) * (pool.popularity - np.float32(pool.model.prior))
-    return np.asarray(link(_log_odds(answer, pool), "logistic") + ties, np.float32)
+        return popularity
+    ties = np.float32(TIES) * (popularity - np.float32(pool.model.prior))
+    odds = _log_odds(answer, pool.row[rows], pool.content[rows])
+    return np.asarray(link(odds, "logistic") + ties, np.float32)
 
 
-def _log_odds(answer: Answer, pool: Pool) -> Floats:
-    found = np.zeros(len(pool), np.float32)
-    learned = np.flatnonzero(pool.row >= 0)
-    found[learned] = _of_rows(answer, pool.row[learned])
-    cold = np.flatnonzero(pool.row < 0)
-    found[cold] = content_scores.scored(answer.others, pool.content[cold])
+def _log_odds(answer: Answer, row: NDArray[np.int32], content: NDArray[np.float16]) -> Floats:
+    found = np.zeros(len(row), np.float32)
+    learned = np.flatnonzero(row >= 0)
+    found[learned] = _of_rows(answer, row[learned])
+    cold = np.flatnonzero(row < 0)
+    found[cold] = content_scores.scored(answer.others, content[cold])
     return found
 
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.candidates import stories
-from palate.live import Person
+from palate.live import Person, State
 from palate.models.factorization_machine import Floats, link
 from palate.pool import Pool, of_keys
 from palate.ranking import by_model
-from palate.ranking.by_model import Answer
-from palate.ranking.taste import Features, Taste, TasteParams, at, linear, solve, with_choices
+from palate.ranking.by_model import EVERY, Answer
+from palate.ranking.taste import Features, Taste, TasteParams, at, labels_of, linear, solve, with_choices
 from palate.snapshots import Snapshot
 
 
@@ -58,14 +58,31 @@ def judge(
     return Judgement(taste, now, prior, by_popularity, voted, keys, labels, scale, params, answer)
 
 
+def judge_in(state: State, person: Person, now: datetime, first_items: int, params: TasteParams) -> Judgement:
+    """What `judge` gives, where only what the person has voted on is looked at."""
+    voted = state.stock.rows(person.history.items[person.history.voted])
+    pool = state.stock.take(np.unique(voted[voted >= 0]))
+    return judge(pool, state.snapshot, person, now, first_items, params)
+
+
 def features(pool: Pool, by_popularity: bool = False, answer: Answer | None = None) -> Features:
     """What scoring reads of every item in the pool; no copies of columns."""
-    vectors, bias = pool.vectors, pool.bias
-    if by_popularity:
-        vectors, bias = np.zeros((len(pool), 0), np.float32), pool.popularity
-    elif pool.model.ranker is not None:
-        bias = by_model.likely(answer, pool)
+    vectors, bias = _vectors_and_bias(pool, by_popularity, answer, EVERY)
     return Features(vectors, bias, pool.source, pool.label_offsets, pool.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """What scores a person's items at any hour: a judgement without its reasons."""
+
+    taste: Taste
+    by_popularity: bool
+    answer: Answer | None
+
+
+def measure(judgement: Judgement) -> Measure:
+    """What of a judgement is worth keeping for the next list of items."""
+    return Measure(judgement.taste, judgement.by_popularity, judgement.answer)
 
 
 def order_values(judgement: Judgement, pool: Pool) -> tuple[Floats, Floats]:
@@ -73,10 +90,39 @@ def order_values(judgement: Judgement, pool: Pool) -> tuple[Floats, Floats]:
 
     The values still tell well apart what a squared loss puts above 1, where the probabilities lie close together.
     """
-    taste = judgement.taste if judgement.by_popularity else at(judgement.taste, pool.model.hours, judgement.now)
-    values = linear(taste, features(pool, judgement.by_popularity, judgement.answer))
-    scores = link(values, judgement.taste.loss)
-    return scores, np.maximum(values, scores) if judgement.taste.loss == "squared" else scores
+    items = features(pool, judgement.by_popularity, judgement.answer)
+    return _order_values(measure(judgement), pool, items, judgement.now)
+
+
+def order_values_of(measure: Measure, pool: Pool, rows: NDArray[np.int64], now: datetime) -> tuple[Floats, Floats]:
+    """What `order_values` gives, of the items of these rows alone."""
+    return _order_values(measure, pool, _features_of(measure, pool, rows), now)
+
+
+def _order_values(measure: Measure, pool: Pool, items: Features, now: datetime) -> tuple[Floats, Floats]:
+    taste = measure.taste if measure.by_popularity else at(measure.taste, pool.model.hours, now)
+    values = linear(taste, items)
+    scores = link(values, taste.loss)
+    return scores, np.maximum(values, scores) if taste.loss == "squared" else scores
+
+
+def _features_of(measure: Measure, pool: Pool, rows: NDArray[np.int64]) -> Features:
+    """Those of `features` that this person's taste reads: to copy the others would take longer than all else."""
+    vectors, bias = _vectors_and_bias(pool, measure.by_popularity, measure.answer, rows)
+    source = pool.source[rows] if len(measure.taste.sources) else np.zeros(0, np.int32)
+    if not len(measure.taste.labels):
+        return Features(vectors, bias, source, np.zeros(len(rows) + 1, np.int64), pool.labels[:0])
+    return Features(vectors, bias, source, *labels_of(pool.label_offsets, pool.labels, rows))
+
+
+def _vectors_and_bias(
+    pool: Pool, by_popularity: bool, answer: Answer | None, rows: NDArray[np.int64] | slice
+) -> tuple[Floats, Floats]:
+    if by_popularity:
+        popularity = pool.popularity[rows]
+        return np.zeros((len(popularity), 0), np.float32), popularity
+    learned = pool.model.ranker is not None
+    return pool.vectors[rows], by_model.likely(answer, pool, rows) if learned else pool.bias[rows]
 
 
 def _everybody() -> Taste:

@@ -71,10 +71,18 @@ class Features:
 
     def take(self, rows: NDArray[np.int64]) -> Features:
         """The items of these rows, in this order."""
-        starts, ends = self.label_offsets[rows], self.label_offsets[rows + 1]
-        offsets = np.concatenate(([0], np.cumsum(ends - starts)))
-        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
-        return Features(self.vectors[rows], self.bias[rows], self.source[rows], offsets, self.labels[places])
+        offsets, labels = labels_of(self.label_offsets, self.labels, rows)
+        return Features(self.vectors[rows], self.bias[rows], self.source[rows], offsets, labels)
+
+
+def labels_of(
+    offsets: NDArray[np.int64], labels: NDArray[np.int32], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Offsets and labels of the items of these rows, in this order."""
+    starts, ends = offsets[rows], offsets[rows + 1]
+    taken = np.concatenate(([0], np.cumsum(ends - starts)))
+    places = np.arange(taken[-1]) + np.repeat(starts - taken[:-1], ends - starts)
+    return taken, labels[places]
 
 
 @dataclass(frozen=True, eq=False)
