@@ -3,7 +3,8 @@
     python benchmarks/bench_api.py [--connections 64] [--seconds 5] [--peer PYTHON]
 
 The load comes from a second process with plain sockets, so that its cost is not the server's. `--peer` names the Python of an
-environment with Flask and gunicorn: the same load is put on `rating_service_peer.py` there, in turn with ours.
+environment with Flask and gunicorn: the same load is put on `rating_service_peer.py` there, in turn with ours. With `--rate` only
+rankings are asked for, so many a second, while the command of `--busy` runs again and again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import uvicorn
 import uvloop
 
+from palate import feed
 from palate.delivery.application import configuration, create_app
 from palate.delivery.connections import connections
 from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving, utc_now
@@ -78,19 +80,22 @@ def rank(connection: int, number: int) -> bytes:
 class Client(asyncio.Protocol):
     """Sends a request as soon as the answer to the one before it is whole."""
 
-    def __init__(self, connection: int, end: float, make: Callable[[int, int], bytes], times: list[float]) -> None:
+    def __init__(
+        self, connection: int, end: float, make: Callable[[int, int], bytes], times: list[float], every: float
+    ) -> None:
         self.connection, self.end, self.make, self.times = connection, end, make, times
+        self.every, self.due = every, 0.0
         self.number, self.left = 0, -1
         self.over = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's own isn't one by its class
-        self.ask()
+        asyncio.get_running_loop().call_later(self.connection * 0.618 % 1 * self.every, self.ask)  # not all at once
 
     def ask(self) -> None:
         request = self.make(self.connection, self.number)
         self.number += 1
-        self.started = time.perf_counter()
+        self.started = self.due = self.due if self.every and self.due else time.perf_counter()
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -107,18 +112,24 @@ class Client(asyncio.Protocol):
 
     def answered(self, now: float) -> None:
         self.times.append(now - self.started)
-        if now < self.end:
+        if now < self.end and self.every:
+            self.due += self.every  # an open loop: what is late counts from when it should have been asked
+            asyncio.get_running_loop().call_later(max(0.0, self.due - now), self.ask)
+        elif now < self.end:
             self.ask()
         else:
             self.transport.close()
             self.over.set_result(None)
 
 
-async def load(port: int, connections: int, seconds: float, make: Callable[[int, int], bytes]) -> list[float]:
+async def load(
+    port: int, connections: int, seconds: float, make: Callable[[int, int], bytes], rate: float
+) -> list[float]:
+    """Seconds that each request took; at `rate` requests a second, or (0) as fast as they are answered."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     loop = asyncio.get_running_loop()
-    clients = [Client(number, end, make, times) for number in range(connections)]
+    clients = [Client(number, end, make, times, connections / rate if rate else 0.0) for number in range(connections)]
     for client in clients:
         await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
     await asyncio.gather(*(client.over for client in clients))
@@ -138,9 +149,21 @@ def served(serving: Serving) -> Iterator[int]:
         thread.join()
 
 
-def report(name: str, port: int, connections: int, seconds: float, whose: str) -> None:
+@contextmanager
+def busy(command: str | None) -> Iterator[None]:
+    """While the command runs again and again."""
+    again = None if command is None else subprocess.Popen(f"while {command} > /dev/null; do :; done", shell=True)
+    try:
+        yield
+    finally:
+        if again is not None:
+            again.terminate()
+            again.wait()
+
+
+def report(name: str, port: int, connections: int, seconds: float, whose: str, rate: float = 0.0) -> None:
     command = [sys.executable, __file__, "--load", name, "--port", str(port)]
-    command += ["--connections", str(connections), "--seconds", str(seconds)]
+    command += ["--connections", str(connections), "--seconds", str(seconds), "--rate", str(rate)]
     before = time.process_time()
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     times = np.array(json.loads(output)) * 1000
@@ -175,17 +198,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rate", type=float, default=0.0, help="rankings a second of an open loop beside `--busy`")
+    parser.add_argument("--busy", help="a command that runs meanwhile, such as a training")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peer", help="Python of an environment with Flask and gunicorn")
     parser.add_argument("--load", choices=LOADS)
     parser.add_argument("--port", type=int)
     given = parser.parse_args()
     if given.load:
-        print(json.dumps(uvloop.run(load(given.port, given.connections, given.seconds, LOADS[given.load]))))
+        print(json.dumps(uvloop.run(load(given.port, given.connections, given.seconds, LOADS[given.load], given.rate))))
         return
     params = ServingParams(server=ServerParams(access_log=False))
     with tempfile.TemporaryDirectory() as folder, open_serving(Path(folder), None, params) as serving:
         fill(serving)
+        if given.rate:
+            with served(serving) as own, busy(given.busy):
+                report("rank", own, given.connections, given.seconds, "ours", given.rate)
+            return
         with served(serving) as own, peer(given.peer) if given.peer else nullcontext() as other:
             for _ in range(given.rounds):
                 compare(own, other, given.connections, given.seconds)
@@ -196,6 +225,9 @@ def fill(serving: Serving) -> None:
     users = [Event(user=f"user {n}", item="item 0", type="viewed") for n in range(USERS)]
     serving.commits.submit(users, utc_now()).result()  # so that everybody is known, as most people are
     serving.live.refresh(utc_now())
+    for first in range(0, ITEMS, RANKED):  # so that the items were asked for before, as in a service that runs
+        ids = [f"item {n}" for n in range(first, first + RANKED)]
+        feed.rank(serving.live, "user 0", ids, utc_now(), serving.params.feed)
 
 
 def compare(own: int, other: int | None, connections: int, seconds: float) -> None:
