@@ -120,3 +120,9 @@ def test_lists_in_which_all_are_alike_tell_nothing() -> None:
     part, _ = shown(2, 1)
     part = Impressions(**{**vars(part), "gain": np.ones(len(part), np.float32)})
     assert not len(heavy_learning.ndcg(part, np.zeros(len(part)), np.ones(len(part))))
+
+
+def test_nothing_is_learned_while_all_that_is_old_came_to_nothing() -> None:
+    part, _ = shown(100, 1)
+    late = np.where(part.request >= 80, part.gain, 0).astype(np.float32)
+    assert heavy_learning.too_few(Impressions(**{**vars(part), "gain": late}), PARAMS) is not None

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from palate.command_line import DATA, Config, Data, Json, database, settings_of
+from palate.command_line import DATA, Config, Data, Json, columns, database, settings_of, utc_now
 from palate.errors import PalateError, SettingsError
 
 if TYPE_CHECKING:
@@ -48,7 +49,12 @@ Positive = Annotated[
 ]
 SplitOption = Annotated[str, typer.Option(help="time, user-time, leave-last-out, random or strong.")]
 Share = Annotated[float, typer.Option(help="Share of events, pairs or users that are asked for.", min=0.001, max=0.999)]
-Model = Annotated[str, typer.Option(help="popularity, fm, ials, itemknn, ease, svd or blend.")]
+MODELS = "popularity, fm, ials, itemknn, ease, svd or blend."
+Model = Annotated[str, typer.Option(help=MODELS)]
+PerhapsModel = Annotated[str | None, typer.Option("--model", help=MODELS)]
+Ranker = Annotated[
+    str | None, typer.Option(help="heavy: in place of a model, by what the log in --data says was shown.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A parameter as name=value; as often as needed.")]
 More = Annotated[list[str] | None, typer.Argument(metavar="[name=value]…", help="More parameters, as after --set.")]
 Wanted = Annotated[str, typer.Option("--metrics", help="Such as hr@10,ndcg@10,recall@20,map@10,rmse,auc.")]
@@ -80,7 +86,8 @@ def add_to(app: typer.Typer) -> None:
 def evaluate(
     more: More = None,
     *,
-    model: Model,
+    model: PerhapsModel = None,
+    ranker: Ranker = None,
     train: Train = None,
     test: Test = None,
     events: Events = None,
@@ -113,6 +120,12 @@ def evaluate(
 
     begin = time.perf_counter()
     settings = settings_of(config)
+    if ranker is not None:
+        _alone(ranker, {"model": model, "train": train, "test": test, "events": events, "against": against})
+        _evaluate_ranker(settings, data, [*(set_ or []), *(more or [])], seed, as_json)
+        return
+    if model is None:
+        raise PalateError("Name what is to be measured: --model, or --ranker heavy.")
     plans = [plan_of(settings, model, [*(set_ or []), *(more or [])])]
     if against is not None:
         plans.append(plan_of(settings, against, against_set or []))
@@ -134,6 +147,40 @@ def evaluate(
     if report is not None:
         _write_report(report, outcomes, answer, cut, recording, items)
     typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else table(answer))
+
+
+def _alone(ranker: str, others: Mapping[str, object]) -> None:
+    """Raise PalateError for a ranker that isn't known, or with options that don't go with one."""
+    one_of("ranker", ranker, ("heavy",))
+    if given := [f"--{name}" for name, value in others.items() if value is not None]:
+        raise PalateError(f"--ranker is judged by what the log in --data says was shown: leave out {', '.join(given)}.")
+
+
+def _evaluate_ranker(settings: Settings, data: Path, assignments: Sequence[str], seed: int, as_json: bool) -> None:
+    from palate import impressions
+    from palate.evaluation import rankers
+    from palate.heavy_learning import HeavyParams
+
+    values = values_of(assignments, HeavyParams, "heavy")
+    params = with_values(settings.heavy, values)
+    assert isinstance(params, HeavyParams), "other values don't make it another type"
+    answer_time = timedelta(minutes=params.answer_minutes)
+    with database(data, settings) as engine, progress_bar(as_json) as progress:
+        wanted = params.gains, answer_time, utc_now(), params.max_impressions
+        found = impressions.read(engine, data / "events", *wanted)
+        outcome = rankers.evaluate(found, params, seed, progress)
+    told = {"ranker": "heavy", **outcome.to_json(), "stated": rankers.stated(outcome)}
+    typer.echo(json.dumps(told, ensure_ascii=False) if as_json else ranker_table(told))
+
+
+def ranker_table(told: dict[str, Any]) -> str:
+    """What came out of a ranker, as a person reads it."""
+    rows = [["", *told["metrics"]], ["heavy", *map(shown, told["metrics"].values())]]
+    others = {"plain score": told["plain"]} | {f"without {join}": each for join, each in told["without"].items()}
+    for name, each in others.items():
+        rows.append([name, *map(shown, each["metrics"].values())])
+        rows.append(["  difference", *map(shown, each["difference"].values())])
+    return "\n".join([columns(rows), "", *told["stated"]])
 
 
 def _write_report(

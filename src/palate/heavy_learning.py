@@ -110,7 +110,8 @@ def too_few(found: Impressions, params: HeavyParams) -> str | None:
     positives = int((found.gain > 0).sum())
     if len(found) < params.min_impressions or positives < params.min_positives:
         return f"{len(found)} impressions with {positives} positives are too few"
-    return None
+    old = _in_time(found, params.test_share)[0].gain > 0
+    return "the older impressions are all of one kind" if old.all() or not old.any() else None
 
 
 def learn(found: Impressions, params: HeavyParams, seed: int) -> Heavy:
@@ -124,9 +125,7 @@ def learn(found: Impressions, params: HeavyParams, seed: int) -> Heavy:
 
 def trial(found: Impressions, params: HeavyParams, seed: int) -> Tried:
     """Learn the older impressions, calibrate on later ones, and judge what is later still."""
-    order = np.lexsort((found.position, found.request, found.time))
-    first, second = _cuts(found.time[order], params.test_share)
-    old, middle, late = (found.rows(part) for part in np.split(order, [first, second]))
+    old, middle, late = _in_time(found, params.test_share)
     model = fitted(old, params, seed)
     of_middle, of_late = (model.raw(_in_place(part, params.without)) for part in (middle, late))
     return Tried(
@@ -138,6 +137,13 @@ def trial(found: Impressions, params: HeavyParams, seed: int) -> Tried:
         plain=_plain(late),
         plain_calibration=calibration.fit(_plain(middle), middle.gain > 0),
     )
+
+
+def _in_time(found: Impressions, share: float) -> tuple[Impressions, Impressions, Impressions]:
+    """Those to learn from, those to calibrate on and those to judge by, one after the other."""
+    order = np.lexsort((found.position, found.request, found.time))
+    old, middle, late = (found.rows(part) for part in np.split(order, _cuts(found.time[order], share)))
+    return old, middle, late
 
 
 def _cuts(times: NDArray[np.int64], share: float) -> tuple[int, int]:
