@@ -155,3 +155,25 @@ def test_ways_that_are_switched_off_find_nothing(world: World) -> None:
     none = msgspec.structs.replace(FEW, **dict.fromkeys(names, 0))
     served = world.serve("ann", 10, msgspec.structs.replace(NEAR, find=none)).items
     assert {way for place in served for way in place.found} <= {"popular", "fresh"}  # of which lists need some
+
+
+def test_what_a_persons_own_labels_lift_is_found_though_it_is_old_and_lies_badly(world: World) -> None:
+    world.act("cleo", "like", *(f"i{n}" for n in range(0, 60, 3)))
+    world.act("cleo", "dislike", *(f"i{n}" for n in range(1, 60, 3)))
+    few = msgspec.structs.replace(NEAR, find=msgspec.structs.replace(FEW, probes=1, behaviour=20))
+    every, near = (world.serve("cleo", 8, params, log=False).items for params in (ALL, few))
+    assert len(set(ids(every)) & set(ids(near))) >= 7
+    assert any("near" in place.found for place in near)
+
+
+def test_who_was_shown_much_is_still_served_the_best_of_what_is_left(world: World) -> None:
+    world.act("ann", "shown", *ids(world.serve("ann", 60, ALL, log=False).items))
+    every, near = (world.serve("ann", 10, params, log=False).items for params in (ALL, NEAR))
+    assert ids(near) == ids(every)
+
+
+def test_the_best_are_taken_once_each() -> None:
+    values = np.array([0.9, 0.1, 0.9, 0.5, 0.9, 0.5], np.float32)
+    rows = np.array([7, 1, 7, 3, 7, 3])
+    assert sorted(finding._best(values, rows, 2)) == [3, 7]
+    assert not len(finding._best(values, rows, 0))

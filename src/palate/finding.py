@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.candidates import groups, openness, walking
+from palate.candidates import groups, openness, personal, walking
 from palate.candidates import wanted as of_wanted
 from palate.candidates.candidate_params import CandidateParams
 from palate.candidates.found import bit
@@ -19,21 +19,29 @@ from palate.candidates.wanted import Wanted
 from palate.feed_params import FeedParams
 from palate.live import History
 from palate.models import neighbours, registry
-from palate.models.factorization_machine import Floats
+from palate.models.factorization_machine import Floats, link
+from palate.models.nearest import Located
 from palate.models.neighbours import Neighbours
-from palate.orders import Bits, packed
+from palate.orders import FIRST, Bits
 from palate.pool import Pool
 from palate.ranking.by_model import Answer
+from palate.ranking.considered import Age, freshness
 from palate.ranking.scoring import Judgement
-from palate.ranking.taste import at
+from palate.ranking.taste import Taste, at, source_part
 from palate.stock import Stock
 
 Rows = NDArray[np.integer]
 
 AGES = (0.1, 0.4, 1.0)
 """Parts of the half-life of an item's value; what came since is searched apart."""
-GREAT = 20_000
-"""Items of one group that count as its own when groups are put together."""
+WORTH = 8_000
+"""Items of the index whose sources and labels are looked up."""
+GREAT = 500
+"""Items of one label or source that are scored."""
+OFTEN = 3
+"""Times that an item may be found before the best are taken."""
+LOOKED = 2_000
+"""Items that an index without lists finds at most, which are then scored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +86,7 @@ def _ways(
     yield "exploration", _little_known(stock, allowed, params)
     near = _near(stock, wanted, judgement, count)
     yield from _of_groups(stock, wanted, near, bits, count)
-    yield from _nearest(stock, wanted, judgement, near, bits, params)
+    yield from _nearest(stock, judgement, bits, params)
 
 
 def _hits(stock: Stock, wanted: Wanted, params: FeedParams) -> Rows:
@@ -138,20 +146,84 @@ def _met(stock: Stock, history: History) -> tuple[NDArray[np.int64], NDArray[np.
     return rows[rows >= 0], positive[rows >= 0]
 
 
-def _nearest(
-    stock: Stock, wanted: Wanted, judgement: Judgement, near: _Near, bits: Bits, params: FeedParams
-) -> Iterator[tuple[str, Rows]]:
-    """What the model itself puts first: of all, of the newer, and of the sources and labels nearest to the person."""
+def _nearest(stock: Stock, judgement: Judgement, bits: Bits, params: FeedParams) -> Iterator[tuple[str, Rows]]:
+    """What the person's own score puts first: of all, and of what their own weights lift."""
     space, query, count = stock.base.space, vector(stock.base, judgement), params.find
     if space is not None and query is not None:
-        own = bits & _of_any(stock, near)
-        for part in _by_age(stock, wanted, params):
-            yield "behaviour", space.search(query, count.behaviour, bits & part, count.probes)
-            yield "near", space.search(query, count.near, own & part, count.probes)
+        yield from _of_index(stock, space, query, judgement, bits, params)
         clusters = space.index.nearest_clusters(query, count.clusters)
         yield "clusters", walking.of_groups(stock.orders.by_cluster, clusters, bits, count.of_group)
     elif judgement.answer is not None:
         yield "behaviour", _best_said(stock.base, judgement.answer, bits, count.behaviour)
+
+
+def _of_index(
+    stock: Stock, space: Located, query: Floats, judgement: Judgement, bits: Bits, params: FeedParams
+) -> Iterator[tuple[str, Rows]]:
+    """Of the items whose vectors lie well, and those that the model lifts for everybody, the best by value, age included."""
+    inside, products = space.products(query, LOOKED, bits, params.find.probes)
+    rows, products = _worth(stock, inside, products, bits, judgement, params)
+    if judgement.answer is None:
+        own = np.concatenate((stock.orders.by_bias, *_own_groups(stock, judgement.taste, params.find)))
+        own = own[openness.is_open(bits, own)]
+        said = stock.base.vectors[own] @ query[:-1] + stock.base.bias[own]
+        rows, products = np.concatenate((rows, own)), np.concatenate((products, said))
+    lift = _lift(stock, judgement.taste, rows)
+    kept = freshness(stock.base.published[rows], judgement.now, Age(params.freshness, params.half_life_days))
+    values = _scored(judgement, products, lift) * kept
+    lifted = lift > 0
+    yield "behaviour", _best(values, rows, params.find.behaviour)
+    yield "near", _best(values[lifted], rows[lifted], params.find.near)
+
+
+def _worth(
+    stock: Stock, rows: Rows, products: Floats, bits: Bits, judgement: Judgement, params: FeedParams
+) -> tuple[Rows, Floats]:
+    """The open ones of the rows that are so good without what the person's own weights add that these are worth looking up."""
+    nothing = np.zeros(1, np.float32)
+    kept = freshness(stock.base.published[rows], judgement.now, Age(params.freshness, params.half_life_days))
+    values = np.where(openness.is_open(bits, rows), _scored(judgement, products, nothing) * kept, -np.inf)
+    best = personal.find(values, np.arange(len(rows)), WORTH)
+    best = best[values[best] > -np.inf]
+    return rows[best], products[best]
+
+
+def _own_groups(stock: Stock, taste: Taste, count: CandidateParams) -> Iterator[Rows]:
+    """The newest with the labels, and of the sources, that the person's own weights lift most."""
+    orders = stock.orders
+    for groups_, numbers in (
+        (orders.by_label_newest, groups.weightiest(taste.labels, taste.label_weights, count.labels)),
+        (orders.by_source_newest, groups.weightiest(taste.sources, taste.source_weights, count.sources)),
+    ):
+        yield from (groups_.of(number)[:GREAT] for number in numbers.tolist() if number < len(groups_))
+
+
+def _best(values: Floats, rows: Rows, limit: int) -> Rows:
+    """The `limit` rows of the highest values, where a row may be there up to `OFTEN` times."""
+    found = personal.find(values, np.arange(len(rows)), OFTEN * limit)
+    found = found[np.unique(rows[found], return_index=True)[1]]
+    return rows[found[personal.find(values[found], np.arange(len(found)), limit)]]
+
+
+def _lift(stock: Stock, taste: Taste, rows: Rows) -> Floats:
+    """(n,) what the person's own weights for sources and for an item's first labels add."""
+    lift = source_part(taste, stock.base.source[rows])
+    if len(taste.labels):
+        orders = stock.orders
+        table = np.zeros(len(stock.base.label_names) + 1, np.float32)  # −1, no label, finds the last
+        table[taste.labels] = taste.label_weights
+        lift += table[orders.first_labels[rows]] @ np.ones(FIRST, np.float32) * orders.label_shares[rows]
+    return lift
+
+
+def _scored(judgement: Judgement, products: Floats, lift: Floats) -> Floats:
+    """(n,) the values of items before their age counts, as `scoring.order_values` finds them."""
+    taste, answer = judgement.taste, judgement.answer
+    if answer is not None:
+        products = link(answer.ranker.slope * products + answer.ranker.intercept, "logistic")
+    raw = products + lift + np.float32(taste.base + taste.bias)
+    scores = link(raw, taste.loss)
+    return np.maximum(raw, scores) if taste.loss == "squared" else scores
 
 
 def _by_age(stock: Stock, wanted: Wanted, params: FeedParams) -> Iterator[Bits]:
@@ -161,16 +233,6 @@ def _by_age(stock: Stock, wanted: Wanted, params: FeedParams) -> Iterator[Bits]:
         window = timedelta(days=params.half_life_days * share)
         if window < wanted.window:
             yield openness.published_within(stock, wanted, window)
-
-
-def _of_any(stock: Stock, near: _Near) -> Bits:
-    """The bits of the items of these sources and labels; of great groups the most popular."""
-    parts = [stock.orders.by_source.of(group)[:GREAT] for group in near.sources.tolist()]
-    parts += [stock.orders.by_label.of(group)[:GREAT] for group in near.labels.tolist()]
-    mask = np.zeros(len(stock.base), bool)
-    for rows in parts:
-        mask[rows] = True
-    return packed(mask)
 
 
 def vector(pool: Pool, judgement: Judgement) -> Floats | None:

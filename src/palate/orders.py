@@ -17,6 +17,12 @@ Rows = NDArray[np.int32]
 Bits = NDArray[np.uint8]
 """A bit for each row of a pool, the lowest of a byte first."""
 
+FIRST = 4
+"""Labels of an item by which it is looked for."""
+
+BEST = 1_000
+"""Items that are lifted most, which are always looked at."""
+
 PARTS = 64
 """Filters that are remembered for one pool."""
 
@@ -83,6 +89,25 @@ class Orders:
         times = np.where(pool.published == NO_DATE, pool.received, pool.published)
         return _descending(times)
 
+    @cached_property
+    def by_bias(self) -> Rows:
+        """The `BEST` rows whose items the model itself lifts most for everybody."""
+        return _descending(self._pool.bias)[:BEST].copy()
+
+    @cached_property
+    def first_labels(self) -> NDArray[np.int32]:
+        """(n, FIRST) the first labels of each row, −1 where there are no more."""
+        pool = self._pool
+        places = pool.label_offsets[:-1, np.newaxis] + np.arange(FIRST)
+        inside = places < pool.label_offsets[1:, np.newaxis]
+        labels = np.append(pool.labels, np.int32(-1))
+        return np.where(inside, labels[np.minimum(places, len(pool.labels))], np.int32(-1))
+
+    @cached_property
+    def label_shares(self) -> NDArray[np.float32]:
+        """(n,) what part of a label's weight counts for an item with its number of labels."""
+        return (1 / np.sqrt(np.maximum(np.diff(self._pool.label_offsets), 1))).astype(np.float32)
+
     def little_known(self, evidence: float) -> Rows:
         """Rows with less evidence than this, the newest first; remembered for one number."""
         with self._lock:
@@ -111,9 +136,17 @@ class Orders:
     @cached_property
     def by_label(self) -> Groups:
         """By number of the label."""
+        return self._labelled(self.popular)
+
+    @cached_property
+    def by_label_newest(self) -> Groups:
+        """The newest with each label first."""
+        return self._labelled(self.newest)
+
+    def _labelled(self, rows: Rows) -> Groups:
         pool = self._pool
         rank = np.empty(len(pool), np.int32)
-        rank[self.popular] = np.arange(len(pool), dtype=np.int32)
+        rank[rows] = np.arange(len(pool), dtype=np.int32)
         owner = np.repeat(np.arange(len(pool), dtype=np.int32), np.diff(pool.label_offsets))
         order = np.argsort(rank[owner], kind="stable")
         entries = grouped(order.astype(np.int32), pool.labels, len(pool.label_names))
@@ -181,9 +214,13 @@ class Orders:
             "by_source_newest",
             "by_category",
             "by_label",
+            "by_label_newest",
             "by_cluster",
             "stories",
             "unindexed",
+            "by_bias",
+            "first_labels",
+            "label_shares",
         ):
             getattr(self, name)
 

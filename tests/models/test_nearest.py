@@ -83,3 +83,22 @@ def test_few_items_need_no_index() -> None:
 def test_what_is_no_index_is_refused() -> None:
     with pytest.raises(SnapshotBroken, match="an index can't be read"):
         nearest.read(np.frombuffer(b"no index at all, but some words" * 9, np.uint8), np.eye(8))
+
+
+def test_products_of_the_nearest_lists_are_those_of_their_vectors() -> None:
+    rows = np.where(np.arange(N) % 3 == 0, -1, N - np.arange(N))  # each third vector isn't in the pool
+    found, products = located("ivf", rows).products(QUERIES[0], 1, packed(np.ones(N + 1, bool)), 10)
+    assert 0 < len(found) < N
+    assert len(np.unique(found)) == len(found)
+    vectors = VECTORS[N - found]
+    assert np.abs(products - vectors @ QUERIES[0]).max() < 0.02 * np.abs(VECTORS @ QUERIES[0]).max()
+    every, _ = located("ivf", rows).products(QUERIES[0], 1, packed(np.ones(N + 1, bool)), 40)
+    assert sorted(every) == sorted(rows[rows >= 0])
+
+
+def test_without_lists_the_greatest_products_are_those_of_what_is_open() -> None:
+    mask = RNG.random(N) < 0.3
+    found, products = located("flat").products(QUERIES[0], 20, packed(mask), 16)
+    assert mask[found].all()
+    assert np.allclose(products, VECTORS[found] @ QUERIES[0], atol=0.05)
+    assert (np.diff(products) <= 0).all()

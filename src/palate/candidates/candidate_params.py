@@ -15,9 +15,9 @@ class CandidateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     exact: Annotated[int, msgspec.Meta(ge=0)] = 20_000
     """As long as no more items may be served to somebody, all of them are looked at."""
     behaviour: Count = 300
-    """Those that the model itself puts first for the person, of all items and of each of the newer parts of them."""
+    """Those that the person's own score puts first, age included."""
     near: Count = 300
-    """The same among the items of the sources and labels nearest to the person."""
+    """The same among the items that the person's own weights for sources and labels lift."""
     probes: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 128
     """Lists of the model's index that are looked into."""
     popular: Count = 300

@@ -100,21 +100,57 @@ class Index:
         lists = np.argpartition(-products, count - 1)[:count].astype(np.int64)
         return lists, products[lists]
 
+    @cached_property
+    def _members(self) -> list[tuple[NDArray[np.int64], Bits]]:
+        """Of each list the numbers of its vectors, and (m, d) their bytes; both stay where they were read from."""
+        faiss, lists, found = _faiss(), self.found.invlists, []
+        for number in range(self.cluster_count):
+            size = lists.list_size(number)
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), size) if size else np.zeros(0, np.int64)
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), size * self.width) if size else np.zeros(0, np.uint8)
+            found.append((ids, codes.reshape(size, self.width)))
+        return found
+
+    @cached_property
+    def _scale(self) -> tuple[Floats, Floats]:
+        """(d,) least number, and how far the greatest lies from it, by which faiss puts numbers into bytes."""
+        least, wide = _faiss().vector_to_array(self.found.sq.trained).reshape(2, self.width)
+        return least, wide
+
+    def products(self, query: Floats, probes: int) -> tuple[NDArray[np.int64], Floats]:
+        """All vectors in the lists of an inverted file whose centres have the greatest products with a vector (d,), and the
+        product of each, as precise as its bytes."""
+        turned = query @ self.turn
+        lists, near = self._lists(turned, probes)
+        members = [self._members[number] for number in lists.tolist()]
+        least, wide = self._scale
+        step = (turned * wide / 255).astype(np.float32)
+        products = np.concatenate([codes for _, codes in members]).astype(np.float32) @ step
+        start = np.float32(turned @ least + step.sum() / 2)
+        if self.found.by_residual:  # bytes are of what a vector differs by from its list's centre
+            products += np.repeat(near, [len(ids) for ids, _ in members])
+        return np.concatenate([ids for ids, _ in members]), products + start
+
     def search(self, query: Floats, limit: int, selector: Any, probes: int) -> NDArray[np.int64]:
         """At most `limit` vectors of those that a selector of faiss lets pass, that of the greatest product with a vector (d,)
         first."""
         faiss, turned = _faiss(), np.ascontiguousarray(query @ self.turn, np.float32)
+        if not self.cluster_count:
+            return self.greatest(query, limit, selector, probes)[0]
         products, found = np.empty(limit, np.float32), np.full(limit, -1, np.int64)
-        if self.cluster_count:
-            lists, near = self._lists(turned, probes)
-            params = faiss.SearchParametersIVF(sel=selector, nprobe=len(lists))
-            given = [faiss.swig_ptr(array) for array in (lists, near, products, found)]
-            self.found.search_preassigned_c(1, faiss.swig_ptr(turned), limit, *given, False, params)
-        else:
-            wide = {"efSearch": max(2 * limit, 4 * probes)} if hasattr(self.found, "hnsw") else {}
-            kind = faiss.SearchParametersHNSW if wide else faiss.SearchParameters
-            found = self.found.search(turned[np.newaxis], limit, params=kind(sel=selector, **wide))[1][0]
+        lists, near = self._lists(turned, probes)
+        params = faiss.SearchParametersIVF(sel=selector, nprobe=len(lists))
+        given = [faiss.swig_ptr(array) for array in (lists, near, products, found)]
+        self.found.search_preassigned_c(1, faiss.swig_ptr(turned), limit, *given, False, params)
         return np.asarray(found[found >= 0], np.int64)
+
+    def greatest(self, query: Floats, limit: int, selector: Any, wide: int) -> tuple[NDArray[np.int64], Floats]:
+        """The same of an index without lists, with their products."""
+        faiss, turned = _faiss(), np.ascontiguousarray(query @ self.turn, np.float32)
+        how = {"efSearch": max(2 * limit, 4 * wide)} if hasattr(self.found, "hnsw") else {}
+        kind = faiss.SearchParametersHNSW if how else faiss.SearchParameters
+        products, found = self.found.search(turned[np.newaxis], limit, params=kind(sel=selector, **how))
+        return np.asarray(found[0][found[0] >= 0], np.int64), products[0][found[0] >= 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +171,16 @@ class Located:
         faiss.copy_array_to_vector(self.rows, vector)
         return vector
 
+    def products(self, query: Floats, limit: int, bits: Bits, probes: int) -> tuple[NDArray[np.int64], Floats]:
+        """Rows, and the product of each with a vector (d,): all in so many lists of an inverted file, open or not; of another
+        kind of index the `limit` greatest of those whose bits are set."""
+        if self.index.cluster_count:
+            ids, products = self.index.products(query, probes)
+            rows = ids if self._map is None else self.rows[ids]
+            return rows[rows >= 0], products[rows >= 0]
+        ids, products = self.index.greatest(query, limit, self._selector(bits), probes)
+        return self.rows[ids], products
+
     def search(self, query: Floats, limit: int, bits: Bits, probes: int) -> NDArray[np.int64]:
         """The at most `limit` rows of greatest inner product with a vector (d,), the greatest first, of those whose bits are set.
 
@@ -142,12 +188,17 @@ class Located:
         """
         if not limit:
             return self.rows[:0]
+        return np.asarray(self.rows[self.index.search(query, limit, self._selector(bits), probes)], np.int64)
+
+    def _selector(self, bits: Bits) -> Any:
+        """Which vectors have the bits of their rows set; as long as the bits are held."""
         faiss = _faiss()
         selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        if self._map is not None:
-            own, selector = selector, faiss.IDSelectorTranslated(self._map, selector)
-            assert own is not None, "It is what the other looks into."
-        return np.asarray(self.rows[self.index.search(query, limit, selector, probes)], np.int64)
+        if self._map is None:
+            return selector
+        translated = faiss.IDSelectorTranslated(self._map, selector)
+        translated.own = selector  # it looks into it
+        return translated
 
 
 def exact(vectors: Floats, query: Floats, limit: int, mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ class Considered:
 def considered(pool: Pool, found: NDArray[np.uint16], person: Person, judgement: Judgement, age: Age) -> Considered:
     """The items of a pool as the person's own taste sees them."""
     scores, values = scoring.order_values(judgement, pool)
-    fresh = _freshness(pool, judgement.now, age)
+    fresh = freshness(pool.published, judgement.now, age)
     return Considered(pool, person, judgement, found, scores, values * fresh, age)
 
 
@@ -72,8 +72,8 @@ def others(looked: Considered, pool: Pool) -> Considered:
     return considered(pool, np.zeros(len(pool), np.uint16), looked.person, looked.judgement, looked.age)
 
 
-def _freshness(pool: Pool, now: datetime, age: Age) -> Floats:
+def freshness(published: NDArray[np.int64], now: datetime, age: Age) -> Floats:
     """(n,) the part of its value that an item keeps: from 1 when it is new or undated down to 1 − `most`."""
-    old = np.maximum(to_milliseconds(now) - pool.published, 0).astype(np.float32)  # undated lies beyond any now
+    old = np.maximum(to_milliseconds(now) - published, 0).astype(np.float32)  # undated lies beyond any now
     kept: Floats = np.exp2(-old / np.float32(age.half_life_days * DAY))
     return 1 - np.float32(age.most) * (1 - kept)
