@@ -109,7 +109,7 @@ def left_out(stock: Stock, wanted: Wanted, unseen: bool) -> tuple[NDArray[np.int
     votes = stock.rows(voted.items)
     refused = stories.refused(stock.take(votes[votes >= 0]), history)
     told = stock.stories_of(np.concatenate((refused, wanted.given)))
-    return np.concatenate((wanted.given, wanted.excluded)), told
+    return np.concatenate((wanted.given, wanted.excluded, refused)), told
 
 
 def _closed(stock: Stock, wanted: Wanted, out: NDArray[np.int64], told: NDArray[np.int64]) -> NDArray[np.int64]:

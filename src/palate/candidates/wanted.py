@@ -53,10 +53,10 @@ def allowed(pool: Pool, wanted: Wanted) -> Mask:
 
 
 def fitting(pool: Pool, wanted: Wanted) -> Mask:
-    """(n,) what fits the person's choices, without the stories that they have refused."""
+    """(n,) what fits the person's choices, without what they have refused and its stories."""
     person = wanted.person
-    mask = filters.allowed(pool, person, wanted.now, wanted.window)
-    return stories.without(pool, mask, stories.refused(pool, person.history))
+    mask, refused = filters.allowed(pool, person, wanted.now, wanted.window), stories.refused(pool, person.history)
+    return filters.without(pool, stories.without(pool, mask, refused), refused)
 
 
 def narrowed(pool: Pool, mask: Mask, wanted: Wanted) -> Mask:
