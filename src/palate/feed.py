@@ -29,6 +29,7 @@ from palate.ranking.arranging import Place
 from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
 from palate.ranking.scoring import Judgement
+from palate.ranking.taste import Tastes
 from palate.surface_params import SurfaceParams
 
 Append = Callable[[Sequence[Event]], None]
@@ -103,14 +104,14 @@ def _scored_now(
 ) -> _Answer:
     """Find candidates, filter, rank, arrange, explain; and what was shown without an answer where that is too little."""
     wanted, session = asked.wanted, asked.session
-    stock, judgement = state.stock, _judge(state, wanted.person, wanted.now, params)
+    stock, judgement = state.stock, _judge(state, wanted.person, wanted.now, params, live.tastes)
     found = finding.find(stock, wanted, judgement, params)
     plain = _considered(found, wanted.person, judgement, params)
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
     looked = _ranked(state, plain, unseen, wanted.now)
     places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng, state.happenings)
     places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
-    told = telling.explained(connection, stock, looked, places, session.places)
+    told = telling.explained(connection, live.cards, stock, looked, places, session.places)
     items = _with_features(live, state, plain, told, asked)
     if len(places) < asked.limit:
         chosen = looked.pool.keys[[place.row for place in places]]
@@ -119,7 +120,7 @@ def _scored_now(
         unseen = filling.one_of_each_story(plain)
         looked = _ranked(state, plain, unseen, wanted.now)
         places = filling.arrange(looked, unseen, asked.limit - len(places), 0.0, params, rng)
-        more = telling.explained(connection, stock, looked, places, session.places + len(items))
+        more = telling.explained(connection, live.cards, stock, looked, places, session.places + len(items))
         items += _with_features(live, state, plain, more, asked)
     return items, stock.base.model.version
 
@@ -158,7 +159,7 @@ def visit(
         looked = _considered(found, person, judgement, params)
         unseen = filling.unseen(looked, of_wanted.allowed(looked.pool, wanted))
         places = filling.arrange(looked, unseen, min(request.limit, params.limit_max), 0.0, params, rng)
-        return telling.explained(connection, state.stock, looked, places, 0)
+        return telling.explained(connection, live.cards, state.stock, looked, places, 0)
 
 
 def generator(request: FeedRequest) -> np.random.Generator:
@@ -255,7 +256,7 @@ def explained(
         person = _person(connection, live, user_id, state)
         judgement = _judge(state, person, now, params)
         looked = _considered(finding.everything(pool), person, judgement, params)
-        return {item.key: item for item in telling.explained(connection, state.stock, looked, places, 0)}
+        return {item.key: item for item in telling.explained(connection, live.cards, state.stock, looked, places, 0)}
 
 
 def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit: int = 20) -> Prediction:
@@ -315,8 +316,8 @@ def _window(asked: timedelta | None, person: Person, params: FeedParams) -> time
     return asked or person.window or timedelta(days=params.window_days)
 
 
-def _judge(state: State, person: Person, now: datetime, params: FeedParams) -> Judgement:
-    return scoring.judge_in(state, person, now, params.first_items, params.taste)
+def _judge(state: State, person: Person, now: datetime, params: FeedParams, tastes: Tastes | None = None) -> Judgement:
+    return scoring.judge_in(state, person, now, params.first_items, params.taste, tastes)
 
 
 def _considered(found: Found, person: Person, judgement: Judgement, params: FeedParams) -> Considered:

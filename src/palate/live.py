@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -40,6 +41,9 @@ OVERLAP = timedelta(seconds=60)
 
 HISTORIES = 4_000
 """People whose history is remembered, until something new happens to them or a new snapshot comes."""
+
+TASTES = 1_000
+"""People of whom is remembered what their votes were solved to."""
 
 CARDS = 4_000
 """Items of which all that is shown is remembered."""
@@ -193,6 +197,8 @@ class Live:
         self.known_items: identities.KnownKeys = Lately(identities.KNOWN)
         """Items by their ids, of those that were asked for lately."""
         self.cards: catalog.Cards = Lately(CARDS)
+        self.tastes: Lately[tuple[int, ...], Any] = Lately(TASTES)
+        """What people's votes were solved to, by the keys of their ids."""
 
     @property
     def snapshot(self) -> Snapshot | None:

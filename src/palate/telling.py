@@ -24,15 +24,21 @@ ALSO = 5
 
 
 def explained(
-    connection: sa.Connection, stock: Stock, looked: Considered, places: Sequence[Place], first: int
+    connection: sa.Connection,
+    cards: catalog.Cards,
+    stock: Stock,
+    looked: Considered,
+    places: Sequence[Place],
+    first: int,
 ) -> tuple[RankedItem, ...]:
-    """The places with their items and reasons; an item that was deleted a moment ago is left out."""
+    """The places with their items and reasons; an item that was deleted a moment ago is left out. `cards` are items that were
+    read before."""
     if not places:
         return ()
     rows = np.array([place.row for place in places], np.int64)
     grounds = explanation.grounds(looked.judgement, looked.pool, rows)
     keys, liked = looked.pool.keys[rows].tolist(), explanation.liked_keys(grounds)
-    stored = catalog.get_many(connection, {*keys, *liked})
+    stored = catalog.remembered(connection, {*keys, *liked}, cards)
     also = _also(connection, stock, looked, rows)
     titles = {item.source_key: item.source_title or item.item.source for item in stored.values()}
     named = {key: (stored[key].item.id, _name(stored[key].item)) for key in liked if key in stored}

@@ -5,13 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.lately import Lately
 from palate.models.factorization_machine import Floats, Loss
 from palate.ranking.taste import (
     Features,
     Taste,
     TasteParams,
+    Tastes,
+    Votes,
     influence,
     linear,
+    remembered,
     score,
     solve,
     with_choices,
@@ -145,3 +149,22 @@ def test_votes_far_beyond_any_dimension_are_solved_too(places: list[int]) -> Non
     many = rows(*places * 20)
     taste = solve(prior("logistic"), many, np.ones(len(many), np.float32), 1.0, PARAMS)
     assert np.isfinite(score(taste, ITEMS)).all()
+
+
+def test_a_remembered_taste_is_solved_anew_as_soon_as_anything_is_other() -> None:
+    tastes: Tastes = Lately(8)
+    first = remembered(tastes, (7,), Votes(prior(), rows(0, 2), labels(1, 0), 1.0, PARAMS))
+    assert first.vector[0] > 0
+    assert remembered(tastes, (7,), Votes(prior(), rows(0, 2), labels(1, 0), 1.0, PARAMS)) is first
+    others = [
+        Votes(prior(), rows(0, 2), labels(0, 1), 1.0, PARAMS),
+        Votes(prior(vector=(0.5, 0)), rows(0, 2), labels(1, 0), 1.0, PARAMS),
+        Votes(prior(), rows(0, 4), labels(1, 0), 1.0, PARAMS),
+        Votes(prior(), rows(0, 2), labels(1, 0), 1.0, TasteParams(l2_vector=1)),
+    ]
+    for votes in others:
+        found = remembered(tastes, (7,), votes)
+        assert found is not first
+        exact = solve(votes.prior, votes.items, votes.labels, votes.scale, votes.params)
+        assert np.array_equal(found.vector, exact.vector)
+    assert remembered(tastes, (8,), others[0]) is not remembered(tastes, (7,), others[0])

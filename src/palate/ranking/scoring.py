@@ -14,7 +14,18 @@ from palate.models.factorization_machine import Floats, link
 from palate.pool import Pool, of_keys
 from palate.ranking import by_model
 from palate.ranking.by_model import EVERY, Answer
-from palate.ranking.taste import Features, Taste, TasteParams, at, labels_of, linear, solve, with_choices
+from palate.ranking.taste import (
+    Features,
+    Taste,
+    TasteParams,
+    Tastes,
+    Votes,
+    at,
+    labels_of,
+    linear,
+    remembered,
+    with_choices,
+)
 from palate.snapshots import Snapshot
 
 
@@ -40,11 +51,18 @@ class Judgement:
 
 
 def judge(
-    pool: Pool, snapshot: Snapshot | None, person: Person, now: datetime, first_items: int, params: TasteParams
+    pool: Pool,
+    snapshot: Snapshot | None,
+    person: Person,
+    now: datetime,
+    first_items: int,
+    params: TasteParams,
+    tastes: Tastes | None = None,
 ) -> Judgement:
     """The person's taste from the snapshot and all their votes, one for each story.
 
     New is who has no votes and met fewer than `first_items`; with a model that ranks, who has also taken to nothing yet.
+    `tastes` are what was found before.
     """
     votes = stories.one_verdict(pool, person.history.of_items(person.history.voted))
     keys, labels = votes.items[-params.max_votes :], votes.labels[-params.max_votes :]
@@ -54,15 +72,22 @@ def judge(
     prior = with_choices(start, pool.sources.find(person.followed), pool.label_names.find(person.topics), params)
     voted = features(of_keys(pool, keys, snapshot), by_popularity, answer)
     scale = pool.model.scale
-    taste = solve(prior, voted, labels, scale, params)
+    taste = remembered(tastes, person.keys, Votes(prior, voted, labels, scale, params))
     return Judgement(taste, now, prior, by_popularity, voted, keys, labels, scale, params, answer)
 
 
-def judge_in(state: State, person: Person, now: datetime, first_items: int, params: TasteParams) -> Judgement:
+def judge_in(
+    state: State,
+    person: Person,
+    now: datetime,
+    first_items: int,
+    params: TasteParams,
+    tastes: Tastes | None = None,
+) -> Judgement:
     """What `judge` gives, where only what the person has voted on is looked at."""
     voted = state.stock.rows(person.history.items[person.history.voted])
     pool = state.stock.take(np.unique(voted[voted >= 0]))
-    return judge(pool, state.snapshot, person, now, first_items, params)
+    return judge(pool, state.snapshot, person, now, first_items, params, tastes)
 
 
 def features(pool: Pool, by_popularity: bool = False, answer: Answer | None = None) -> Features:

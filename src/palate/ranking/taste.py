@@ -12,9 +12,10 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from palate.domain import to_milliseconds
+from palate.lately import Lately
 from palate.models import fold_in
 from palate.models.factorization_machine import Floats, Loss, link
 from palate.models.fields import LearnedField
@@ -185,6 +186,45 @@ def solve(prior: Taste, items: Features, labels: Floats, scale: float, params: T
         labels=tags,
         label_weights=_lookup(prior.labels, prior.label_weights, tags) + by_label.astype(np.float32),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """All that `solve` needs."""
+
+    prior: Taste
+    items: Features
+    labels: Floats
+    scale: float
+    params: TasteParams
+
+    def is_same(self, other: Votes) -> bool:
+        """Whether every number is."""
+        settled = (self.scale, self.params, self.prior.loss) == (other.scale, other.params, other.prior.loss)
+        return settled and all(map(np.array_equal, self._numbers(), other._numbers()))
+
+    def _numbers(self) -> list[ArrayLike]:
+        return [self.labels, *_values(self.items), *_values(self.prior)]
+
+
+def _values(of: Features | Taste) -> list[ArrayLike]:
+    return [value for name, value in vars(of).items() if name != "loss"]
+
+
+Tastes = Lately[tuple[int, ...], tuple[Votes, Taste]]
+"""What was solved last for people, by the keys of their ids."""
+
+
+def remembered(tastes: Tastes | None, person: tuple[int, ...], votes: Votes) -> Taste:
+    """What `solve` gives, found anew only where anything is other than it was for the person last."""
+    if tastes is None or not person:
+        return solve(votes.prior, votes.items, votes.labels, votes.scale, votes.params)
+    before = tastes.get(person)
+    if before is not None and before[0].is_same(votes):
+        return before[1]
+    taste = solve(votes.prior, votes.items, votes.labels, votes.scale, votes.params)
+    tastes.add({person: (votes, taste)})
+    return taste
 
 
 def influence(
