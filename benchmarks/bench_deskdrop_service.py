@@ -1,0 +1,331 @@
+"""Deskdrop replayed in the order of time through the running service: posted, asked and answered over HTTP, learned by `palate train`.
+
+    PALATE_DATA=… python benchmarks/bench_deskdrop_service.py [--share 0.1] [--days 7] [--weeks 4] [--minutes 12]
+
+`palate api` serves a data folder, and every `--days` days of the replay `palate train --increment` learns from it; both are told the time of
+the replay in place of the machine's, as age, windows, counts and what is old enough to be learned go by it. Each item is posted just before
+the first question after it was first met, what people did just before the next question after it. At some of what people really did
+(`--share`) the service is asked by `POST /v1/rank` with `log` for the order of all items of the last week that this person hasn't met; the
+item that they took must be among them. From the first heavy ranker on (learned, whether or not it is served), nDCG@10 of that item is told by
+four orders of the same lists: the answer, and by what the service logged with it the plain score, popularity over a week and age. No
+setting was chosen by these figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import mmap
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_heavy import GAINS, WEEK, K, recorded
+
+from palate import database, feature_log, impressions, metrics, snapshots
+from palate.domain import from_milliseconds
+
+SETTINGS = """
+[server]
+access_log = false
+refresh_seconds = 0.02
+[interactions]
+rule = "views"
+[feed]
+model = "{model}"
+limit_max = 1000
+[train]
+models = ["{model}"]
+[heavy]
+every_minutes = {minutes}
+max_impressions = {impressions}
+gains = {{ viewed = {viewed}, like = {like}, save = {save}, comment = {comment} }}
+[heavy.trees]
+trees = {trees}
+"""
+
+
+def main() -> None:
+    given = argparse.ArgumentParser()
+    given.add_argument("--share", type=float, default=0.1)
+    given.add_argument("--days", type=float, default=7, help="between two cycles")
+    given.add_argument("--weeks", type=float, default=4, help="between two heavy rankers")
+    given.add_argument("--model", default="ials")
+    given.add_argument("--trees", type=int, default=100)
+    given.add_argument("--impressions", type=int, default=60_000, help="that a heavy ranker learns from at most")
+    given.add_argument("--minutes", type=float, default=1e9, help="after which the replay ends, wherever it is")
+    asked = given.parse_args()
+    happened = recorded(Path(os.environ["PALATE_DATA"]) / "feedback/deskdrop/users_interactions.csv")
+    with tempfile.TemporaryDirectory() as folder:
+        replay = Replay(Path(folder), asked)
+        with replay.serving():
+            replay.run(happened)
+        replay.tell()
+
+
+# --- a process of Palate that is told the time ----------------------------------------------------------------------------
+
+
+def palate_at(clock: Path, arguments: list[str]) -> None:
+    """The command line of Palate, in this process, in which it is as late as this file says."""
+    with open(clock, "rb") as stream:
+        shared = mmap.mmap(stream.fileno(), 8, access=mmap.ACCESS_READ)
+    from palate import command_line
+    from palate.delivery import context
+
+    for module in (command_line, context):  # before anything takes the function from them
+        vars(module)["utc_now"] = lambda: from_milliseconds(struct.unpack("<q", shared[:8])[0])
+    from palate import cli
+
+    cli.main(arguments)
+
+
+# --- the replay -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Question:
+    moment: int
+    user: str
+    item: str
+    place: int
+    """Of the item that was taken, in the answer."""
+    length: int
+    ranked: bool
+    """Whether the snapshot held a heavy ranker."""
+    known: bool = False
+    """Whether a model had learned anything of the item that was taken."""
+
+
+class Replay:
+    def __init__(self, folder: Path, asked: argparse.Namespace) -> None:
+        self.asked, self.data, self.clock, self.config = (
+            asked,
+            folder / "data",
+            folder / "clock",
+            folder / "palate.toml",
+        )
+        self.clock.write_bytes(bytes(8))
+        words = {"model": asked.model, "minutes": asked.weeks * 7 * 24 * 60, "trees": asked.trees}
+        self.config.write_text(SETTINGS.format(**words, **GAINS, impressions=asked.impressions))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        self.random = np.random.default_rng(1)
+        self.questions: list[Question] = []
+        self.spent: list[float] = []
+        self.begin, self.learning, self.calls, self.cycles, self.ranked = time.perf_counter(), 0.0, 0, 0, False
+        self.tried, self.asked_at = False, 0
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        with subprocess.Popen(self.palate("api", "--port", str(self.port))) as server:
+            try:
+                for _ in range(600):
+                    try:
+                        self.call("GET", "/readyz")
+                        break
+                    except OSError:
+                        self.connection.close()
+                        time.sleep(0.1)
+                yield
+            finally:
+                server.terminate()
+
+    def palate(self, command: str, *more: str) -> list[str]:
+        own = [sys.executable, __file__, "--palate", str(self.clock)]
+        return [*own, command, "--data", str(self.data), "--config", str(self.config), *more]
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        self.connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = self.connection.getresponse()
+        text = answer.read()
+        self.calls += 1
+        if answer.status != 200:
+            raise SystemExit(f"{method} {path}: {answer.status} {text[:300]!r}")
+        return json.loads(text)
+
+    def run(self, happened: list[tuple[int, str, str, str]]) -> None:
+        first: dict[str, int] = {}
+        for moment, _, item, _ in happened:
+            first.setdefault(item, moment)
+        coming = sorted(first, key=lambda item: first[item])
+        fresh: list[str] = []
+        met: dict[str, set[str]] = defaultdict(set)
+        waiting: list[dict[str, Any]] = []
+        learn_at = happened[0][0] + WEEK
+        for moment, user, item, type in happened:
+            if time.perf_counter() - self.begin > 60 * self.asked.minutes:
+                break
+            if moment >= learn_at:
+                waiting = self.post_events(waiting, learn_at)
+                self.learn(learn_at)
+                learn_at += int(self.asked.days * 86_400_000)
+            there = moment - WEEK <= first[item] < moment and item not in met[user]
+            if there and self.random.random() < self.asked.share:
+                # a moment has one question, which the log knows by it
+                now = self.asked_at = max(moment, self.asked_at + 1)
+                come = coming[: bisect_left(coming, moment, key=lambda one: first[one])]
+                coming = coming[len(come) :]
+                fresh = [one for one in fresh + come if first[one] >= moment - WEEK]
+                waiting = self.post_events(waiting, now)
+                self.post_items(come, first)
+                self.ask(user, item, [one for one in fresh if one not in met[user]], now)
+            met[user].add(item)
+            waiting.append({"user": user, "item": item, "type": type, "time": max(moment, self.asked_at) + 1})
+
+    def at(self, moment: int) -> None:
+        with open(self.clock, "r+b") as stream:
+            stream.write(struct.pack("<q", moment))
+
+    def post_events(self, happened: list[dict[str, Any]], now: int) -> list[dict[str, Any]]:
+        """Nothing is left waiting."""
+        self.at(now)
+        for start in range(0, len(happened), 500):
+            self.call("POST", "/v1/events", happened[start : start + 500])
+        return []
+
+    def post_items(self, items: list[str], first: dict[str, int]) -> None:
+        for start in range(0, len(items), 500):
+            some = [{"id": id, "published": first[id]} for id in items[start : start + 500]]
+            self.call("POST", "/v1/items", some)
+
+    def ask(self, user: str, item: str, candidates: list[str], now: int) -> None:
+        self.random.shuffle(candidates)  # of equals the one that was named first comes first
+        begin = time.perf_counter()
+        answer = self.call("POST", "/v1/rank", {"user": user, "items": candidates, "log": True})
+        self.spent.append(time.perf_counter() - begin)
+        if len(self.spent) % 250 == 0:
+            print(
+                f"{from_milliseconds(now):%d %B}: {len(self.spent)} lists, {time.perf_counter() - self.begin:.0f} s",
+                flush=True,
+            )
+        place = next(place for place, one in enumerate(answer["items"]) if one["item"] == item)
+        if self.tried:
+            self.questions.append(Question(now, user, item, place, len(candidates), self.ranked))
+
+    def learn(self, moment: int) -> None:
+        begin, self.cycles = time.perf_counter(), self.cycles + 1
+        kind = "--full" if self.cycles % 10 == 1 else "--increment"
+        subprocess.run(
+            self.palate("train", kind, "--json"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.connection.close()  # it was idle for longer than a server keeps one
+        snapshot = snapshots.load_newest_good(self.data / "snapshots", verify=False)
+        assert snapshot is not None, "a cycle that says that all went well has published"
+        while self.call("POST", "/v1/rank", {"user": "nobody", "items": []})["model"] != snapshot.version:
+            time.sleep(0.05)
+        self.learning += time.perf_counter() - begin
+        found = snapshot.header.get("rankers", {})
+        self.tried, self.ranked = bool(found.get("learned")), bool(found.get("served"))
+        if found.get("learned") == moment:
+            names = (
+                "served",
+                "learned_from",
+                "lists",
+                "ndcg",
+                "plain_ndcg",
+                "gain_error",
+                "loss",
+                "plain_loss",
+                "recall",
+            )
+            words = {name: found.get(name) for name in names}
+            print(f"{from_milliseconds(moment):%d %B}: {words} at {time.perf_counter() - self.begin:.0f} s", flush=True)
+
+    # --- what came out ----------------------------------------------------------------------------------------------------
+
+    def tell(self) -> None:
+        print(
+            f"Replayed up to {from_milliseconds(self.asked_at):%d %B %Y}: {self.calls} calls, {len(self.spent)} of them lists, each in "
+            f"{1000 * float(np.median(self.spent)):.1f} ms in the median; "
+            f"{self.cycles} cycles in {self.learning:.0f} s; {time.perf_counter() - self.begin:.0f} s in all"
+        )
+        lists = self.judged()
+        people = np.array([question.user for question, _ in lists])
+        ranked = np.array([question.ranked for question, _ in lists])
+        length = np.median([question.length for question, _ in lists])
+        print(
+            f"{len(lists)} lists since the first heavy ranker was learned, of {len(set(people.tolist()))} people, {int(ranked.sum())} of them by a heavy "
+            f"ranker, of {length:.0f} items in the median"
+        )
+        known = np.array([question.known for question, _ in lists])
+        for words, chosen in (
+            ("all", np.ones(len(lists), bool)),
+            ("those whose item the snapshot knew", known),
+            ("the others", ~known),
+        ):
+            print(f"{words}: {int(chosen.sum())} lists")
+            compare([found for (_, found), one in zip(lists, chosen, strict=True) if one], people[chosen])
+
+    def judged(self) -> list[tuple[Question, dict[str, float]]]:
+        """Each question with the nDCG of each order of its list, by the columns that the service logged."""
+        engine = database.connect(None, self.data)
+        now = from_milliseconds(self.questions[-1].moment) + timedelta(days=1)
+        found = impressions.read(engine, self.data / "events", GAINS, timedelta(hours=1), now, 10_000_000)
+        order = np.argsort(found.time, kind="stable")
+        times = found.time[order]
+        lists = []
+        for question in self.questions:
+            rows = order[slice(*np.searchsorted(times, [question.moment, question.moment + 1]))]
+            rows = rows[np.argsort(found.position[rows], kind="stable")]
+            assert len(rows) == question.length, "every list was logged whole"
+            evidence = found.features[rows[question.place], feature_log.NAMES.index("evidence")]
+            lists.append((replace(question, known=bool(evidence > 0)), orders(found.features[rows], question)))
+        return lists
+
+
+def compare(lists: list[dict[str, float]], people: np.ndarray) -> None:
+    """Print the mean of each order, and by how much the service is above it."""
+    random = np.random.default_rng(2)
+    own = np.array([found["service"] for found in lists])
+    for name in lists[0]:
+        values = np.array([found[name] for found in lists])
+        low, high = metrics.bootstrap_interval(values, random, groups=people)
+        worse, better = metrics.bootstrap_interval(own - values, random, groups=people)
+        print(
+            f"  nDCG@{K} {name:12} {values.mean():.4f} [{low:.4f}, {high:.4f}]; "
+            f"the service is above it by {(own - values).mean():+.4f} [{worse:+.4f}, {better:+.4f}]"
+        )
+
+
+def orders(table: np.ndarray, question: Question) -> dict[str, float]:
+    """nDCG of the one item that was taken; of equals chance decides."""
+    column = {name: table[:, number] for number, name in enumerate(feature_log.NAMES)}
+    scores = {
+        "service": -np.arange(len(table), dtype=float),
+        "plain score": column["score"],
+        "popularity": column["item_viewed_week"],
+        "recency": -column["age"],
+    }
+    found = {}
+    for name, score in scores.items():
+        before = int((score > score[question.place]).sum())
+        equal = int((score == score[question.place]).sum())
+        place = before + zlib.crc32(question.item.encode()) % max(equal, 1)
+        found[name] = float(1 / np.log2(place + 2)) if place < K else 0.0
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--palate"]:
+        palate_at(Path(sys.argv[2]), sys.argv[3:])
+    else:
+        main()
