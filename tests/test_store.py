@@ -55,7 +55,7 @@ class Torn:
 
     system: Any
 
-    def open_output_stream(self, path: str) -> io.BytesIO:
+    def open_output_stream(self, path: str, compression: None) -> io.BytesIO:
         return io.BytesIO()
 
     def get_file_info(self, path: str) -> Any:

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from palate.watching.engines import Engine
     from palate.watching.etl import Place, Report
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the daily archives: sessions-DATE.csv.gz, ticks-DATE.csv.gz.")]
+Folder = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of the daily archives, sessions-DATE.csv.gz, ticks-DATE.csv.gz; or s3://bucket/prefix with them."
+    ),
+]
+Publish = Annotated[
+    str | None, typer.Option(help="Where the views by day are put as well: s3://bucket/prefix or file:///folder.")
+]
 Column = Annotated[
     list[str] | None, typer.Option("--column", help="A column that the archives call otherwise: user=viewer_id.")
 ]
@@ -44,22 +52,38 @@ def watch_etl(
     threads: Annotated[int | None, typer.Option(help="Of DuckDB. [default: all processors]", min=1)] = None,
     engine: cli_spark.Runs = "embedded",
     master: cli_spark.Master = None,
+    publish: Publish = None,
     as_json: Json = False,
 ) -> None:
     """Join sessions and ticks to what people watched: Parquet by day in DATA/watch/views, and events in the log."""
+    from palate import store, watch_store
     from palate.watching import etl
 
     settings, names = settings_of(config), _names(column or [])
     place = etl.Place(data / "watch")
     with role(data, "watch-etl"), _bar(as_json) as progress:
+        archives = _at_hand(folder, place)
         with cli_spark.session(engine, master, "watch-etl") as spark:
             runs = None if spark is None else _cluster(spark)
-            report = etl.run(folder, place, settings.watch, names, progress, threads, runs)
+            report = etl.run(archives, place, settings.watch, names, progress, threads, runs)
+        if publish is not None:
+            watch_store.publish(store.opened(publish), place, list(report.built))
         entered = _enter(data, settings, place, report, log, progress)
     answer(as_json, _builtins(asdict(report) | {"entered": entered}), _told(report, entered, log))
     if report.failed:
         first = next(iter(report.failed.values()))
         raise PalateError(f"{len(report.failed)} archives could not be used; the first: {first}")
+
+
+def _at_hand(folder: str, place: Place) -> Path:
+    """The folder, or copies of what is in the store of that address."""
+    from palate import store, watch_store
+
+    if "://" not in folder:
+        return Path(folder)
+    copies = place.folder / "archives"
+    watch_store.fetch(store.opened(folder), copies)
+    return copies
 
 
 def _cluster(spark: SparkSession) -> Engine:

@@ -59,6 +59,9 @@ class Store(Protocol):
     def names(self, under: str) -> list[str]:
         """All files whose name begins with `under/`, in order."""
 
+    def stamps(self) -> dict[str, str]:
+        """All files, in order, with what changes when one of them does."""
+
 
 @cache
 def opened(address: str) -> Store:
@@ -143,6 +146,12 @@ class Folder:
             files = [path for path in (self.root / under).rglob("*") if path.suffix != ".new" and path.is_file()]
         return sorted(path.relative_to(self.root).as_posix() for path in files)
 
+    def stamps(self) -> dict[str, str]:
+        names = self.names(".")
+        with _explained_folder(self):
+            states = [(self.root / name).stat() for name in names]
+        return {name: f"{state.st_size}-{state.st_mtime_ns}" for name, state in zip(names, states, strict=True)}
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -167,18 +176,21 @@ class Bucket:
     def read(self, name: str) -> bytes | None:
         with _explained_bucket(self):
             try:
-                with self.system.open_input_stream(self._path(name)) as stream:
+                with self.system.open_input_stream(self._path(name), compression=None) as stream:
                     return bytes(stream.read())
             except FileNotFoundError:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        with _explained_bucket(self), self.system.open_output_stream(self._path(name)) as stream:
+        with _explained_bucket(self), self.system.open_output_stream(self._path(name), compression=None) as stream:
             stream.write(content)
 
     def put(self, name: str, source: Path) -> None:
         with _explained_bucket(self):
-            with source.open("rb") as content, self.system.open_output_stream(self._path(name)) as stream:
+            with (
+                source.open("rb") as content,
+                self.system.open_output_stream(self._path(name), compression=None) as stream,
+            ):
                 shutil.copyfileobj(content, stream, CHUNK)
             # A stream that broke off is closed as if it had been whole.
             if self.system.get_file_info(self._path(name)).size != source.stat().st_size:
@@ -211,6 +223,15 @@ class Bucket:
         with _explained_bucket(self):
             found = self.system.get_file_info(fs.FileSelector(self._path(under), allow_not_found=True, recursive=True))
         return sorted(info.path[len(self.root) + 1 :] for info in found if info.type == fs.FileType.File)
+
+    def stamps(self) -> dict[str, str]:
+        from pyarrow import fs
+
+        self.check()
+        with _explained_bucket(self):
+            found = self.system.get_file_info(fs.FileSelector(self.root, allow_not_found=True, recursive=True))
+        files = sorted((info.path, info) for info in found if info.type == fs.FileType.File)
+        return {path[len(self.root) + 1 :]: f"{info.size}-{info.mtime_ns}" for path, info in files}
 
     @property
     def _bucket(self) -> str:
