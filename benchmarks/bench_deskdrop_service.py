@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_heavy import GAINS, WEEK, K, recorded
+from bench_heavy import GAINS, WEEK, K, by_each_order, recorded
 
 from palate import database, feature_log, impressions, metrics, snapshots
 from palate.domain import from_milliseconds
@@ -288,7 +287,12 @@ class Replay:
             rows = rows[np.argsort(found.position[rows], kind="stable")]
             assert len(rows) == question.length, "every list was logged whole"
             evidence = found.features[rows[question.place], feature_log.NAMES.index("evidence")]
-            lists.append((replace(question, known=bool(evidence > 0)), orders(found.features[rows], question)))
+            lists.append(
+                (
+                    replace(question, known=bool(evidence > 0)),
+                    by_each_order("service", found.features[rows], question.place, question.item),
+                )
+            )
         return lists
 
 
@@ -304,24 +308,6 @@ def compare(lists: list[dict[str, float]], people: np.ndarray) -> None:
             f"  nDCG@{K} {name:12} {values.mean():.4f} [{low:.4f}, {high:.4f}]; "
             f"the service is above it by {(own - values).mean():+.4f} [{worse:+.4f}, {better:+.4f}]"
         )
-
-
-def orders(table: np.ndarray, question: Question) -> dict[str, float]:
-    """nDCG of the one item that was taken; of equals chance decides."""
-    column = {name: table[:, number] for number, name in enumerate(feature_log.NAMES)}
-    scores = {
-        "service": -np.arange(len(table), dtype=float),
-        "plain score": column["score"],
-        "popularity": column["item_viewed_week"],
-        "recency": -column["age"],
-    }
-    found = {}
-    for name, score in scores.items():
-        before = int((score > score[question.place]).sum())
-        equal = int((score == score[question.place]).sum())
-        place = before + zlib.crc32(question.item.encode()) % max(equal, 1)
-        found[name] = float(1 / np.log2(place + 2)) if place < K else 0.0
-    return found
 
 
 if __name__ == "__main__":

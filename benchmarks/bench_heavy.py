@@ -211,11 +211,17 @@ class Replay:
 
 
 def places(shown: list[Event], target: int) -> dict[str, float]:
-    """nDCG@10 of the one item that was taken, by each order of the list; of equals chance decides."""
+    """nDCG@10 of the one item that was taken, by each order of the list."""
     table, _ = feature_log.read([event.features for event in shown])
+    return by_each_order("heavy", table, target, shown[target].item)
+
+
+def by_each_order(own: str, table: np.ndarray, target: int, item: str) -> dict[str, float]:
+    """nDCG@10 of the row `target` of a list, `item` by its id: as the list stands, which is called `own`, and by other orders; of
+    equals chance decides."""
     column = {name: table[:, number] for number, name in enumerate(feature_log.NAMES)}
     orders = {
-        "heavy": -np.arange(len(shown), dtype=float),
+        own: -np.arange(len(table), dtype=float),
         "plain score": column["score"],
         "popularity": column["item_viewed_week"],
         "recency": -column["age"],
@@ -223,7 +229,7 @@ def places(shown: list[Event], target: int) -> dict[str, float]:
     found = {}
     for name, score in orders.items():
         before, equal = int((score > score[target]).sum()), int((score == score[target]).sum())
-        place = before + zlib.crc32(shown[target].item.encode()) % equal
+        place = before + zlib.crc32(item.encode()) % max(equal, 1)
         found[name] = float(1 / np.log2(place + 2)) if place < K else 0.0
     return found
 

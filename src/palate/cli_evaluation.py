@@ -124,11 +124,7 @@ def evaluate(
         _alone(ranker, {"model": model, "train": train, "test": test, "events": events, "against": against})
         _evaluate_ranker(settings, data, [*(set_ or []), *(more or [])], seed, as_json)
         return
-    if model is None:
-        raise PalateError("Name what is to be measured: --model, or --ranker heavy.")
-    plans = [plan_of(settings, model, [*(set_ or []), *(more or [])])]
-    if against is not None:
-        plans.append(plan_of(settings, against, against_set or []))
+    plans = _plans(settings, model, [*(set_ or []), *(more or [])], against, against_set or [])
     recording, meaning = recording_of(settings, files_of(train, test, events), format, positive, data)
     conditions = conditions_of(recording, meaning, metrics, negatives, items, keep_seen, similarity, threads)
     waiting = None if every is None else freshness.Schedule(every=every, delay=_delay(delay))
@@ -147,6 +143,14 @@ def evaluate(
     if report is not None:
         _write_report(report, outcomes, answer, cut, recording, items)
     typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else table(answer))
+
+
+def _plans(settings: Settings, model: str | None, own: list[str], against: str | None, others: list[str]) -> list[Plan]:
+    """The model that is measured, and the one that it is compared with."""
+    if model is None:
+        raise PalateError("Name what is to be measured: --model, or --ranker heavy.")
+    plans = [plan_of(settings, model, own)]
+    return plans if against is None else [*plans, plan_of(settings, against, others)]
 
 
 def _alone(ranker: str, others: Mapping[str, object]) -> None:

@@ -5,9 +5,10 @@ Sums are added up by DuckDB within a stated memory; values and intervals come fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,27 +130,21 @@ def report(
     DataFolderError for a broken one, SettingsError when DuckDB isn't installed.
     """
     with connected(scratch, threads, params.memory_mb, NEEDS) as connection:
-        rules, events = _read(connection, engine, folder, params, types, now, scratch, weeks)
+        attach = partial(_attached, connection, engine, folder, params, types, now, scratch, weeks)
+        rules, events = _read(connection, engine, attach)
         return _added_up(connection, rules, params, events, random)
 
 
 def _read(
-    connection: DuckDBPyConnection,
-    engine: sa.Engine,
-    folder: Path,
-    params: ReportParams,
-    types: InteractionParams,
-    now: datetime,
-    scratch: Path,
-    weeks: int,
+    connection: DuckDBPyConnection, engine: sa.Engine, attach: Callable[[], tuple[Rules, int]]
 ) -> tuple[Rules, int]:
-    """All that is read of the log, as tables; read again when a sealed file was replaced meanwhile."""
+    """All that is read of the log, once attached, as tables; anew when a sealed file was replaced meanwhile."""
     import duckdb
 
     for left in reversed(range(ATTEMPTS)):
         listed = log.sealed(engine)
         try:
-            rules, events = _attached(connection, engine, folder, params, types, now, scratch, weeks)
+            rules, events = attach()
             for name, query in queries.tables(rules):
                 connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
             return rules, events
