@@ -3,7 +3,7 @@ RUN pip install --no-cache-dir uv
 WORKDIR /app
 COPY pyproject.toml uv.lock README.md LICENSE NOTICE ./
 COPY src src
-RUN UV_PROJECT_ENVIRONMENT=/app/.venv uv sync --frozen --compile-bytecode --no-dev --no-editable --extra postgres --extra telegram --extra watch
+RUN UV_PROJECT_ENVIRONMENT=/app/.venv uv sync --frozen --compile-bytecode --no-dev --no-editable --extra postgres --extra telegram --extra watch --extra ranker
 
 FROM python:3.13-slim
 COPY --from=build /app/.venv /app/.venv
