@@ -65,6 +65,7 @@ def small(engine: sa.Engine, data: Path) -> Stored:
     for item in ("film", "post"):
         happen(engine, START + 2 * MINUTE, "ann", "shown", item, "control")
     happen(engine, START + 3 * MINUTE, "ann-phone", "watch", "film", value=0.5)
+    happen(engine, START + 3 * MINUTE, "ann", "opened", "film")  # the same look
     happen(engine, START + 20 * MINUTE, "ann", "like", "film")
     happen(engine, START + 60 * MINUTE, "ann", "shown", "post", "control")
     happen(engine, START + 5 * MINUTE, "bob", "shown", "post", "bold", surface="bot")
@@ -90,7 +91,7 @@ def test_each_person_counts_from_when_they_were_served(small: Stored, engine: sa
     assert [one.day for one in (first, second, third, today)] == [f"2026-03-0{day}" for day in range(2, 6)]
     assert [first.complete, today.complete] == [True, False]
     assert of(first, 0) == [
-        {"people": 1, "shown": 3, "views": 1, "likes": 1, "visits": 2, "empty_visits": 1, "hours": 0.5}
+        {"people": 1, "shown": 3, "views": 1, "likes": 1, "opens": 1, "visits": 2, "empty_visits": 1, "hours": 0.5}
     ]
     assert of(first, 1) == [{"people": 1, "shown": 2, "visits": 1, "empty_visits": 1}]
     [bob] = of(second, 1)
@@ -101,6 +102,20 @@ def test_each_person_counts_from_when_they_were_served(small: Stored, engine: sa
     assert (ann["comments"], ann["visits"], ann["followed_days"]) == (1, 3, 1)
     assert "kept_days" not in ann
     assert (first.several, first.machines, first.reached, first.catalogue) == (1, 1, (2, 2), 2)
+
+
+def test_a_look_counts_once_in_a_visit_that_goes_on_after_midnight(sqlite_engine: sa.Engine, data: Path) -> None:
+    stored, midnight = begin(sqlite_engine), START.replace(hour=0) + DAY
+    happen(sqlite_engine, midnight - 2 * MINUTE, "bob", "shown", "post", "bold")
+    for minutes, type, item in (
+        (-1, "viewed", "post"), (1, "opened", "post"), (1, "viewed", "film"), (20, "viewed", "post"),
+        (60, "viewed", "post"), (1439, "opened", "film"), (1441, "viewed", "film"),
+    ):  # fmt: skip
+        happen(sqlite_engine, midnight + minutes * MINUTE, "bob", type, item)
+    views = [
+        of(day, 1)[0]["views"] for day in by_day(sqlite_engine, data / "events", stored, RULES, midnight + 2 * DAY)
+    ]
+    assert views == [1, 4, 4]
 
 
 def test_days_that_were_told_are_not_told_again(small: Stored, engine: sa.Engine, data: Path) -> None:

@@ -204,6 +204,8 @@ class _Tally:
         self._last_time = np.full(n, -(2**62), np.int64)
         self._last_viewed = np.ones(n, bool)
         self._machine = np.zeros(n, bool)
+        self._open = _none()
+        """Pairs of a person and an item that was viewed in a visit which may go on."""
         self._shown: list[Numbers] = [_none() for _ in range(self.exposed.variants)]
 
     def relevant(self, part: Part) -> Part:
@@ -248,7 +250,7 @@ class _Tally:
     def _count(self, part: Part) -> None:
         rows, rules, n = part.user, self.rules, len(self._sums)
         shown = of_names(part.types, part.type, {"shown"})
-        kinds = {"views": rules.viewed, "likes": rules.liked, "opens": rules.opened, "comments": rules.commented}
+        kinds = {"likes": rules.liked, "opens": rules.opened, "comments": rules.commented}
         masks = {"shown": shown} | {name: of_names(part.types, part.type, types) for name, types in kinds.items()}
         for name, mask in masks.items():
             self._sums[:, SUMS.index(name)] += np.bincount(rows[mask], minlength=n)
@@ -286,7 +288,7 @@ class _Tally:
 
     def _visit(self, parts: list[Part]) -> None:
         """Runs of a person's events without a long pause; one that goes on from the day before is still the same visit."""
-        row, time, viewed = self._presence(parts)
+        row, time, viewed, item = self._presence(parts)
         if not len(row):
             return
         first = np.append(True, row[1:] != row[:-1])
@@ -305,18 +307,45 @@ class _Tally:
         ends = np.append(starts[1:], len(row))[last] - 1
         self._last_viewed[whose[last]] = saw[last] | (goes_on[last] & self._last_viewed[whose[last]])
         self._last_time[whose[last]] = np.maximum(self._last_time[whose[last]], time[ends])
+        self._look(run[viewed], item[viewed], whose, goes_on, last)
 
-    def _presence(self, parts: list[Part]) -> tuple[Numbers, Numbers, Mask]:
-        """Person, time and whether it is a view, of each event that says that somebody was there; by person and time."""
+    def _look(self, run: Numbers, item: Numbers, whose: Numbers, goes_on: Mask, last: Mask) -> None:
+        """What was viewed counts once in a visit, however many events say so.
+
+        Of each run: whose it is, whether it goes on from the day before, and whether it is the person's last.
+        """
+        run, item = _split(np.unique(_pairs(run, item)))
+        looks = _pairs(whose[run], item)
+        fresh = ~(goes_on[run] & np.isin(looks, self._open))
+        self._sums[:, SUMS.index("views")] += np.bincount(whose[run[fresh]], minlength=len(self._sums))
+        still = np.isin(_split(self._open)[0], whose[goes_on & last])
+        self._open = np.concatenate([self._open[still], looks[fresh & last[run]]])
+
+    def _presence(self, parts: list[Part]) -> tuple[Numbers, Numbers, Mask, Numbers]:
+        """Person, time, whether it is a view, and item, of each event that says that somebody was there; by person and time."""
         found = []
         for part in parts:
             present = self._present(part)
             viewed = of_names(part.types, part.type, self.rules.viewed)
-            found.append((part.user[present], part.time[present], viewed[present]))
-        row, time = (np.concatenate([piece[at] for piece in found]) for at in range(2))
+            found.append((part.user[present], part.time[present], viewed[present], part.item[present]))
+        row, time, item = (np.concatenate([piece[at] for piece in found]) for at in (0, 1, 3))
         viewed = np.concatenate([piece[2] for piece in found])
         order = np.lexsort((time, row))
-        return row[order], time[order], viewed[order]
+        return row[order], time[order], viewed[order], item[order]
+
+
+_ITEM_BITS = 36
+"""Of a pair in one number."""
+
+
+def _pairs(of: Numbers, item: Numbers) -> Numbers:
+    """Each with its item, as one number."""
+    return np.asarray(of << _ITEM_BITS | item)
+
+
+def _split(pairs: Numbers) -> tuple[Numbers, Numbers]:
+    """The two parts of such numbers."""
+    return pairs >> _ITEM_BITS, pairs & (1 << _ITEM_BITS) - 1
 
 
 def _by_week(active: Mask) -> Mask:

@@ -93,7 +93,7 @@ RATIOS = {
     "hours_per_person": ("hours", "people"),
     "visits_per_person": ("visits", "people"),
     "visits_without_view": ("empty_visits", "visits"),
-    "views_per_visit": ("visit_views", "visits"),
+    "views_per_visit": ("views", "visits"),
     "likes_per_view": ("likes", "views"),
     "reach": ("personal", "people"),
 }
@@ -384,7 +384,8 @@ def _stated(rules: Rules, params: ReportParams) -> list[str]:
         + (f", on {', '.join(rules.unasked)} any but shown" if rules.unasked else "")
         + f". A visit is a run of a person's events without a pause of more than {params.visit_minutes} minutes; it belongs to "
         "the period in which it begins.",
-        f"A view is an event of the types {', '.join(rules.viewed)}; a like one of {', '.join(rules.liked)}.",
+        f"A view is an item met in a visit by events of the types {', '.join(rules.viewed)}, one however many they are; a like is an "
+        f"event of {', '.join(rules.liked)}.",
         f"Hours are the value of {', '.join(rules.fractions)} times the item's duration, and the seconds of "
         f"{', '.join(rules.dwells)}, at most {params.longest_dwell_minutes} minutes of one event. Items without a duration give "
         "none of the first.",

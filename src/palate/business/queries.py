@@ -117,15 +117,20 @@ def _people(rules: Rules) -> list[tuple[str, str]]:
 
 
 def _visits(rules: Rules) -> list[tuple[str, str]]:
-    """Runs of a person's events. Those of one millisecond are of one visit: the sum takes all of its moment at once."""
+    """Runs of a person's events. Those of one millisecond are of one visit: the sum takes all of its moment at once. However many
+    events say that an item was viewed, it is one view of that visit.
+    """
     return [
         (
             "visits",
-            f"""SELECT person, CAST(min(time) // {DAY} AS INTEGER) AS day, sum(viewed::INTEGER) AS views
-                FROM (SELECT person, time, viewed, sum(begins) OVER (PARTITION BY person ORDER BY time) AS number
-                      FROM (SELECT person, time, viewed, CASE WHEN time - lag(time) OVER (PARTITION BY person ORDER BY time)
-                                <= {rules.visit_gap} THEN 0 ELSE 1 END AS begins
-                            FROM acts WHERE present AND day >= {rules.first_day - 1}))
+            f"""SELECT person, CAST(min(time) // {DAY} AS INTEGER) AS day, count(viewed) AS views
+                FROM (SELECT person, number, min(time) AS time, viewed
+                      FROM (SELECT person, time, viewed, sum(begins) OVER (PARTITION BY person ORDER BY time) AS number
+                            FROM (SELECT person, time, CASE WHEN viewed THEN item END AS viewed,
+                                      CASE WHEN time - lag(time) OVER (PARTITION BY person ORDER BY time)
+                                           <= {rules.visit_gap} THEN 0 ELSE 1 END AS begins
+                                  FROM acts WHERE present AND day >= {rules.first_day - 1}))
+                      GROUP BY person, number, viewed)
                 GROUP BY person, number HAVING min(time) >= {rules.first_day * DAY}""",
         ),
     ]
@@ -137,21 +142,20 @@ def _periods(rules: Rules) -> list[tuple[str, str]]:
         found += [
             (
                 f"active_{grain}",
-                f"""SELECT person, {number} AS period, count(*) FILTER (viewed) AS views, count(*) FILTER (liked) AS likes,
-                        sum(seconds) / 3600 AS hours
+                f"""SELECT person, {number} AS period, count(*) FILTER (liked) AS likes, sum(seconds) / 3600 AS hours
                     FROM acts WHERE present AND day >= {rules.first_day} GROUP BY person, period""",
             ),
             (
                 f"visits_{grain}",
                 f"""SELECT person, {number} AS period, count(*) AS visits, count(*) FILTER (views = 0) AS empty_visits,
-                        sum(views) AS visit_views FROM visits GROUP BY person, period""",
+                        sum(views) AS views FROM visits GROUP BY person, period""",
             ),
         ]
     return found
 
 
 SUMS = (
-    "people", "retained", "followed", "personal", "visits", "empty_visits", "visit_views", "views", "likes", "hours",
+    "people", "retained", "followed", "personal", "visits", "empty_visits", "views", "likes", "hours",
 )  # fmt: skip
 """What is added up for each period, variant and bucket; `followed` are the people of periods whose next one is complete."""
 
@@ -163,8 +167,8 @@ def sums(grain: Grain, rules: Rules) -> str:
     return f"""
         SELECT active.period, people.variant, people.bucket, count(*), count(later.person),
             count(*) FILTER (active.period < {rules.last(grain)}), count(*) FILTER ({personal}),
-            coalesce(sum(visits), 0), coalesce(sum(empty_visits), 0), coalesce(sum(visit_views), 0),
-            sum(active.views), sum(active.likes), sum(active.hours)
+            coalesce(sum(visits), 0), coalesce(sum(empty_visits), 0), coalesce(sum(views), 0),
+            sum(active.likes), sum(active.hours)
         FROM active_{grain} AS active JOIN people USING (person)
             LEFT JOIN active_{grain} AS later ON later.person = active.person AND later.period = active.period + 1
                 AND later.period <= {rules.last(grain)}
