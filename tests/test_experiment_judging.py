@@ -323,7 +323,8 @@ def test_the_commands_start_report_and_stop(data: Path) -> None:
     assert "stopped" in palate("stop", "try")
     for arguments, why in (
         (["start", "x", "--variant", "b feed.model=ials"], "The newest snapshot has no model ials"),
-        (["start", "x", "--variant", "b feed.nothing=1"], "There is no setting nothing"),
+        (["start", "x", "--variant", "b feed.nothing=1"], "There is no setting feed.nothing"),
+        (["start", "x", "--variant", "b feed.ranker=score"], "The newest snapshot has no rankers"),
         (["start", "X", "--variant", "b feed.questions=1"], "this can't be an experiment"),
         (["estimate", "--variant", "b feed.questions=1"], "only feed.exploration can be estimated"),
         (["estimate", "--variant", "b feed.exploration=0.2"], "Nothing was shown"),

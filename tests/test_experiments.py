@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate import database, experiments, identities
+from palate.cycle import Params
 from palate.database import reading, writing
 from palate.errors import InvalidInput, NotFound, SettingsError
-from palate.experiments import Experiment, Step, Variant, assign, parse_ramp, parse_variant, variant_in, varied
-from palate.feed_params import FeedParams
+from palate.experiments import Experiment, Step, Variant, Varied, assign, parse_ramp, parse_variant, variant_in, varied
+from palate.surface_params import SurfaceParams
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -81,17 +82,47 @@ def test_what_the_log_says_names_each_experiment() -> None:
 
 
 def test_variants_change_settings_of_any_depth_and_wrong_ones_are_told() -> None:
-    found = varied(FeedParams(), {"feed.exploration": 0.3, "feed.taste.l2_source": 9.0, "feed.model": "ials"}, "b")
-    assert (found.exploration, found.taste.l2_source, found.model) == (0.3, 9.0, "ials")
+    plain = Varied(surfaces={"shop": SurfaceParams(limit=5), "front": SurfaceParams()})
+    changes = {
+        "feed.exploration": 0.3,
+        "feed.taste.l2_source": 9.0,
+        "feed.ranker": "score",
+        "surfaces.shop.order": "rate",
+    }
+    found = varied(plain, changes, "b")
+    assert (found.feed.exploration, found.feed.taste.l2_source, found.feed.ranker) == (0.3, 9.0, "score")
+    assert found.surfaces == {"shop": SurfaceParams(limit=5, order="rate"), "front": SurfaceParams()}
     for changes, told in (
-        ({"feed.exploratoin": 0.3}, "There is no setting exploratoin (in variant b); did you mean exploration"),
-        ({"feed.exploration": 2}, "Setting exploration in variant b: expected"),
-        ({"feed.model": "nonsense"}, "Setting model in variant b: invalid enum value"),
+        (
+            {"feed.exploratoin": 0.3},
+            "There is no setting feed.exploratoin (in variant b); did you mean feed.exploration",
+        ),
+        ({"feed.exploration": 2}, "Setting feed.exploration in variant b: expected"),
+        ({"feed.model": "nonsense"}, "Setting feed.model in variant b: invalid enum value"),
         ({"feed.exploration.more": 1}, "inside a plain value"),
-        ({"train.models": ["fm"]}, "train.models (in variant b) can't be varied"),
+        ({"surfaces.shop.order": "best"}, "in variant b: invalid enum value"),
+        ({"surfaces.shop": 3}, "in variant b: expected"),
+        ({"surfaces.garden.order": "rate"}, "surfaces.garden.order (in variant b) is of no surface"),
+        ({"train.models": ["fm"]}, "train.models (in variant b) is read when models are learned"),
+        ({"heavy.gains": {}}, "heavy.gains (in variant b) is read when rankers are learned"),
+        ({"server.port": 1}, "server.port (in variant b) can't be varied"),
+        ({"exploration": 1}, "exploration (in variant b) can't be varied"),
     ):
         with pytest.raises(SettingsError, match=re.escape(told)):
-            varied(FeedParams(), changes, "variant b")
+            varied(plain, changes, "variant b")
+
+
+def test_what_learning_reads_is_told_apart_from_what_no_variant_has() -> None:
+    learning = set(Params.__struct_fields__) - {"served", "quality", "events"}
+    assert set(experiments.LEARNED) == learning
+
+
+def test_an_experiment_knows_what_it_is_served_by() -> None:
+    settings = {"feed.model": "ials", "surfaces.shop.model": "blend", "surfaces.front.model": None, "feed.limit_max": 3}
+    by_models = msgspec.structs.replace(PLAIN, variants=(CONTROL, Variant(name="b", settings=settings)))
+    assert (experiments.models(by_models), experiments.needs_rankers(by_models)) == ({"ials", "blend"}, False)
+    by_rankers = msgspec.structs.replace(PLAIN, variants=(CONTROL, Variant(name="b", settings={"feed.keep": 100})))
+    assert (experiments.models(by_rankers), experiments.needs_rankers(by_rankers)) == (set(), True)
 
 
 def test_definitions_are_read_from_the_command_line() -> None:

@@ -111,6 +111,26 @@ def test_the_feed_and_given_items_are_in_their_order(shelf: Shelf) -> None:
     assert scores[0] > 0.7 > scores[-1]
 
 
+def test_whether_and_how_far_the_rankers_are_asked_is_a_setting_of_each_call(shelf: Shelf) -> None:
+    every = [f"{kind}-{number}" for number in range(20) for kind in ("one", "two")]
+
+    def ranked(**settings: Any) -> list[tuple[str, float]]:
+        return feed.rank(shelf.live, "u1", every, NOW + 5 * HOUR, msgspec.structs.replace(PLAIN, **settings))[0]
+
+    state, heavy = shelf.live.state, ranked()
+    assert ranked(keep=40) == heavy
+    three = ranked(keep=3)
+    assert all(score == pytest.approx(dict(heavy)[id]) for id, score in three[:3])
+    assert max(score for _, score in three[3:]) <= min(score for _, score in three[:3])
+    assert three != heavy
+    try:
+        shelf.live.state = replace(state, rankers=None)
+        plain = ranked()
+    finally:
+        shelf.live.state = state
+    assert ranked(ranker="score") == plain != heavy
+
+
 def test_what_the_light_ranker_leaves_out_stands_behind(shelf: Shelf) -> None:
     every = [f"{kind}-{number}" for number in range(20) for kind in ("one", "two")]
     state, whole = shelf.live.state, feed.rank(shelf.live, "u1", every, NOW + 5 * HOUR, PLAIN)[0]

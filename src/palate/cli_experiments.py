@@ -26,7 +26,8 @@ from palate.errors import InvalidInput, PalateError
 
 if TYPE_CHECKING:
     from palate.experiment_judging import Look
-    from palate.experiments import Stored
+    from palate.experiments import Stored, Varied
+    from palate.settings import Settings
 
 experiment_app = typer.Typer(
     help="Variants of the settings, tried on a part of the people beside a control.", no_args_is_help=True
@@ -82,13 +83,12 @@ def start(
     except msgspec.ValidationError as error:
         raise InvalidInput(f"this can't be an experiment: {error}") from None
     for one in experiment.variants:
-        experiments.varied(settings.feed, one.settings, f"variant {one.name}")
+        experiments.varied(_plain(settings), one.settings, f"variant {one.name}")
     with database(data, settings) as engine:
-        lacking = experiment_judging.lacking_models(data, experiment)
-        if lacking:
+        lacking = experiment_judging.lacking(data, experiment)
+        if lacking is not None:
             raise PalateError(
-                f"The newest snapshot has no model {lacking[0]}: add it to train.models, let `palate train --full` learn it, "
-                "then start the experiment."
+                f"The newest snapshot has no {lacking}: let `palate train --full` learn it, then start the experiment."
             )
         from palate.database import writing
 
@@ -97,6 +97,12 @@ def start(
     answer(
         as_json, experiment_judging.to_json(stored, []), f"{name} runs; every server knows it within a second or two."
     )
+
+
+def _plain(settings: Settings) -> Varied:
+    from palate.experiments import Varied
+
+    return Varied(feed=settings.feed, surfaces=settings.surfaces)
 
 
 @experiment_app.command("stop")
@@ -184,7 +190,7 @@ def estimate(
     from palate import experiment_estimates, experiments
 
     settings, given = settings_of(config), experiments.parse_variant(variant)
-    experiments.varied(settings.feed, given.settings, f"variant {given.name}")
+    experiments.varied(_plain(settings), given.settings, f"variant {given.name}")
     before, liked = settings.feed.exploration, settings.report.liked
     with database(data, settings) as engine, spinner("Reading the log …", quiet=as_json):
         found = experiment_estimates.estimate(engine, data / "events", given.settings, before, liked, days, utc_now())

@@ -294,7 +294,7 @@ def _act(
 ) -> None:
     name = stored.experiment.name
     harms = (worse(each, stored.experiment, params) for each in fresh)
-    why = next((harm for harm in harms if harm is not None), None) or _lost_model(data, stored.experiment)
+    why = next((harm for harm in harms if harm is not None), None) or _lost(data, stored.experiment)
     one = fresh[-1]
     if why is not None:
         experiments.stop(connection, name, f"by itself: {why}", now)
@@ -308,18 +308,22 @@ def _act(
             log.warning("%s", text)
 
 
-def _lost_model(data: Path, experiment: Experiment) -> str | None:
-    """That the newest snapshot has no model that a variant is served by; None if it has all."""
-    lacking = lacking_models(data, experiment)
-    return None if not lacking else f"the newest snapshot has no model {lacking[0]}"
+def _lost(data: Path, experiment: Experiment) -> str | None:
+    """That the newest snapshot lacks what a variant is served by; None if it has all."""
+    found = lacking(data, experiment)
+    return None if found is None else f"the newest snapshot has no {found}"
 
 
-def lacking_models(data: Path, experiment: Experiment) -> list[str]:
-    """Models that its variants name and the newest snapshot lacks; all of them before the first."""
-    wanted = sorted(experiments.models(experiment))
-    found = snapshots.load_newest_good(data / "snapshots", verify=False) if wanted else None
+def lacking(data: Path, experiment: Experiment) -> str | None:
+    """What its variants are served by and the newest snapshot lacks, in words; None if it lacks nothing."""
+    wanted, needs_rankers = sorted(experiments.models(experiment)), experiments.needs_rankers(experiment)
+    found = snapshots.load_newest_good(data / "snapshots", verify=False) if wanted or needs_rankers else None
     known = stored_models.names(found) if found is not None else ()
-    return [name for name in wanted if name not in known]
+    model = next((name for name in wanted if name not in known), None)
+    if model is not None:
+        return f"model {model} (train.models lists what is learned)"
+    has_rankers = found is not None and found.header.get("rankers", {}).get("served", False)
+    return "rankers (docs/ranking.md says when they come)" if needs_rankers and not has_rankers else None
 
 
 class _Order(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -24,13 +24,32 @@ from msgspec import Meta
 from palate import alerts, database
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import InvalidInput, NotFound, SettingsError
+from palate.feed_params import FeedParams
 from palate.settings_file import changed
+from palate.surface_params import SurfaceParams
 
 CONTROL = "control"
 """The variant in which nothing is changed; every experiment has it."""
 
-SECTION = "feed"
-"""The settings that can be varied: those that are read anew at each request."""
+LEARNED = frozenset(
+    (
+        "blend",
+        "content",
+        "ease",
+        "factorization_machine",
+        "implicit_als",
+        "index",
+        "interactions",
+        "item_knn",
+        "popularity",
+        "svd",
+        "train",
+    )
+)
+"""Sections that are read when models are learned, once for all people."""
+
+RANKERS = frozenset(("heavy", "light"))
+"""Those that are read when rankers are."""
 
 MOST = 4
 """Experiments that run at once: their names have to fit into an event's `variant`."""
@@ -42,8 +61,6 @@ UNEVEN = "experiment_uneven"
 """Kinds of alerts."""
 
 _TABLE = database.experiments
-
-Params = TypeVar("Params", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,14 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Other values of settings, by their full names, such as feed.exploration."""
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     """How many people get it, beside the other variants' weights."""
+
+
+class Varied(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be varied: the settings that are read anew at each request."""
+
+    feed: FeedParams = FeedParams()
+    surfaces: dict[str, SurfaceParams] = {}
+    """By their names."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
@@ -169,21 +194,46 @@ def _check_metrics(names: Collection[str]) -> None:
             raise InvalidInput(f"there is no metric {name}: choose of {', '.join(METRICS)}")
 
 
-def varied(params: Params, settings: Mapping[str, Any], where: str) -> Params:
-    """The Params of `[feed]` with a variant's values. Raises SettingsError that names the setting."""
-    others = [path for path in settings if not path.startswith(f"{SECTION}.")]
-    if others:
+def varied(served: Varied, settings: Mapping[str, Any], where: str) -> Varied:
+    """What is served with a variant's values. Raises SettingsError that names the setting."""
+    for path in settings:
+        _check_path(path, served, where)
+    return changed(served, settings, where)
+
+
+def _check_path(path: str, served: Varied, where: str) -> None:
+    section, _, rest = path.partition(".")
+    if section in LEARNED:
         raise SettingsError(
-            f"{others[0]} (in {where}) can't be varied: only what is read at each request can, the settings [{SECTION}]. "
-            "To compare models, let feed.model name them."
+            f"{path} (in {where}) is read when models are learned, once for all people. Learn a second model with it, such as a "
+            "blend of one member (docs/experiments.md), and let feed.model name that."
         )
-    return changed(params, {path.removeprefix(f"{SECTION}."): value for path, value in settings.items()}, where)
+    if section in RANKERS:
+        raise SettingsError(
+            f"{path} (in {where}) is read when rankers are learned, once for all people. A variant can set feed.ranker, whether "
+            "they are asked, and feed.keep, how much comes before the heavy one."
+        )
+    if section not in Varied.__struct_fields__:
+        raise SettingsError(
+            f"{path} (in {where}) can't be varied: only what is read at each request can, the settings of [feed] and of "
+            "[surfaces.NAME]."
+        )
+    if section == "surfaces" and rest.partition(".")[0] not in served.surfaces:
+        raise SettingsError(f"{path} (in {where}) is of no surface that the settings name.")
 
 
 def models(experiment: Experiment) -> set[str]:
     """Names of the models that its variants are served by."""
-    named = (one.settings.get(f"{SECTION}.model") for one in experiment.variants)
-    return {name for name in named if isinstance(name, str)}
+    settings = (item for one in experiment.variants for item in one.settings.items())
+    return {value for path, value in settings if _MODEL.fullmatch(path) and isinstance(value, str)}
+
+
+_MODEL = re.compile(r"feed\.model|surfaces\..*\.model")
+
+
+def needs_rankers(experiment: Experiment) -> bool:
+    """Whether its variants are served differently only where the snapshot holds rankers."""
+    return any(path in ("feed.ranker", "feed.keep") for one in experiment.variants for path in one.settings)
 
 
 def parse_variant(text: str) -> Variant:

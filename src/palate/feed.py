@@ -61,16 +61,18 @@ def serve(
     rng: np.random.Generator,
     append: Append,
     within: sa.Connection | None = None,
+    surface: SurfaceParams | None = None,
 ) -> Feed:
     """The next items for a person: from their list, if the surface has lists and enough is left of theirs, else found, scored and
     explained now; what was shown is logged.
 
     `append` makes the events of what was shown durable before it returns. `within` is a transaction to read in, which sees what
-    it wrote itself; None: one of its own. The list is empty when nothing is left. Raises InvalidCursor, InvalidInput for a user
-    id that can't be one, and whatever `append` raises.
+    it wrote itself; None: one of its own. `surface` is how the request's is served; None: as the settings say. The list is empty
+    when nothing is left. Raises InvalidCursor, InvalidInput for a user id that can't be one, and whatever `append` raises.
     """
-    surface, secret, id = live.surfaces.get(request.surface, ANYWHERE), live.secret, rng.bytes(16).hex()
-    state = live.state.by(surface.model or params.model)
+    surface = surface or live.surfaces.get(request.surface, ANYWHERE)
+    secret, id = live.secret, rng.bytes(16).hex()
+    state = _state(live, surface.model, params)
     with nullcontext(within) if within is not None else reading(live.engine) as connection:
         person = _person(connection, live, request.user, state)
         session = _session(request, person, secret, id)
@@ -83,6 +85,15 @@ def serve(
         append(shown(items, id, request, version))
     session = session.after([item.key for item in items], request.log, person.key, request.now)
     return Feed(id, items, cursors.write(session, secret), version, request.variant)
+
+
+def _state(live: Live, model: str | None, params: FeedParams) -> State:
+    """The state by this model (None: that of the feed) and the ranker that are wanted."""
+    state = live.state.by(model or params.model)
+    if state.rankers is None or (params.ranker == "heavy" and params.keep is None):
+        return state
+    kept = None if params.ranker == "score" else replace(state.rankers, keep=params.keep or state.rankers.keep)
+    return replace(state, rankers=kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +196,7 @@ def rank(
     keep the order in which they came. With `append` the answer is what is shown, in its order, and its first `limit_max` items
     are logged so. Raises InvalidInput for a user id that can't be one, and whatever `append` raises.
     """
-    state, known = live.state.by(params.model), live.known_items.find(item_ids) if known is None else known
+    state, known = _state(live, None, params), live.known_items.find(item_ids) if known is None else known
     all_known = len(known) == len(item_ids)  # then each came once, and in this order
     ids = item_ids if all_known else list(dict.fromkeys(item_ids))
     with reading(live.engine) as connection:
@@ -246,7 +257,7 @@ def explained(
 
     Raises InvalidInput for a user id that can't be one.
     """
-    state = live.state.by(params.model)
+    state = _state(live, None, params)
     rows = state.stock.rows(np.array(list(keys), np.int64))
     pool = state.stock.take(np.unique(rows[rows >= 0]))
     places = [Place(row, probability=1.0, explored=False) for row in range(len(pool))]
@@ -264,7 +275,7 @@ def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit
 
     Raises InvalidInput for a user id that can't be one.
     """
-    state = live.state
+    state = _state(live, None, params)
     with reading(live.engine) as connection:
         person = _person(connection, live, user_id, state)
     looked = _considered(finding.everything(state.pool), person, _judge(state, person, now, params), params)

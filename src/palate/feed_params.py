@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -24,6 +24,11 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     order: Order = "own"
     """By what lists are ordered: "own" by what each person would like, "time" by what is newest, "rate" by what everybody likes.
     The last two are what an experiment compares the first with: they explore nothing, ask nothing and spread nothing."""
+    ranker: Literal["heavy", "score"] = "heavy"
+    """By what candidates are put into a person's own order: "heavy" by the snapshot's rankers, where it holds them, "score" by
+    the model's score alone, as where it holds none."""
+    keep: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    """Candidates that the light ranker lets through to the heavy one; None: as many as `light.keep` said when it was learned."""
     limit_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
     """Items in one answer at most."""
     first_items: Annotated[int, msgspec.Meta(ge=0)] = 30

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import lxml.html
 import pytest
 import sqlalchemy as sa
+from starlette.types import ASGIApp
 
 from palate import database, experiment_judging, experiments, ingest
 from palate.database import reading, writing
 from palate.delivery import surfaces
-from palate.delivery.context import Serving, utc_now
+from palate.delivery.application import create_app
+from palate.delivery.context import Serving, ServingParams, open_serving, utc_now
 from palate.domain import FeedRequest, Item
 from palate.errors import InvalidInput
 from palate.experiment_judging import Judging
-from palate.experiments import Experiment, Step, Stored, Variant
+from palate.experiments import Experiment, Step, Stored, Variant, Varied
+from palate.surface_params import SurfaceParams
 
 CONTROL = Variant(name="control")
 SHORT = Variant(name="short", settings={"feed.limit_max": 1})
+PLAIN = Varied()
 
 
 def begin(serving: Serving, *variants: Variant, name: str = "try", ramp: tuple[Step, ...] = (Step(0, 1),)) -> Stored:
@@ -80,11 +87,9 @@ def test_the_web_page_logs_the_variant(stocked: Serving, client: httpx.Client) -
 def test_only_those_who_take_part_are_varied(stocked: Serving) -> None:
     stored = begin(stocked, SHORT, ramp=(Step(1, 1.0),))
     request = FeedRequest(user=people(stored, "short")[0], limit=3, now=utc_now())
-    assert surfaces.varied(stocked, request) == (request, stocked.params.feed)
-    later, params = surfaces.varied(
-        stocked, FeedRequest(user=request.user, limit=3, now=utc_now() + timedelta(hours=2))
-    )
-    assert (later.variant, params.limit_max) == ("try:short", 1)
+    assert surfaces.varied(stocked, request) == (request, PLAIN)
+    later, by = surfaces.varied(stocked, FeedRequest(user=request.user, limit=3, now=utc_now() + timedelta(hours=2)))
+    assert (later.variant, by.feed.limit_max) == ("try:short", 1)
 
 
 def test_a_started_and_a_stopped_experiment_are_known_within_moments(stocked: Serving) -> None:
@@ -100,7 +105,7 @@ def test_a_started_and_a_stopped_experiment_are_known_within_moments(stocked: Se
     with writing(stocked.engine) as connection:
         experiments.stop(connection, "try", "enough", utc_now())
     stocked.varying.refresh()
-    assert stocked.varying.of(short, utc_now()) == (stocked.params.feed, None)
+    assert stocked.varying.of(short, utc_now()) == (PLAIN, None)
 
 
 def test_several_at_once_are_all_in_force_and_all_named(stocked: Serving) -> None:
@@ -108,8 +113,8 @@ def test_several_at_once_are_all_in_force_and_all_named(stocked: Serving) -> Non
     begin(stocked, Variant(name="b", settings={"feed.exploration": 0.4}), name="other")
     found = {stocked.varying.of(f"p{number}", utc_now())[1] for number in range(40)}
     assert found == {f"try:{one};other:{two}" for one in ("control", "short") for two in ("control", "b")}
-    params = [stocked.varying.of(f"p{number}", utc_now()) for number in range(40)]
-    both = next(params for params, variant in params if variant == "try:short;other:b")
+    served = [stocked.varying.of(f"p{number}", utc_now()) for number in range(40)]
+    both = next(by.feed for by, variant in served if variant == "try:short;other:b")
     assert (both.limit_max, both.exploration) == (1, 0.4)
 
 
@@ -130,9 +135,33 @@ def test_an_experiment_that_this_server_cannot_serve_rests_for_all_its_variants(
     assert client.get("/v1/feed", params={"user": "ann"}).status_code == 200
 
 
-def test_a_variant_whose_model_is_not_served_rests(stocked: Serving) -> None:
-    begin(stocked, Variant(name="b", settings={"feed.model": "ials"}))
-    assert {stocked.varying.of(f"p{number}", utc_now()) for number in range(9)} == {(stocked.params.feed, None)}
+def test_a_surface_is_served_by_the_variant_where_its_settings_are_varied(
+    data: Path, migrated_url: str | None, serve: Callable[[ASGIApp], AbstractContextManager[httpx.Client]]
+) -> None:
+    params = ServingParams(surfaces={"shop": SurfaceParams()})
+    with open_serving(data, migrated_url, params) as serving, serve(create_app({"": serving})) as client:
+        items = [Item(id=f"i{number}", title="x") for number in range(6)]
+        ingest.store_items(serving.engine, items, utc_now(), understand=False)
+        serving.live.refresh(utc_now())
+        stored = begin(serving, Variant(name="brief", settings={"surfaces.shop.limit": 2}))
+        asked = {"limit": 4, "log": False}
+        found = {
+            (name, surface): len(
+                client.get("/v1/feed", params={**asked, "user": user, "surface": surface}).json()["items"]
+            )
+            for name in ("brief", "control")
+            for user in people(stored, name)
+            for surface in ("shop", "elsewhere")
+        }
+    assert found == {
+        ("brief", "shop"): 2, ("brief", "elsewhere"): 4, ("control", "shop"): 4, ("control", "elsewhere"): 4
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{"feed.model": "ials"}, {"feed.ranker": "score"}])
+def test_a_variant_whose_model_or_ranker_is_not_served_rests(stocked: Serving, settings: dict[str, str]) -> None:
+    begin(stocked, Variant(name="b", settings=settings))
+    assert [stocked.varying.of(f"p{number}", utc_now()) for number in range(9)] == [(PLAIN, None)] * 9
 
 
 def test_an_id_that_can_be_none_is_refused_as_ever(stocked: Serving, client: httpx.Client) -> None:

@@ -260,6 +260,16 @@ def test_a_member_once_more_is_the_same_model_by_another_seed() -> None:
     assert again.item_vectors.tobytes() in different
 
 
+def test_a_blend_of_one_member_is_that_model_with_settings_of_its_own() -> None:
+    own = {"factors": 3, "epochs": 2}
+    found = mixed(registry.entry, "ials", settings={"ials": own})
+    entry, all_known = registry.entry("ials"), known(DATA, np.unique(DATA.user), ITEM_ROWS)
+    alone = entry.fit(material(DATA, NOW), msgspec.convert(own, entry.params), 0)
+    assert weights(found) == {"ials": 1}
+    ranked = blend.score_all(found, all_known).argsort(axis=1, kind="stable")
+    np.testing.assert_array_equal(ranked, entry.score_all(alone, all_known).argsort(axis=1, kind="stable"))
+
+
 def test_several_fits_of_a_member_have_one_weight_together() -> None:
     def lookup(name: str) -> Entry:
         """Of `noisy` each fit knows the right kind, and says something of its own about each item."""

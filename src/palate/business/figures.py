@@ -384,8 +384,8 @@ def _stated(rules: Rules, params: ReportParams) -> list[str]:
         + (f", on {', '.join(rules.unasked)} any but shown" if rules.unasked else "")
         + f". A visit is a run of a person's events without a pause of more than {params.visit_minutes} minutes; it belongs to "
         "the period in which it begins.",
-        f"A view is an item met in a visit by events of the types {', '.join(rules.viewed)}, one however many they are; a like is an "
-        f"event of {', '.join(rules.liked)}.",
+        f"A view is an item met in a visit by events of the types {', '.join(rules.viewed)}, however many of them.",
+        f"A like is an event of {', '.join(rules.liked)}.",
         f"Hours are the value of {', '.join(rules.fractions)} times the item's duration, and the seconds of "
         f"{', '.join(rules.dwells)}, at most {params.longest_dwell_minutes} minutes of one event. Items without a duration give "
         "none of the first.",

@@ -114,8 +114,9 @@ def _serve(serving: Serving, request: FeedRequest) -> Feed:
     def append(shown: Sequence[Event]) -> None:
         serving.commits.submit(shown, request.now).result(WRITE_PATIENCE)
 
-    request, params = surfaces.varied(serving, request)
-    return feed.serve(serving.live, request, params, np.random.default_rng(), append)
+    request, by = surfaces.varied(serving, request)
+    surface = by.surfaces.get(request.surface)
+    return feed.serve(serving.live, request, by.feed, np.random.default_rng(), append, surface=surface)
 
 
 async def get_similar(serving: Serving, asked: Asked) -> SimilarAnswer:

@@ -98,9 +98,10 @@ def _identity(connection: sa.Connection, talk: Talk) -> Identity:
 def _serve(connection: sa.Connection, talk: Talk, me: Identity, limit: int) -> Feed:
     window = talk.window(me.choices)
     request = FeedRequest(user=talk.user, limit=limit, now=talk.now, surface=SURFACE, window=window)
-    request, params = varied(talk.serving, request, connection)
+    request, by = varied(talk.serving, request, connection)
     rng, append = feed.generator(request), partial(note, connection, talk)
-    return feed.serve(talk.serving.live, request, _never_twice(params), rng, append, connection)
+    surface = by.surfaces.get(SURFACE)
+    return feed.serve(talk.serving.live, request, _never_twice(by.feed), rng, append, connection, surface)
 
 
 def _never_twice(params: FeedParams) -> FeedParams:

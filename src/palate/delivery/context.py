@@ -27,7 +27,7 @@ from palate.delivery.shared_figures import Worker
 from palate.delivery.varying import Varying
 from palate.errors import DatabaseError, PalateError
 from palate.events import EventParams
-from palate.experiments import ExperimentParams
+from palate.experiments import ExperimentParams, Varied
 from palate.feed_params import FeedParams
 from palate.group_commit import GroupCommit
 from palate.heavy_learning import HeavyParams
@@ -198,7 +198,7 @@ def open_serving(
         rules, surfaces = params.rules, params.surfaces
         ranking = params.heavy.enabled and trees.installed()
         live = Live(engine, data, params.interactions, params.feed.model, secret, rules, surfaces, ranking)
-        varying = Varying(engine, live, params.feed)
+        varying = Varying(engine, live, Varied(feed=params.feed, surfaces=params.surfaces))
         varying.refresh()
         live.refresh(utc_now())
         metrics = Metrics(worker)

@@ -23,7 +23,7 @@ from palate.delivery.gorse_messages import GorseFeedback, read_duration, read_li
 from palate.delivery.surfaces import varied
 from palate.domain import Event, EventColumns, FeedRequest, RankedItem, from_milliseconds, to_milliseconds
 from palate.errors import NotFound
-from palate.feed_params import FeedParams
+from palate.experiments import Varied
 from palate.pool import NO_DATE, Pool
 from palate.rules import Viewer
 
@@ -54,8 +54,8 @@ def _recommend(serving: Serving, call: Call) -> Any:
         labels=call.categories,
         log=False,
     )
-    request, params = varied(serving, request)
-    found, id = _served(serving, request, params)
+    request, by = varied(serving, request)
+    found, id = _served(serving, request, by)
     chosen = found[offset : offset + n]
     if (theirs := call.text("write-back-type")) and chosen:
         delay = read_duration(call.text("write-back-delay") or "0")
@@ -63,13 +63,14 @@ def _recommend(serving: Serving, call: Call) -> Any:
     return _scores(chosen) if call.scores else [ranked.item.id for ranked in chosen]
 
 
-def _served(serving: Serving, request: FeedRequest, params: FeedParams) -> tuple[list[RankedItem], str]:
+def _served(serving: Serving, request: FeedRequest, by: Varied) -> tuple[list[RankedItem], str]:
     """As many items as the request wants or there are, and the id of the answer."""
     rng = _generator(request)
     found, id = list[RankedItem](), ""
     while len(found) < request.limit:
-        wanted = min(request.limit - len(found), params.limit_max)
-        asked = feed.serve(serving.live, replace(request, limit=wanted), params, rng, _refuse)
+        wanted = min(request.limit - len(found), by.feed.limit_max)
+        surface = by.surfaces.get(SURFACE)
+        asked = feed.serve(serving.live, replace(request, limit=wanted), by.feed, rng, _refuse, surface=surface)
         found += asked.items
         id, request = id or asked.request, replace(request, cursor=asked.cursor)
         if len(asked.items) < wanted:

@@ -43,22 +43,22 @@ def quick(serving: Serving, question: RankQuestion, now: datetime) -> RankAnswer
     """
     if question.log or len(question.items) > min(QUICK, serving.params.server.max_rank):
         return None
-    params, variant = serving.varying.of(question.user, now)
-    found = serving.ranks.find(question.user, question.items, now, params)
+    by, variant = serving.varying.of(question.user, now)
+    found = serving.ranks.find(question.user, question.items, now, by.feed)
     if found is None:
         return None
     return RankAnswer(items=list(map(Score, found.ids, found.scores)), model=found.model, variant=variant)
 
 
 def _rank(serving: Serving, question: RankQuestion, now: datetime, known: Mapping[str, int]) -> RankAnswer:
-    params, variant = serving.varying.of(question.user, now)
+    by, variant = serving.varying.of(question.user, now)
 
     def append(shown: Sequence[Event]) -> None:
         told = [replace(event, variant=variant) for event in shown]
         serving.commits.submit(told, now).result(WRITE_PATIENCE)
 
     logging = append if question.log else None
-    ranked, version = feed.rank(serving.live, question.user, question.items, now, params, known, logging)
+    ranked, version = feed.rank(serving.live, question.user, question.items, now, by.feed, known, logging)
     return RankAnswer(items=[Score(item, score) for item, score in ranked], model=version, variant=variant)
 
 

@@ -14,7 +14,7 @@ from palate import database, events, identities, people
 from palate.database import reading
 from palate.delivery.context import Serving
 from palate.domain import Event, FeedRequest, to_milliseconds
-from palate.feed_params import FeedParams
+from palate.experiments import Varied
 from palate.people import Choices, Person
 from palate.pool import Pool
 
@@ -35,13 +35,13 @@ def record(serving: Serving, happened: Sequence[Event], now: datetime) -> None:
 
 def varied(
     serving: Serving, request: FeedRequest, connection: sa.Connection | None = None
-) -> tuple[FeedRequest, FeedParams]:
+) -> tuple[FeedRequest, Varied]:
     """The request with the variants of the running experiments that this person is served by, and the settings that these make.
 
     `connection` is a transaction to read in, None: one of its own.
     """
-    params, variant = serving.varying.of(request.user, request.now, connection)
-    return replace(request, variant=variant), params
+    served, variant = serving.varying.of(request.user, request.now, connection)
+    return replace(request, variant=variant), served
 
 
 def shown_since(connection: sa.Connection, person: int | None, since: datetime) -> int:

@@ -17,8 +17,7 @@ import sqlalchemy as sa
 from palate import experiments
 from palate.database import reading
 from palate.errors import PalateError
-from palate.experiments import Stored
-from palate.feed_params import FeedParams
+from palate.experiments import Stored, Variant, Varied
 from palate.identities import check_id
 from palate.live import Live
 
@@ -31,14 +30,17 @@ class _Tried:
 
     stored: Stored
     models: Collection[str]
+    needs_rankers: bool
 
 
 class Varying:
     """The running experiments, as one process of serving knows them; shared by its threads."""
 
-    def __init__(self, engine: sa.Engine, live: Live, params: FeedParams) -> None:
-        self._engine, self._live, self._params = engine, live, params
+    def __init__(self, engine: sa.Engine, live: Live, plain: Varied) -> None:
+        self._engine, self._live, self._plain = engine, live, plain
         self._tried: tuple[_Tried, ...] = ()
+        self._made: dict[str, Varied] = {}
+        """By what the log says of the variants."""
         self._known: Sequence[Stored] = ()
 
     def refresh(self) -> None:
@@ -47,40 +49,57 @@ class Varying:
             found = experiments.running(connection)
         if found == self._known:
             return
-        self._tried = tuple(_Tried(one, experiments.models(one.experiment)) for one in found if self._possible(one))
+        self._tried, self._made = tuple(_tried(one) for one in found if self._possible(one)), {}
         self._live.serve_also({model for one in self._tried for model in one.models})
         self._known = found
 
-    def of(self, user: str, now: datetime, connection: sa.Connection | None = None) -> tuple[FeedParams, str | None]:
+    def of(self, user: str, now: datetime, connection: sa.Connection | None = None) -> tuple[Varied, str | None]:
         """The settings for a person, and what the log says of their variants; None while they take part in nothing.
 
         `connection` is a transaction to read in, None: one of its own. Raises InvalidInput for a user id that can't be one.
         """
-        tried = [one for one in self._tried if self._served(one)]
+        made, tried = self._made, [one for one in self._tried if self._served(one)]
         if not tried:
-            return self._params, None
+            return self._plain, None
         check_id(user, "the user id")
         with nullcontext(connection) if connection is not None else reading(self._engine) as connection:
             id = experiments.own_id(connection, user)
-        params, labels = self._params, list[str]()
+        variants, labels = list[Variant](), list[str]()
         for one in tried:
             variant = experiments.assign(one.stored.experiment, one.stored.started, id, now)
             if variant is not None:
-                params = experiments.varied(params, variant.settings, variant.name)
+                variants.append(variant)
                 labels.append(experiments.label(one.stored.experiment.name, variant.name))
-        return params, ";".join(labels) or None
+        if not variants:
+            return self._plain, None
+        said = ";".join(labels)
+        if said not in made:
+            made[said] = self._by(variants)
+        return made[said], said
+
+    def _by(self, variants: Sequence[Variant]) -> Varied:
+        found = self._plain
+        for variant in variants:
+            found = experiments.varied(found, variant.settings, variant.name)
+        return found
 
     def _possible(self, stored: Stored) -> bool:
         """Whether all its variants can be served by: another Palate may have started it."""
         try:
             for variant in stored.experiment.variants:
-                experiments.varied(self._params, variant.settings, variant.name)
+                experiments.varied(self._plain, variant.settings, variant.name)
         except PalateError as error:
             log.warning("Experiment %s rests here: %s", stored.experiment.name, error)
             return False
         return True
 
     def _served(self, one: _Tried) -> bool:
-        """Whether the models of its variants are served by themselves, and nothing stands in for them."""
+        """Whether what its variants are served by is there, and nothing stands in for it."""
         state = self._live.state
+        if one.needs_rankers and state.rankers is None:
+            return False
         return all(state.by(model).pool.model.name == model for model in one.models)
+
+
+def _tried(stored: Stored) -> _Tried:
+    return _Tried(stored, experiments.models(stored.experiment), experiments.needs_rankers(stored.experiment))

@@ -95,11 +95,12 @@ def _serve(visit: Visit, limit: int) -> Feed:
     def append(shown: Sequence[Event]) -> None:
         record(visit, shown)
 
-    request, params = varied(serving, request)
+    request, by = varied(serving, request)
+    surface, rng = by.surfaces.get(SURFACE), np.random.default_rng()
     try:
-        return feed.serve(serving.live, request, params, np.random.default_rng(), append)
+        return feed.serve(serving.live, request, by.feed, rng, append, surface=surface)
     except InvalidCursor:  # a bookmark, or a page that lay open too long
-        return feed.serve(serving.live, replace(request, cursor=None), params, np.random.default_rng(), append)
+        return feed.serve(serving.live, replace(request, cursor=None), by.feed, rng, append, surface=surface)
 
 
 def _is_person(visit: Visit) -> bool:
@@ -146,8 +147,8 @@ def _shown_again(visit: Visit, keys: Sequence[int]) -> tuple[list[Card], CardPag
 def cards_of(visit: Visit, keys: Sequence[int]) -> list[Card]:
     """Cards of those of these items that are there, in this order, with what they are to the person."""
     serving = visit.serving
-    params, _ = serving.varying.of(visit.user, visit.now)
-    told = feed.explained(serving.live, visit.user, keys, visit.now, params)
+    by, _ = serving.varying.of(visit.user, visit.now)
+    told = feed.explained(serving.live, visit.user, keys, visit.now, by.feed)
     with reading(serving.engine) as connection:
         stored = catalog.get_many(connection, keys)
         cards = [_card(visit, stored[key], told.get(key)) for key in keys if key in stored]

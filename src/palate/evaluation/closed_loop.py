@@ -27,7 +27,7 @@ from palate.editions import EditionParams
 from palate.evaluation import world as worlds
 from palate.evaluation.world import DAY_HOURS, HOUR, Floats, Page, Truths, Visit, World
 from palate.examples import Memory
-from palate.experiments import Experiment
+from palate.experiments import Experiment, Varied
 from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.rules import RuleParams
@@ -286,14 +286,15 @@ def _best(likings: Floats, looked_at: Floats) -> float:
 def _by_feed(world: World, state: _State, live: Live, connection: sa.Connection, policy: Policy, visit: Visit) -> Fill:
     """As an installation serves; what it logs enters the log with what the reader does."""
     user, now = world.ids[visit.reader], from_milliseconds(visit.time)
-    params, variant = _tried_on(policy, user)
+    by, variant = _tried_on(policy, user)
 
     def fill(_number: int, before: int, cursor: str | None) -> _Filled:
         asked = FeedRequest(
             user=user, limit=world.params.page, now=now, cursor=cursor, surface=SURFACE, variant=variant
         )
         log: list[Event] = []
-        served = feed.serve(live, asked, params, feed.generator(asked), log.extend, connection)
+        surface = by.surfaces.get(SURFACE)
+        served = feed.serve(live, asked, by.feed, feed.generator(asked), log.extend, connection, surface)
         ids = tuple(place.item.id for place in served.items)
         rows = np.array([state.rows[id] for id in ids], np.int64)
         positions = before + np.arange(len(ids))
@@ -302,13 +303,14 @@ def _by_feed(world: World, state: _State, live: Live, connection: sa.Connection,
     return fill
 
 
-def _tried_on(policy: Policy, user: str) -> tuple[FeedParams, str | None]:
+def _tried_on(policy: Policy, user: str) -> tuple[Varied, str | None]:
     """By which settings somebody is served, and what the log says of that."""
+    plain = Varied(feed=policy.feed, surfaces=policy.surfaces)
     if policy.experiment is None:
-        return policy.feed, None
+        return plain, None
     variant = experiments.variant_of(policy.experiment, user)
-    params = experiments.varied(policy.feed, variant.settings, variant.name)
-    return params, experiments.label(policy.experiment.name, variant.name)
+    served = experiments.varied(plain, variant.settings, variant.name)
+    return served, experiments.label(policy.experiment.name, variant.name)
 
 
 def _by_reference(world: World, state: _State, policy: Policy, visit: Visit) -> Fill:
