@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.candidates import groups, openness, personal, walking
+from palate.candidates import by_text, groups, openness, personal, walking
 from palate.candidates import wanted as of_wanted
 from palate.candidates.candidate_params import CandidateParams
 from palate.candidates.found import bit
@@ -87,6 +88,10 @@ def _ways(
     near = _near(stock, wanted, judgement, count)
     yield from _of_groups(stock, wanted, near, bits, count)
     yield from _nearest(stock, judgement, bits, params)
+    yield (
+        "text",
+        by_text.find(stock, wanted.person.history, allowed, count.text, partial(_kept, stock, judgement, params)),
+    )
 
 
 def _hits(stock: Stock, wanted: Wanted, params: FeedParams) -> Rows:
@@ -169,8 +174,7 @@ def _of_index(
         said = stock.base.vectors[own] @ query[:-1] + stock.base.bias[own]
         rows, products = np.concatenate((rows, own)), np.concatenate((products, said))
     lift = _lift(stock, judgement.taste, rows)
-    kept = freshness(stock.base.published[rows], judgement.now, Age(params.freshness, params.half_life_days))
-    values = _scored(judgement, products, lift) * kept
+    values = _scored(judgement, products, lift) * _kept(stock, judgement, params, rows)
     lifted = lift > 0
     yield "behaviour", _best(values, rows, params.find.behaviour)
     yield "near", _best(values[lifted], rows[lifted], params.find.near)
@@ -181,11 +185,16 @@ def _worth(
 ) -> tuple[Rows, Floats]:
     """The open ones of the rows that are so good without what the person's own weights add that these are worth looking up."""
     nothing = np.zeros(1, np.float32)
-    kept = freshness(stock.base.published[rows], judgement.now, Age(params.freshness, params.half_life_days))
-    values = np.where(openness.is_open(bits, rows), _scored(judgement, products, nothing) * kept, -np.inf)
+    values = _scored(judgement, products, nothing) * _kept(stock, judgement, params, rows)
+    values = np.where(openness.is_open(bits, rows), values, -np.inf)
     best = personal.find(values, np.arange(len(rows)), WORTH)
     best = best[values[best] > -np.inf]
     return rows[best], products[best]
+
+
+def _kept(stock: Stock, judgement: Judgement, params: FeedParams, rows: Rows) -> Floats:
+    """What the age of rows of the base leaves of their worth."""
+    return freshness(stock.base.published[rows], judgement.now, Age(params.freshness, params.half_life_days))
 
 
 def _own_groups(stock: Stock, taste: Taste, count: CandidateParams) -> Iterator[Rows]:

@@ -14,29 +14,22 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import activity, columns, database, identities, vectors
+from palate import activity, columns, database, identities
 from palate.activity import Activity, Counts
 from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import EventType
-from palate.models import text_values
 from palate.pool import Pool
 from palate.snapshots import Snapshot
-from palate.text import embedding
+from palate.spaces import Spaces
 from palate.vocabulary import Vocabulary
 
 PAGE = 10_000
 """Events read at a time."""
 PAGES = 10
 """Of them at one look: who comes back after long catches up in several."""
-TEXTS = 5_000
-"""Texts read at one look."""
 
 GROUPS = ("source", "category", "story")
 """Columns of the pool by which items are counted together."""
-
-
-def _no_texts() -> NDArray[np.float16]:
-    return np.zeros((0, text_values.DIRECTIONS), np.float16)
 
 
 def _empty() -> Activity:
@@ -48,8 +41,8 @@ class Happenings:
     """One consistent state; at first nothing is known."""
 
     snapshot: Snapshot | None = None
-    pool: Pool | None = None
-    """Whose texts were looked for."""
+    spaces: Spaces | None = None
+    """Where texts stand."""
     seq: int = 0
     """The last event that was counted."""
     learned: Activity = field(default_factory=_empty)
@@ -63,10 +56,6 @@ class Happenings:
         default_factory=lambda: np.zeros((len(activity.KINDS), len(activity.HALF_LIVES)), np.float32)
     )
     """(KINDS, HALF_LIVES) of all items."""
-    new_items: Vocabulary = field(default_factory=lambda: Vocabulary(np.zeros(0, np.int64)))
-    """Items with a text that came after the snapshot."""
-    new_texts: NDArray[np.float16] = field(default_factory=_no_texts)
-    """(new items, DIRECTIONS)"""
 
     def of_items(self, keys: NDArray[np.int64], now: int) -> NDArray[np.float32]:
         """(n, KINDS, HALF_LIVES) what happened to these items."""
@@ -83,16 +72,7 @@ class Happenings:
 
         `rows` are theirs in the snapshot, −1 for none.
         """
-        if self.snapshot is None or "text_values" not in self.snapshot.arrays:
-            return None
-        stored = self.snapshot.arrays["text_values"]
-        found = np.zeros((len(keys), stored.shape[1]), np.float32)
-        known = rows >= 0
-        found[known] = stored[rows[known]]
-        new = self.new_items.rows(keys)
-        come = np.flatnonzero((new >= 0) & ~known)
-        found[come] = self.new_texts[new[come]]
-        return found
+        return None if self.spaces is None else self.spaces.texts(keys, rows)
 
 
 def refreshed(
@@ -105,7 +85,6 @@ def refreshed(
 ) -> Happenings:
     """The state by now; what was there is taken along where it still holds. Cheap when nothing happened."""
     found = before if snapshot is before.snapshot else _taken_up(snapshot, pool)
-    found = _with_texts(found, connection, pool)
     happened = list(_since(connection, found.seq))
     if not happened and found is before:
         return before
@@ -160,25 +139,3 @@ def _since(connection: sa.Connection, seq: int) -> Iterator[EventColumns]:
         page = columns.from_rows(rows)
         yield replace(page, user=persons.of(page.user))
         seq = rows[-1][0]
-
-
-def _with_texts(found: Happenings, connection: sa.Connection, pool: Pool) -> Happenings:
-    """With the texts of items that came after the snapshot; texts come a while after their items."""
-    snapshot = found.snapshot
-    directions = None if snapshot is None else text_values.directions_of(snapshot.arrays)
-    if snapshot is None or directions is None or pool is found.pool:
-        return found
-    found = replace(found, pool=pool)
-    learned = np.asarray(snapshot.arrays["items"])
-    newest = int(learned[-1]) if len(learned) else -1
-    new = pool.keys[np.searchsorted(pool.keys, newest, side="right") :]
-    missing = new[found.new_items.rows(new) < 0][-TEXTS:]
-    if not len(missing):
-        return found
-    keys, texts = vectors.read(connection, embedding.VERSION, embedding.LENGTH, missing)
-    if not len(keys):
-        return found
-    every = np.concatenate((found.new_items.keys, keys))
-    order = np.argsort(every)
-    turned = np.concatenate((found.new_texts, text_values.values(np.asarray(directions), texts)))
-    return replace(found, new_items=Vocabulary(every[order]), new_texts=turned[order])

@@ -18,7 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import catalog, contents, events, happenings, identities, people, rankers, snapshots
+from palate import catalog, contents, events, happenings, identities, people, rankers, snapshots, spaces
 from palate.database import items as items_table
 from palate.database import reading, writing
 from palate.domain import EventColumns, to_milliseconds
@@ -228,21 +228,29 @@ class Live:
             snapshot, stock = self._newest_snapshot(), self.state.stock
             if snapshot is not None and snapshot is not self.state.snapshot:
                 stock = as_known(stock, snapshot, self._model, partial(self._strangers, snapshot=snapshot))
-            stock = self._with_changes(stock, snapshot, now)
+            stock = self._with_spaces(self._with_changes(stock, snapshot, now), snapshot)
             others = self._as_others(stock, snapshot)
             for one in (stock, *others.values()):
                 prepare(one)
             same = snapshot is self.state.snapshot
             loaded = self.state.rankers if same or not self.ranking else rankers.load(snapshot)
-            self.state = State(snapshot, stock, others, self._happenings(stock.base, snapshot, now), loaded)
+            self.state = State(snapshot, stock, others, self._happenings(stock, snapshot, now), loaded)
 
-    def _happenings(self, pool: Pool, snapshot: Snapshot | None, now: datetime) -> Happenings:
+    def _with_spaces(self, items: Stock, snapshot: Snapshot | None) -> Stock:
+        if items is self.state.stock and snapshot is self.state.snapshot:
+            return items
+        with reading(self.engine) as connection:
+            known = self.state.stock.spaces
+            return replace(items, spaces=spaces.refreshed(known, connection, snapshot, items.base, items.side))
+
+    def _happenings(self, items: Stock, snapshot: Snapshot | None, now: datetime) -> Happenings:
         if not self.ranking:
             return self.state.happenings
         with reading(self.engine) as connection:
-            return happenings.refreshed(
-                self.state.happenings, connection, snapshot, pool, self._interactions.types, now
+            found = happenings.refreshed(
+                self.state.happenings, connection, snapshot, items.base, self._interactions.types, now
             )
+            return found if found.spaces is items.spaces else replace(found, spaces=items.spaces)
 
     def _as_others(self, items: Stock, snapshot: Snapshot | None) -> Mapping[str, Stock]:
         """What stays as it was is shared."""

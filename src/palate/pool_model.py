@@ -132,15 +132,20 @@ def _of_name(snapshot: Snapshot, name: str) -> Model:
 
 def _with_index(model: Model, snapshot: Snapshot) -> Model:
     """Without one that can't be read candidates are found in other ways."""
-    memory = snapshot.arrays.get(f"{nearest.PREFIX}{model.name}")
+    index = index_of(snapshot, model.name)
+    return model if index is None else replace(model, index=index, indexed=np.asarray(snapshot.arrays["items"]))
+
+
+def index_of(snapshot: Snapshot, name: str | None) -> Index | None:
+    """The index of a snapshot by this model, or by `indexing.TEXT`; None where it holds none, or none that can be read."""
+    memory = snapshot.arrays.get(f"{nearest.PREFIX}{name}")
     if memory is None:
-        return model
+        return None
     try:
-        index = nearest.read(memory, snapshot.arrays[f"{nearest.TURN}{model.name}"])
+        return nearest.read(memory, snapshot.arrays[f"{nearest.TURN}{name}"])
     except (SnapshotBroken, KeyError) as error:
-        log.warning("Candidates are found without the index of snapshot %s: %s", snapshot.version, error)
-        return model
-    return replace(model, index=index, indexed=np.asarray(snapshot.arrays["items"]))
+        log.warning("Candidates are found without the index of snapshot %s by %s: %s", snapshot.version, name, error)
+        return None
 
 
 def _hours(snapshot: Snapshot) -> LearnedField | None:

@@ -22,7 +22,7 @@ from palate.database import reading
 from palate.domain import to_milliseconds
 from palate.examples import Examples, Memory, Params
 from palate.lessons import Lesson
-from palate.models import content_scores, indexing, popularity, registry, stored
+from palate.models import content_scores, indexing, popularity, registry, stored, text_values
 from palate.models.implicit_als import ImplicitALS
 from palate.models.popularity import Clock, Popularity, PopularityParams
 from palate.running_tally import RunningTally
@@ -81,7 +81,7 @@ def publish(
     gone = _deleted(engine, people)
     if len(gone):  # those of the last snapshot may have them still
         last = None
-    arrays = _arrays(examples, models) | dict(added.arrays)
+    arrays = _arrays(examples, models) | _texts(examples, folder, anew) | dict(added.arrays)
     arrays |= indexing.arrays(models, arrays, params.index)
     if last is None:
         arrays |= _histories(examples, params.train.history_limit)
@@ -215,6 +215,16 @@ def _arrays(examples: Examples, models: Mapping[str, Any]) -> dict[str, NDArray[
         arrays["item_positives"] = _positives(examples, models.get("ials"))
         arrays |= _by_content(examples, arrays["item_positives"])
     return arrays
+
+
+def _texts(examples: Examples, folder: Path, anew: bool) -> dict[str, NDArray[Any]]:
+    """Where the items' texts stand: in the directions of the last snapshot, if it has some, unless all is to be made `anew`."""
+    last = None if anew else snapshots.load_newest_good(folder, verify=False)
+    directions = None if last is None else text_values.directions_of(last.arrays)
+    if directions is None:
+        return text_values.to_arrays(examples.contents.text)
+    turned = text_values.values(np.asarray(directions), examples.contents.text)
+    return {"text_directions": np.asarray(directions), "text_values": turned}
 
 
 def _histories(examples: Examples, limit: int) -> dict[str, NDArray[Any]]:

@@ -37,7 +37,7 @@ from palate.impressions import Impressions
 from palate.interactions import InteractionParams
 from palate.light_learning import Light, LightParams, Taught
 from palate.live import Live, Person
-from palate.models import text_values, trees
+from palate.models import trees
 from palate.publishing import Addition
 from palate.rankers import Rankers
 from palate.ranking import considered, features, light, scoring
@@ -82,7 +82,7 @@ def addition(engine: sa.Engine, data: Path, examples: Examples, params: RankerTr
     last = snapshots.load_newest_good(data / "snapshots", verify=False)
     counted = _counted(engine, data, last, examples.seq, params, now)
     header: dict[str, Any] = {"activity_time": counted.time}
-    arrays = activity.to_arrays(counted, examples.users.keys) | _texts(examples, last)
+    arrays = activity.to_arrays(counted, examples.users.keys)
     more, others = _rankers(engine, data, last, params, now)
     return Addition(header | more, arrays | others)
 
@@ -99,15 +99,6 @@ def _counted(
     for batch in events.batches(engine, data / "events", after_seq=after if before else 0, up_to_seq=seq):
         found = activity.counted(found, batch, params.interactions.types, to_milliseconds(now))
     return found
-
-
-def _texts(examples: Examples, last: Snapshot | None) -> dict[str, NDArray[Any]]:
-    """Where the items' texts stand; in the directions of the last snapshot, if it has some."""
-    directions = None if last is None else text_values.directions_of(last.arrays)
-    if directions is None:
-        return text_values.to_arrays(examples.contents.text)
-    turned = text_values.values(np.asarray(directions), examples.contents.text)
-    return {"text_directions": np.asarray(directions), "text_values": turned}
 
 
 # --- the rankers ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from palate.orders import Orders
 from palate.pool import CatalogRow, Pool, joined, of_keys, settled, take, with_changes, with_model, with_snapshot
 from palate.pool_model import Strangers
 from palate.snapshots import Snapshot
+from palate.spaces import Spaces
 
 SPLIT = 20_000
 """Items from which on what comes is kept beside the others."""
@@ -39,6 +40,8 @@ class Stock:
     """Rows of the base, ascending, whose items changed or aren't served any more."""
     orders: Orders
     """Of the base."""
+    spaces: Spaces | None = None
+    """In which its items are near each other, by texts and behaviour; None before the first snapshot."""
 
     def __len__(self) -> int:
         return len(self.base) - len(self.gone) + len(self.side)
@@ -129,7 +132,7 @@ def like(items: Stock, before: Stock | None, snapshot: Snapshot, served: str, to
         base = with_snapshot(items.base, snapshot, served, told(items.base.keys))
         before = Stock(base, take(base, np.zeros(0, np.int64)), items.gone, Orders(base))
     side = with_model(items.side, before.base.model, snapshot, told(items.side.keys))
-    return replace(before, side=side, gone=items.gone)
+    return replace(before, side=side, gone=items.gone, spaces=items.spaces)
 
 
 def prepare(items: Stock, split: int = SPLIT) -> None:

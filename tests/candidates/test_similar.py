@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from feed_world import World, item
+from feed_world import NOW, World, item
 
 from palate import database, identities
 from palate.candidates import similar
+from palate.candidates.wanted import Wanted
 from palate.database import reading, writing
+from palate.live import Person
 from palate.text import embedding
 
 
@@ -32,12 +35,10 @@ def write_texts(world: World, directions: dict[str, list[float]]) -> None:
 
 
 def found(world: World, id: str, limit: int = 10, without: str | None = None) -> list[tuple[str, float, float, float]]:
-    pool = world.live.pool
-    allowed = np.ones(len(pool), bool)
-    if without is not None:
-        allowed[pool.rows(np.array(world.keys(without)))] = False
+    excluded = np.array([] if without is None else world.keys(without), np.int64)
+    wanted = Wanted(Person(), NOW, timedelta(days=99), excluded=excluded)
     with reading(world.engine) as connection:
-        near = similar.find(connection, world.live, world.keys(id)[0], allowed, limit)
+        near = similar.find(connection, world.live, world.keys(id)[0], wanted, limit)
         ids = identities.item_ids(connection, near.keys.tolist())
     rows = zip(near.keys.tolist(), near.scores, near.behaviour, near.support, strict=True)
     return [(ids[key], round(float(score), 3), round(float(b), 3), float(s)) for key, score, b, s in rows]
@@ -80,7 +81,7 @@ def test_before_the_first_model_text_alone_decides_and_of_nothing_known_nothing_
 def test_of_many_items_those_that_share_story_or_label_are_compared(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(similar, "BY_TEXT", 3)
+    monkeypatch.setattr(similar, "FEW", 3)
     world.add(item("asked", None, "x", hours=90), item("labelled", None, "x", hours=80), item("told", hours=85))
     world.add(*(item(f"new {n}", hours=n + 1) for n in range(6)))
     world.tell("asked told")

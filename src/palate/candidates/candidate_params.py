@@ -30,6 +30,8 @@ class CandidateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The newest of the sources that the person follows."""
     new: Count = 1_000
     """The newest that came after the model's index was made."""
+    text: Count = 150
+    """Those nearest to the texts of what the person took to lately; of what came after the index was made as many again."""
     sources: Count = 10
     """Sources nearest to the person."""
     labels: Count = 10

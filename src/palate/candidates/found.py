@@ -17,6 +17,7 @@ NAMES = (
     "behaviour",
     "near",
     "new",
+    "text",
 )
 """Of the ways; a way's place is its bit."""
 

@@ -5,10 +5,13 @@
 `behaviour` is the cosine of the two items' learned vectors, `text` that of their texts, both within −1..1; the support `s` is
 the evidence (recent examples) of that of the two items of which less is known. So what few have seen is compared by its text, and
 what many have seen by what they made of it. Without a learned vector w is 0; without words the text's part is 0.
+
+Of few items all are compared, of many those that the indexes of the snapshot hold near the one, and those that came since.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,21 +19,28 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from palate import identities, people, vectors
-from palate.candidates.filters import Mask, with_labels
+from palate.candidates import by_text, openness, walking
+from palate.candidates import wanted as of_wanted
+from palate.candidates.openness import Open
+from palate.candidates.wanted import Wanted
 from palate.live import Live
-from palate.pool import NO_DATE, Pool
 from palate.snapshots import Snapshot
+from palate.spaces import Spaces, array_of, learned
+from palate.stock import Stock
 from palate.text import embedding
 from palate.vocabulary import Vocabulary
 
 TRUST = 5.0
 """Examples with which behaviour counts as much as text."""
-BY_TEXT = 5_000
-"""Items whose texts are compared: all where there are no more, else those of its story, with its labels, and the newest."""
-BY_BEHAVIOUR = 500
-"""The nearest by behaviour, which are compared by text as well."""
+FEW = 5_000
+"""Items up to which all are compared."""
+NEAR = 500
+"""The nearest by behaviour, as many by text, and as many by text of what came since, which are compared among more."""
+PROBES = 48
+"""Lists of each index that are looked into."""
 BLOCK = 65_536
 
+Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
@@ -48,13 +58,13 @@ class Similar:
     """Examples of that of the two of which less is known."""
 
 
-def find(connection: sa.Connection, live: Live, item: int, allowed: Mask, limit: int) -> Similar:
-    """The at most `limit` items of the pool most like this one (by key) among what is `allowed` (n,)."""
-    state = live.state
-    rows = np.flatnonzero(allowed & (state.pool.keys != item))
-    behaviour, support = _behaviour(state.snapshot, item, state.pool.keys[rows])
-    chosen = np.union1d(_nearest(behaviour), _alike(state.pool, item, rows))
-    keys, behaviour, support = state.pool.keys[rows[chosen]], behaviour[chosen], support[chosen]
+def find(connection: sa.Connection, live: Live, item: int, wanted: Wanted, limit: int) -> Similar:
+    """The at most `limit` items most like this one (by key) among what is wanted."""
+    snapshot, stock = live.state.snapshot, live.state.stock
+    pool = stock.take(_candidates(connection, stock, item, wanted))
+    kept = of_wanted.allowed(pool, wanted) & (pool.keys != item)
+    keys = pool.keys[kept]
+    behaviour, support = _behaviour(snapshot, item, keys)
     text = _text(connection, item, keys)
     scores = blended(behaviour, text, support)
     best = np.lexsort((-keys, -scores))  # of equals the newest
@@ -87,23 +97,100 @@ def users(connection: sa.Connection, live: Live, user: str, limit: int) -> list[
     return [(ids[key], float(cosines[row])) for key, row in zip(keys[best].tolist(), best, strict=True) if key in ids]
 
 
+def _candidates(connection: sa.Connection, stock: Stock, item: int, wanted: Wanted) -> Rows:
+    """Rows that are worth comparing."""
+    if len(stock) <= FEW:
+        return np.setdiff1d(np.arange(len(stock.base) + len(stock.side)), stock.gone)
+    allowed, told = openness.find(stock, wanted, unseen=False), stock.of_stories(stock.stories_of(np.array([item])))
+    return np.unique(
+        np.concatenate(
+            (told, *_by_behaviour(stock, item, allowed), *_by_text(connection, stock, item, allowed)), dtype=np.int64
+        )
+    )
+
+
+def _by_text(connection: sa.Connection, stock: Stock, item: int, allowed: Open) -> Iterator[NDArray[np.integer]]:
+    """The nearest by text of what the snapshot knows, and of what came since."""
+    _, read = vectors.read(connection, embedding.VERSION, embedding.LENGTH, np.array([item]))
+    if not len(read):
+        return
+    spaces = stock.spaces
+    texts = None if spaces is None else spaces.turned(read)
+    if spaces is None or texts is None:
+        yield from _first_to_hand(stock, item, allowed)
+        return
+    old = (
+        by_text.old(spaces, texts[0], allowed, PROBES, NEAR) if spaces.by_text else _compared(stock, texts[0], allowed)
+    )
+    yield by_text.best(*old, NEAR)
+    yield by_text.best(*by_text.young(spaces, texts, allowed), NEAR)
+
+
+def _first_to_hand(stock: Stock, item: int, allowed: Open) -> Iterator[NDArray[np.integer]]:
+    """Where nothing says whose texts are near: those that share a label, and the newest."""
+    orders, row = stock.orders, stock.rows(np.array([item]))
+    labels = stock.take(row[row >= 0]).labels
+    yield walking.of_groups(orders.by_label_newest, labels, allowed.bits, FEW // max(2 * len(labels), 1))
+    yield walking.first(orders.newest, allowed.bits, FEW // 2)
+    yield np.flatnonzero(allowed.side) + len(stock.base)
+
+
+def _compared(stock: Stock, text: Floats, allowed: Open) -> tuple[Rows, Floats]:
+    """All rows, and the cosine of each with a text (d,), where there is no index."""
+    rows = allowed.rows(len(stock.base))
+    assert stock.spaces is not None, "It has a place for texts."
+    texts = stock.spaces.texts(stock.keys(rows))
+    assert texts is not None, "It knows of texts."
+    return rows, texts @ text
+
+
+def _by_behaviour(stock: Stock, item: int, allowed: Open) -> Iterator[Rows]:
+    """The nearest by behaviour."""
+    spaces = stock.spaces
+    name = None if spaces is None else learned(spaces.snapshot)
+    if spaces is None or name is None:
+        return
+    own = int(spaces.known.rows(np.array([item]))[0])
+    if own < 0:
+        return
+    array = spaces.snapshot.arrays[array_of(name)]
+    rows, known = _around(stock, spaces, np.asarray(array[own], np.float32), allowed)
+    cosines = np.nan_to_num(_cosines(array, known, own), nan=-2)
+    yield by_text.best(rows, cosines, NEAR)
+
+
+def _around(stock: Stock, spaces: Spaces, vector: Floats, allowed: Open) -> tuple[Rows, Rows]:
+    """Open rows that are worth comparing with a learned vector, and their rows in the snapshot."""
+    base, located = len(stock.base), spaces.by_behaviour
+    if located is None or not located.index.cluster_count:
+        rows = allowed.rows(base)
+        known = spaces.known.rows(stock.keys(rows))
+        return rows[known >= 0], known[known >= 0]
+    known = located.index.alike(vector, PROBES)
+    rows = located.rows[known]
+    inside = openness.is_open(allowed.bits, rows)
+    beside = np.flatnonzero(allowed.side)
+    of_side = spaces.known.rows(stock.side.keys[beside])
+    rows = np.concatenate((rows[inside], beside[of_side >= 0] + base))
+    return rows, np.concatenate((known[inside], of_side[of_side >= 0]))
+
+
 def _behaviour(snapshot: Snapshot | None, item: int, keys: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """(n,) cosine of the learned vectors, and how many examples of the lesser known of the two there are."""
-    unknown, none = np.full(len(keys), np.nan, np.float32), np.zeros(len(keys), np.float32)
-    if snapshot is None:
-        return unknown, none
-    arrays = snapshot.arrays
-    learned = next((arrays[name] for name in ("ials_item_vectors", "item_vectors") if name in arrays), None)
-    known = Vocabulary(np.asarray(arrays["items"]))
-    own = int(known.rows(np.array([item], np.int64))[0])
-    if learned is None or own < 0:
-        return unknown, none
-    rows = known.rows(keys)
-    evidence = np.append(np.asarray(arrays.get("popularity_evidence", np.zeros(len(known))), np.float32), 0)
-    support = np.minimum(evidence[rows], evidence[own])  # −1, not known, finds the last
+    unknown, support = np.full(len(keys), np.nan, np.float32), np.zeros(len(keys), np.float32)
+    name = None if snapshot is None else learned(snapshot)
+    if snapshot is None or name is None:
+        return unknown, support
+    known = Vocabulary(np.asarray(snapshot.arrays["items"]))
+    own, rows = int(known.rows(np.array([item]))[0]), known.rows(keys)
+    if own < 0:
+        return unknown, support
     inside = np.flatnonzero(rows >= 0)
-    unknown[inside] = _cosines(learned, rows[inside], own)
-    return unknown, support.astype(np.float32)
+    if "popularity_evidence" in snapshot.arrays:
+        evidence = snapshot.arrays["popularity_evidence"]
+        support[inside] = np.minimum(evidence[rows[inside]], evidence[own])
+    unknown[inside] = _cosines(snapshot.arrays[array_of(name)], rows[inside], own)
+    return unknown, support
 
 
 def _cosines(vectors: NDArray[np.floating], rows: NDArray[np.integer], own: int) -> Floats:
@@ -115,28 +202,6 @@ def _cosines(vectors: NDArray[np.floating], rows: NDArray[np.integer], own: int)
         lengths = np.sqrt(np.square(part).sum(axis=1)) * np.sqrt(np.square(this).sum())
         found[start : start + BLOCK] = np.where(lengths > 0, part @ this / np.maximum(lengths, 1e-12), np.nan)
     return found
-
-
-def _nearest(behaviour: Floats) -> NDArray[np.int64]:
-    """Places of the nearest by behaviour."""
-    known = np.flatnonzero(~np.isnan(behaviour))
-    if len(known) <= BY_BEHAVIOUR:
-        return known
-    return known[np.argpartition(-behaviour[known], BY_BEHAVIOUR)[:BY_BEHAVIOUR]]
-
-
-def _alike(pool: Pool, item: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of the rows whose texts are worth comparing."""
-    if len(rows) <= BY_TEXT:
-        return np.arange(len(rows))
-    own = int(pool.rows(np.array([item], np.int64))[0])
-    times = np.where(pool.published == NO_DATE, pool.received, pool.published)[rows]
-    labelled, told = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    if own >= 0:
-        labelled = with_labels(pool, pool.labels_of(own))[rows]
-        told = (pool.story[rows] == pool.story[own]) & (pool.story[own] >= 0)
-    order = np.lexsort((-times, ~labelled, ~told))
-    return order[:BY_TEXT]
 
 
 def _text(connection: sa.Connection, item: int, keys: NDArray[np.int64]) -> Floats:

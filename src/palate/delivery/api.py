@@ -29,7 +29,8 @@ from palate import (
     people,
     previews,
 )
-from palate.candidates import filters, similar
+from palate.candidates import similar
+from palate.candidates.wanted import Wanted
 from palate.database import reading, writing
 from palate.delivery import metrics, openapi, security, surfaces
 from palate.delivery.answering import answering
@@ -64,6 +65,7 @@ from palate.delivery.refusals import RETRY, Refusal
 from palate.delivery.surfaces import WRITE_PATIENCE
 from palate.domain import Event, Feed, FeedRequest, Item, to_milliseconds
 from palate.errors import NotFound
+from palate.live import Person
 
 FOREVER = timedelta(days=36_500)
 
@@ -125,14 +127,13 @@ async def get_similar(serving: Serving, asked: Asked) -> SimilarAnswer:
 
 
 def _similar(serving: Serving, id: str, question: SimilarQuestion, now: datetime) -> SimilarAnswer:
-    pool = serving.live.pool
     with reading(serving.engine) as connection:
         keys = identities.item_keys(connection, [id], None)
         if not keys:
             raise NotFound("There is no item with this id.")
-        allowed = filters.in_window(pool, now, FOREVER) & filters.about(pool, question.lang, question.category)
-        allowed &= filters.open_to(pool, serving.live.viewer(connection, question.user), now)
-        found = similar.find(connection, serving.live, keys[id], allowed, question.limit)
+        asks = Person(viewer=serving.live.viewer(connection, question.user))
+        wanted = Wanted(asks, now, FOREVER, language=question.lang, category=question.category)
+        found = similar.find(connection, serving.live, keys[id], wanted, question.limit)
         ids = identities.item_ids(connection, found.keys.tolist())
     rows = zip(found.keys.tolist(), found.scores, found.behaviour, found.text, found.support, strict=True)
     items = [

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from palate import feed, gorse_feedback, identities
 from palate.candidates import filters, similar
 from palate.candidates.filters import Mask
+from palate.candidates.wanted import Wanted
 from palate.database import reading, writing
 from palate.delivery.context import Serving, in_thread
 from palate.delivery.gorse_calls import Answer, Call
@@ -24,6 +25,7 @@ from palate.delivery.surfaces import varied
 from palate.domain import Event, EventColumns, FeedRequest, RankedItem, from_milliseconds, to_milliseconds
 from palate.errors import NotFound
 from palate.experiments import Varied
+from palate.live import Person
 from palate.pool import NO_DATE, Pool
 from palate.rules import Viewer
 
@@ -207,14 +209,17 @@ async def neighbours(serving: Serving, call: Call) -> Any:
 
 def _neighbours(serving: Serving, call: Call) -> Any:
     n, offset = _span(serving, call)
-    pool = serving.live.pool
     with reading(serving.engine) as connection:
         keys = identities.item_keys(connection, [call.path["item"]], None)
         if not keys:
             raise NotFound("item not found")
-        allowed = _wanted(serving, call, pool, serving.live.viewer(connection, None))
+        nobody, window = (
+            Person(viewer=serving.live.viewer(connection, None)),
+            timedelta(days=serving.params.gorse.item_days),
+        )
         [key] = keys.values()
-        found = similar.find(connection, serving.live, key, allowed, n + offset)
+        wanted = Wanted(nobody, call.now, window, labels=tuple(call.categories))
+        found = similar.find(connection, serving.live, key, wanted, n + offset)
     return _named(serving, found.keys[offset:], found.scores[offset:])
 
 

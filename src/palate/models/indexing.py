@@ -1,4 +1,4 @@
-"""The indexes of a snapshot: of the vectors of its items, as far as its models score by inner products."""
+"""The indexes of a snapshot: of the vectors of its items, as far as its models score by inner products, and of their texts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from palate.models.nearest import IndexParams
 
 log = logging.getLogger(__name__)
 
+TEXT = "text"
+"""Beside the names of models, the index of where items stand by their texts."""
 PEOPLE = 100_000
 """Whose vectors are looked at."""
 
@@ -22,17 +24,18 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def arrays(models: Mapping[str, Any], arrays: Arrays, params: IndexParams) -> dict[str, NDArray[Any]]:
-    """An index for each of the models whose scores are products, from the other arrays of the snapshot that is to hold it.
+    """An index for each of the models whose scores are products, and of texts, from the other arrays of the snapshot that is to
+    hold it.
 
     One that can't be made is left out: candidates are then found in other ways.
     """
     made: dict[str, NDArray[Any]] = {}
-    for name, model in models.items():
+    for name, model in {**models, TEXT: None}.items():
         try:
             vectors = _vectors(name, model, arrays) if len(arrays["items"]) >= params.least else None
             index = None if vectors is None else nearest.build(vectors, _people(name, arrays), params)
         except (ImportError, MemoryError, RuntimeError) as error:
-            log.warning("There is no index for the model %s: %r", name, error)
+            log.warning("There is no index by %s: %r", name, error)
             continue
         if index is not None:
             made[f"{nearest.PREFIX}{name}"], made[f"{nearest.TURN}{name}"] = index
@@ -41,6 +44,8 @@ def arrays(models: Mapping[str, Any], arrays: Arrays, params: IndexParams) -> di
 
 def _vectors(name: str, model: Any, arrays: Arrays) -> Floats | None:
     """(I, d) whose products with a person's order the snapshot's items as the model does; None for one of another kind."""
+    if name == TEXT:
+        return np.asarray(arrays["text_values"], np.float32) if "text_values" in arrays else None
     if name == "fm":
         return np.column_stack((arrays["item_vectors"], arrays["item_bias"])).astype(np.float32)
     product = registry.entry(name).product

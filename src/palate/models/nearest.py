@@ -101,6 +101,20 @@ class Index:
         return lists, products[lists]
 
     @cached_property
+    def _unturned(self) -> Floats:
+        """(lists, d) the centres as they were before vectors were turned."""
+        return self.centres @ self.turn
+
+    def alike(self, vector: Floats, probes: int) -> NDArray[np.int64]:
+        """All vectors in those lists of an inverted file whose centres point most as this vector does; where it is shorter than
+        d, by its numbers alone."""
+        centres = self._unturned[:, : len(vector)]
+        cosines = centres @ vector / np.maximum(np.linalg.norm(centres, axis=1), 1e-12)
+        probes = min(probes, len(cosines))
+        lists = np.argpartition(-cosines, probes - 1)[:probes]
+        return np.concatenate([self._members[number][0] for number in lists.tolist()])
+
+    @cached_property
     def _members(self) -> list[tuple[NDArray[np.int64], Bits]]:
         """Of each list the numbers of its vectors, and (m, d) their bytes; both stay where they were read from."""
         faiss, lists, found = _faiss(), self.found.invlists, []

@@ -46,7 +46,7 @@ DAYS_LONG = 3650.0
 
 FOUND = {
     "found_popular": ("popular", "categories"),
-    "found_near": ("behaviour", "clusters"),
+    "found_near": ("behaviour", "clusters", "text"),
     "found_groups": ("near", "sources", "labels"),
     "found_fresh": ("fresh", "exploration", "new"),
     "found_followed": ("followed",),
