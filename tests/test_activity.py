@@ -38,6 +38,24 @@ def test_a_count_halves_in_its_half_life_and_the_last_never_does() -> None:
 
 def test_types_count_as_what_they_mean() -> None:
     assert activity.kinds(TYPES, BUILT_IN_TYPES).tolist() == [SHOWN, VIEWED, LIKED, REFUSED, -1, -1]
+    assert activity.kinds(("retract:like", "retract:unheard"), BUILT_IN_TYPES).tolist() == [LIKED, -1]
+
+
+def test_what_is_taken_back_is_no_longer_counted() -> None:
+    rows = [(1, 7, "like", 0), (2, 7, "like", 40), (2, 7, "retract:like", 40), (3, 7, "dislike", 40)]
+    found = counted(counted(nothing(), log(*rows[:2]), 40), log(*rows[2:]), 41)
+    np.testing.assert_allclose(
+        of_item(found, 7, 41), of_item(counted(nothing(), log(rows[0], rows[3]), 41), 7, 41), atol=1e-6
+    )
+    of_two = found.users.of(np.array([2]), 41 * HOUR)[0]
+    np.testing.assert_allclose(of_two, 0, atol=1e-6)
+
+
+def test_what_is_taken_back_late_is_never_read_as_less_than_nothing() -> None:
+    found = counted(nothing(), log((1, 7, "like", 0), (1, 7, "retract:like", 100)), 100)
+    assert of_item(found, 7, 100)[LIKED, 0] < -0.9
+    assert of_item(found, 7, 100)[LIKED, 3] == 0
+    assert (activity.not_below_zero(found.items).values >= 0).all()
 
 
 def test_counting_in_parts_is_counting_at_once() -> None:

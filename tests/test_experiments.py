@@ -92,7 +92,7 @@ def test_variants_change_settings_of_any_depth_and_wrong_ones_are_told() -> None
     found = varied(plain, changes, "b")
     assert (found.feed.exploration, found.feed.taste.l2_source, found.feed.ranker) == (0.3, 9.0, "score")
     assert found.surfaces == {"shop": SurfaceParams(limit=5, order="rate"), "front": SurfaceParams()}
-    for changes, told in (
+    wrong: list[tuple[dict[str, object], str]] = [
         (
             {"feed.exploratoin": 0.3},
             "There is no setting feed.exploratoin (in variant b); did you mean feed.exploration",
@@ -107,9 +107,10 @@ def test_variants_change_settings_of_any_depth_and_wrong_ones_are_told() -> None
         ({"heavy.gains": {}}, "heavy.gains (in variant b) is read when rankers are learned"),
         ({"server.port": 1}, "server.port (in variant b) can't be varied"),
         ({"exploration": 1}, "exploration (in variant b) can't be varied"),
-    ):
+    ]
+    for other, told in wrong:
         with pytest.raises(SettingsError, match=re.escape(told)):
-            varied(plain, changes, "variant b")
+            varied(plain, other, "variant b")
 
 
 def test_what_learning_reads_is_told_apart_from_what_no_variant_has() -> None:

@@ -173,6 +173,11 @@ def test_counts_of_a_snapshot_and_of_what_came_since_are_those_of_all(shelf: She
     shelf.act("u3", "like", "two-5", now=NOW + 6 * HOUR)
     shelf.live.refresh(NOW + 6 * HOUR)
     assert shelf.live.state.happenings.of_items(np.array([key]), moment)[0, 2, 3] == pytest.approx(before + 1)
+    shelf.act("u3", "retract:like", "two-5", now=NOW + 6 * HOUR)
+    shelf.live.refresh(NOW + 6 * HOUR)
+    found = shelf.live.state.happenings.of_items(np.array([key]), moment)
+    assert found[0, 2, 3] == pytest.approx(before)
+    assert (found >= 0).all()
 
 
 def test_who_is_deleted_is_counted_no_more(shelf: Shelf) -> None:

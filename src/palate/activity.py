@@ -29,6 +29,9 @@ HALF_LIVES = np.array([1, 24, 168, np.inf])
 KINDS = ("shown", "viewed", "liked", "refused")
 SHOWN, VIEWED, LIKED, REFUSED = range(4)
 
+RETRACT = "retract:"
+"""How the types begin by which one type is undone. What undoes all types at once isn't counted: it doesn't say what there was."""
+
 LIMIT = 200_000
 """Things counted since the snapshot at most; beyond it those are left out of which least was heard lately."""
 
@@ -65,8 +68,9 @@ def nothing(time: int = 0) -> Counts:
 
 
 def kinds(names: Sequence[str], types: Mapping[str, EventType]) -> NDArray[np.int8]:
-    """Which of KINDS each type of event counts as, −1 for none: retractions take nothing back."""
-    return np.array([_kind(name, types.get(name)) for name in names], np.int8)
+    """Which of KINDS each type of event counts as, or takes back where it is a retraction of one; −1 for none."""
+    plain = [name.removeprefix(RETRACT) for name in names]
+    return np.array([_kind(name, types.get(name)) for name in plain], np.int8)
 
 
 def _kind(name: str, meaning: EventType | None) -> int:
@@ -96,12 +100,17 @@ class Activity:
 
 def counted(before: Activity, events: EventColumns, types: Mapping[str, EventType], now: int) -> Activity:
     """With these events as well, all faded to `now`, which is no earlier than the moment of what is there. What claims to have
-    happened later than now happened now."""
+    happened later than now happened now.
+
+    A retraction takes away as much as an event of its moment adds. The count that never fades is right then; those that fade are
+    once it was taken back soon, and else too low for a while: below 0 at the worst, which readers take for 0.
+    """
     now = max(now, before.time)
     kind = kinds(events.types, types)[events.type]
+    sign = np.array([-1 if name.startswith(RETRACT) else 1 for name in events.types], np.float32)[events.type]
     told = np.flatnonzero(kind >= 0)
     age = np.maximum(now - events.time[told], 0) / HOUR
-    weights = np.exp2(-age[:, np.newaxis] / HALF_LIVES).astype(np.float32)
+    weights = (sign[told, np.newaxis] * np.exp2(-age[:, np.newaxis] / HALF_LIVES)).astype(np.float32)
     return Activity(
         _added(before.items, events.item[told], kind[told], weights, now),
         _added(before.users, events.user[told], kind[told], weights, now),
@@ -135,6 +144,11 @@ def together(first: Counts, second: Counts) -> Counts:
     every = first.keys.extended(second.keys.keys)
     values = first.of(every.keys, now) + second.of(every.keys, now)
     return Counts(every, values, now)
+
+
+def not_below_zero(counts: Counts) -> Counts:
+    """As they are to be read."""
+    return Counts(counts.keys, np.maximum(counts.values, 0), counts.time)
 
 
 def grouped(items: Counts, known: Vocabulary, group: NDArray[np.integer[Any]]) -> Counts:

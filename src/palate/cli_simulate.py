@@ -116,13 +116,14 @@ def _changes(text: str, policy: str) -> dict[str, Any]:
 
 
 def _policy(settings: Settings, name: str, changes: Mapping[str, Any], order: Any = "served") -> Policy:
-    from palate import train
+    from palate import ranker_training, train
     from palate.evaluation.closed_loop import Policy
     from palate.settings_file import changed
 
     its = changed(settings, changes, f"policy {name}")
     training = train.params_of(its, its.feed.model)
-    return Policy(name, order, its.feed, training, its.surfaces, its.editions, its.rules)
+    rankers = ranker_training.params_of(its)
+    return Policy(name, order, its.feed, training, its.surfaces, its.editions, its.rules, rankers)
 
 
 def _check_names(asked: Sequence[Policy]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, lessons, replica, retention, snapshots
+from palate import database, events, gorse_feedback, lessons, replica, retention, snapshots
 from palate.database import reading, writing
 from palate.domain import to_milliseconds
 from palate.errors import StoreError
@@ -281,6 +281,10 @@ def _tidy(engine: sa.Engine, data: Path, params: Params, now: datetime) -> bool:
     )
     retention.seal(engine, log_folder, now - timedelta(days=params.events.hot_days), learned)
     keep, window = params.events.keep_days, params.train.window_days
-    if keep is None or not retention.expire(engine, log_folder, now - timedelta(days=keep)):
+    if keep is None:
+        return False
+    with writing(engine) as connection:
+        gorse_feedback.expire(connection, now - timedelta(days=keep))
+    if not retention.expire(engine, log_folder, now - timedelta(days=keep)):
         return False
     return window is None or timedelta(days=window) + events.CLOCK_SKEW > timedelta(days=keep)

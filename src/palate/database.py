@@ -38,7 +38,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0016"
+REVISION = "0017"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -304,6 +304,7 @@ gorse_feedback = Table(  # what holds of the log in Gorse's terms, up to the seq
     Column("value", Float(53)),  # the newest; None: none was ever given
     Column("time", BigInteger, nullable=False),  # of the first event that holds
     Column("updated", BigInteger, nullable=False),  # of the last
+    Column("received", BigInteger, nullable=False),  # when that came
     Column("features", Text),
     Index("gorse_feedback_item", "item"),
     sqlite_with_rowid=False,

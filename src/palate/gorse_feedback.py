@@ -28,6 +28,8 @@ SILENT = frozenset({"shown"})
 """Types that are no feedback: what we did, not what the person did."""
 KEPT_BY_RETRACT = ("viewed",)
 
+DAY = 86_400_000
+"""Milliseconds."""
 TRIPLES = 150
 """Of users, items and types in one statement."""
 WRITE_BACKS = 500
@@ -120,6 +122,13 @@ def take_back(engine: sa.Engine, types: Collection[str], user: str, item: str, n
 def forget_item(connection: sa.Connection, item: int) -> None:
     """Drop an item's feedback from the table."""
     connection.execute(sa.delete(_TABLE).where(_TABLE.c.item == item))
+
+
+def expire(connection: sa.Connection, before: datetime) -> None:
+    """Drop what last came before this day, as the log drops the days before it; what isn't sealed yet stays in both."""
+    oldest = connection.scalar(sa.select(database.events.c.received).order_by(database.events.c.seq).limit(1))
+    end = to_milliseconds(before) if oldest is None else min(to_milliseconds(before), oldest)
+    connection.execute(sa.delete(_TABLE).where(_TABLE.c.received < end // DAY * DAY))
 
 
 def find(
@@ -218,6 +227,7 @@ def _follow_hot(connection: sa.Connection) -> None:
                     type=row.type,
                     value=row.value,
                     time=row.time,
+                    received=row.received,
                     features=row.features,
                 )
                 for row in rows
@@ -251,8 +261,9 @@ def _fold(connection: sa.Connection, batch: Sequence[Event]) -> None:
 
 def _change(row: dict[str, Any], event: Event) -> None:
     assert event.time is not None, "the log gives every event a time"
+    assert event.received is not None, "the log says when it received an event"
     row.setdefault("time", event.time)
-    row["updated"] = event.time
+    row["updated"], row["received"] = event.time, event.received
     row["value"] = row.get("value") if event.value is None else event.value
     row["features"] = row.get("features") if event.features is None else event.features
 
@@ -270,7 +281,8 @@ def _apply(
     if not changes:
         return
     insert = identities.insert_new(connection, _TABLE)
-    later = {name: sa.func.coalesce(insert.excluded[name], c[name]) for name in ("value", "updated", "features")}
+    names = "value", "updated", "received", "features"
+    later = {name: sa.func.coalesce(insert.excluded[name], c[name]) for name in names}
     rows = [{"user": user, "item": item, "type": type, **row} for (user, item, type), row in sorted(changes.items())]
     connection.execute(insert.on_conflict_do_update(index_elements=["user", "item", "type"], set_=later), rows)
 

@@ -59,13 +59,13 @@ class Happenings:
 
     def of_items(self, keys: NDArray[np.int64], now: int) -> NDArray[np.float32]:
         """(n, KINDS, HALF_LIVES) what happened to these items."""
-        return self.learned.items.of(keys, now) + self.recent.items.of(keys, now)
+        return np.maximum(self.learned.items.of(keys, now) + self.recent.items.of(keys, now), 0)
 
     def of_user(self, key: int, now: int) -> NDArray[np.float32]:
         """(KINDS, HALF_LIVES) what this person met and did."""
         keys = np.array([key], np.int64)
         found: NDArray[np.float32] = (self.learned.users.of(keys, now) + self.recent.users.of(keys, now))[0]
-        return found
+        return np.maximum(found, 0)
 
     def texts(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """(n, DIRECTIONS) where these items stand by their texts, zero for those without words; None where no text is known.
@@ -95,7 +95,7 @@ def refreshed(
     groups = _groups(found.learned_groups, recent, pool)
     items = (found.learned.items, recent.items)
     totals = sum((_sum(counts, moment) for counts in items), np.zeros_like(found.totals))
-    return replace(found, seq=seq, recent=recent, groups=groups, totals=totals)
+    return replace(found, seq=seq, recent=recent, groups=groups, totals=np.maximum(totals, 0))
 
 
 def _taken_up(snapshot: Snapshot | None, pool: Pool) -> Happenings:
@@ -114,7 +114,8 @@ def _grouped(items: Counts, pool: Pool, name: str) -> Counts:
 
 def _groups(learned: Mapping[str, Counts], recent: Activity, pool: Pool) -> dict[str, Counts]:
     since = {name: _grouped(recent.items, pool, name) for name in GROUPS}
-    return {name: activity.together(learned[name], since[name]) if name in learned else since[name] for name in GROUPS}
+    every = {name: activity.together(learned[name], since[name]) if name in learned else since[name] for name in GROUPS}
+    return {name: activity.not_below_zero(counts) for name, counts in every.items()}
 
 
 def _sum(counts: Counts, now: int) -> NDArray[np.float32]:

@@ -13,10 +13,12 @@ import gorse
 import httpx
 import pytest
 
-from palate import events, gorse_feedback, people, retention
+from palate import events, gorse_feedback, people, retention, train
 from palate.database import reading, writing
 from palate.delivery.application import create_app
 from palate.delivery.context import ServerParams, Serving, utc_now
+from palate.events import EventParams
+from palate.train import Params, TrainParams
 
 Open = Callable[[ServerParams], AbstractContextManager[Serving]]
 Serve = Callable[[Any], AbstractContextManager[httpx.Client]]
@@ -285,6 +287,21 @@ def test_sealed_feedback_is_still_listed_added_to_and_taken_back(theirs: gorse.G
     assert {said["ItemId"]: said["Value"] for said in theirs.get_feedbacks(9)[0]} == {"i0": 0.75, "i1": 0.0}
     assert theirs.delete_feedback("bob", "i1") == {"RowAffected": 1}
     assert [said["ItemId"] for said in theirs.get_feedbacks(9)[0]] == ["i0"]
+
+
+@on_sqlite
+def test_feedback_expires_with_the_days_of_the_log_however_old_it_is(theirs: gorse.Gorse, serving: Serving) -> None:
+    store(theirs, 2)
+    theirs.insert_feedback("like", "bob", "i0", moment(days=100))
+    theirs.insert_feedback("like", "bob", "i1", NOW)
+    params, left = Params(events=EventParams(keep_days=30.0), train=TrainParams(models=("popularity",))), []
+    assert len(theirs.get_feedbacks(9)[0]) == 2
+    for days, sealed in ((32, False), (29, True), (32, True)):
+        if sealed:
+            retention.seal(serving.engine, serving.data / "events", utc_now() + timedelta(days=2), 10**9)
+        train.run_cycle(serving.engine, serving.data, params, utc_now() + timedelta(days=days))
+        left.append((len(theirs.get_feedbacks(9)[0]), len(logged(serving))))
+    assert left == [(2, 2), (2, 2), (0, 0)]
 
 
 def test_a_deleted_user_leaves_nothing_here(theirs: gorse.Gorse, serving: Serving) -> None:

@@ -29,7 +29,10 @@ from palate.evaluation.world import DAY_HOURS, HOUR, Floats, Page, Truths, Visit
 from palate.examples import Memory
 from palate.experiments import Experiment, Varied
 from palate.feed_params import FeedParams
+from palate.list_making import ListMaking
 from palate.live import Live
+from palate.models import trees
+from palate.ranker_training import RankerTraining
 from palate.rules import RuleParams
 from palate.surface_params import SurfaceParams
 from palate.train import Params
@@ -56,6 +59,8 @@ class Policy(msgspec.Struct, frozen=True):
     surfaces: dict[str, SurfaceParams] = {}
     editions: dict[str, EditionParams] = {}
     rules: RuleParams = RuleParams()
+    rankers: RankerTraining | None = None
+    """None: nothing is logged for rankers, and the score alone orders; as where they are switched off or can't be had."""
     experiment: Experiment | None = None
     """Tried on all readers from the start; its salt decides who is served by which variant. None: nothing is tried."""
 
@@ -158,9 +163,13 @@ def _installed(world: World, policy: Policy, data: Path) -> Iterator[_Installati
         database.migrate(engine)
         secret = world.seed.to_bytes(32, "big")
         parts = policy.training.interactions, policy.feed.model, secret, policy.rules, policy.surfaces
-        yield _Installation(engine, data, Live(engine, data, *parts))
+        yield _Installation(engine, data, Live(engine, data, *parts, ranking=_ranks(policy)))
     finally:
         engine.dispose()
+
+
+def _ranks(policy: Policy) -> bool:
+    return policy.rankers is not None and policy.rankers.heavy.enabled and trees.installed()
 
 
 def _hurry(connection: Any, _record: object) -> None:
@@ -198,11 +207,19 @@ def _learn(state: _State, installation: _Installation | None, policy: Policy, no
     """Run the cycle of training that is due, and bring out the editions that are."""
     if installation is None:
         return
-    engine, data = installation.engine, installation.data
+    engine, data, rankers = installation.engine, installation.data, policy.rankers if _ranks(policy) else None
     due = train.find_due(engine, data, policy.training, now)
     if due is not None:
-        cycle = train.run_cycle(
-            engine, data, policy.training, now, kind=due.kind, reason=due.reason, memory=installation.memory
+        cycle = train.learn(
+            engine,
+            data,
+            policy.training,
+            now,
+            ListMaking(),
+            kind=due.kind,
+            reason=due.reason,
+            memory=installation.memory,
+            rankers=rankers,
         )
         state.cycles += cycle.version is not None
     editions.release_due(engine, policy.editions, policy.training.interactions, now)
