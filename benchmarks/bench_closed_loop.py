@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from palate import database, experiment_estimates, experiment_judging, experiments
 from palate.database import reading
-from palate.domain import to_milliseconds
 from palate.evaluation import closed_loop
 from palate.evaluation import world as worlds
 from palate.evaluation.closed_loop import Policy, Record
@@ -40,7 +39,6 @@ START = datetime(2026, 3, 2, tzinfo=UTC)
 BEFORE = 0.1
 JUDGING = Judging()
 CONTROL, SAME = Variant(name="control"), Variant(name="same", settings={"feed.limit_max": 200})
-DAY = 86_400_000
 
 
 def main() -> None:
@@ -59,7 +57,7 @@ def main() -> None:
         both = Experiment(name="ab", variants=(CONTROL, bold), salt="pepper", lift=0.1)
         _run(world, data / "both", hours, BEFORE, both)
         _told(data / "both", both, hours, plain, other)
-        _alike(data / "plain", hours, asked.assignments)
+        _alike(data / "plain", plain, asked.assignments)
         _estimated(data / "plain", asked.bold, hours, other)
 
 
@@ -97,14 +95,14 @@ def _percent(lift: float | None) -> str:
     return "unknown" if lift is None else f"{100 * lift:+.1f} %"
 
 
-def _alike(data: Path, hours: int, assignments: int) -> None:
+def _alike(data: Path, record: Record, assignments: int) -> None:
     """People who are all served alike, assigned again and again by other salts; each day is a look."""
     engine = database.connect(None, data)
     alike = Experiment(name="aa", variants=(CONTROL, SAME), lift=0.1)
     stored = Stored(key=1, experiment=alike, started=START, stopped=None, reason=None)
     rules = rules_of(JUDGING.experiments, JUDGING.report, JUDGING.interactions)
-    days = list(by_day(engine, data / "events", stored, rules, START + timedelta(hours=hours)))
-    came = _came(engine)
+    days = list(by_day(engine, data / "events", stored, rules, START + timedelta(hours=record.hours)))
+    came = _came(engine, record)
     engine.dispose()
     alarms = stopped = 0
     for salt in range(assignments):
@@ -117,25 +115,21 @@ def _alike(data: Path, hours: int, assignments: int) -> None:
     )
 
 
-def _came(engine: sa.Engine) -> Mapping[str, int]:
-    """Ids of people in the order of their keys, and the day on which each was first shown something."""
-    table, users = database.events.c, database.users.c
-    query = (
-        sa.select(users.id, sa.func.min(table.received))
-        .join_from(database.events, database.users, table.user == users.key)
-        .where(table.type == "shown")
-        .group_by(users.key, users.id)
-        .order_by(users.key)
-    )
+def _came(engine: sa.Engine, record: Record) -> Mapping[str, int]:
+    """Ids of people in the order of their keys, and the number of the day on which each was first shown something."""
+    first = {reader: int(record.hour[record.reader == reader].min()) // 24 for reader in np.unique(record.reader)}
+    ids = worlds.create(WorldParams(readers=record.readers), 1, START).ids
+    days = {ids[reader]: day for reader, day in first.items()}
     with reading(engine) as connection:
-        return {id: received // DAY for id, received in connection.execute(query)}
+        query = sa.select(database.users.c.id).order_by(database.users.c.key)
+        return {id: days[id] for id in connection.scalars(query) if id in days}
 
 
 def _assigned(days: list[Day], tried: Experiment, came: Mapping[str, int]) -> Iterator[Look]:
     variants = np.array([1 if experiments.variant_of(tried, id).name == "same" else 0 for id in came])
     first: NDArray[np.int64] = np.array(list(came.values()))
     for number, day in enumerate(days):
-        theirs = variants[first <= to_milliseconds(START) // DAY + number]
+        theirs = variants[first <= number]
         assert len(theirs) == len(day.variant), "Everybody who was there by then is in the sums of the day."
         yield experiment_judging.look(tried, replace(day, variant=theirs), JUDGING.experiments)
 

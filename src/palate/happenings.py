@@ -59,13 +59,14 @@ class Happenings:
 
     def of_items(self, keys: NDArray[np.int64], now: int) -> NDArray[np.float32]:
         """(n, KINDS, HALF_LIVES) what happened to these items."""
-        return np.maximum(self.learned.items.of(keys, now) + self.recent.items.of(keys, now), 0)
+        found: NDArray[np.float32] = self.learned.items.of(keys, now) + self.recent.items.of(keys, now)
+        return np.maximum(found, np.float32(0))
 
     def of_user(self, key: int, now: int) -> NDArray[np.float32]:
         """(KINDS, HALF_LIVES) what this person met and did."""
         keys = np.array([key], np.int64)
         found: NDArray[np.float32] = (self.learned.users.of(keys, now) + self.recent.users.of(keys, now))[0]
-        return np.maximum(found, 0)
+        return np.maximum(found, np.float32(0))
 
     def texts(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """(n, DIRECTIONS) where these items stand by their texts, zero for those without words; None where no text is known.

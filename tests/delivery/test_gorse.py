@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import gorse
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from palate import events, gorse_feedback, people, retention, train
 from palate.database import reading, writing
+from palate.delivery import gorse_bulk
 from palate.delivery.application import create_app
 from palate.delivery.context import ServerParams, Serving, utc_now
+from palate.errors import InvalidInput
 from palate.events import EventParams
 from palate.train import Params, TrainParams
 
@@ -294,7 +298,7 @@ def test_feedback_expires_with_the_days_of_the_log_however_old_it_is(theirs: gor
     store(theirs, 2)
     theirs.insert_feedback("like", "bob", "i0", moment(days=100))
     theirs.insert_feedback("like", "bob", "i1", NOW)
-    params, left = Params(events=EventParams(keep_days=30.0), train=TrainParams(models=("popularity",))), []
+    params, left = Params(events=EventParams(keep_days=30), train=TrainParams(models=("popularity",))), []
     assert len(theirs.get_feedbacks(9)[0]) == 2
     for days, sealed in ((32, False), (29, True), (32, True)):
         if sealed:
@@ -396,6 +400,65 @@ def test_bulk_answers_hold_everything_as_json_lines(client: httpx.Client, theirs
     assert '"UserId":"bob"' in client.get("/api/bulk/users").text
     assert '"FeedbackType":"like"' in client.get("/api/bulk/feedback").text
     assert client.get("/api/bulk/else").status_code == 404
+
+
+@on_sqlite
+def test_bulk_lines_are_taken_as_a_body_or_a_file_of_a_form(client: httpx.Client, theirs: gorse.Gorse) -> None:
+    items = b'{"ItemId":"a","Comment":"\xc3\x84"}\r\n\n{"ItemId":"b","IsHidden":true}'
+    answer = client.post("/api/bulk/items", files={"other": b"x", "file": ("items.jsonl", items)})
+    assert answer.json() == {"RowAffected": 2}
+    assert (theirs.get_item("a")["Comment"], theirs.get_item("b")["IsHidden"]) == ("Ä", True)
+    said = b'{"FeedbackType":"like","UserId":"bob","ItemId":"a"}'
+    assert client.post("/api/bulk/feedback", content=said).json() == {"RowAffected": 1}
+    assert client.post("/api/bulk/users", content=client.get("/api/bulk/users").content).json() == {"RowAffected": 1}
+    for body, told in (
+        ({"content": b'{"UserId":"x"}\n{'}, "at index 1: this line is no JSON"),
+        ({"content": b'{"UserId":"x"}\n{"UserId":""}'}, "at index 1: "),
+        ({"files": {"wrong": b"{}"}}, "send the lines as the body"),
+    ):
+        wrong = client.post("/api/bulk/users", **body)
+        assert (wrong.status_code, told in wrong.text) == (400, True), wrong.text
+    assert client.post("/api/bulk/else", content=b"").status_code == 404
+
+
+USER = b"\x0a\x03bob\x12\x0d" + b'{"age":"old"}' + b"\x1a\x02hi"
+ITEM = b"\x12\x01a\x18\x01\x22\x02go\x22\x03web\x2a\x06\x08\x80\xcf\xd0\x90\x06\x32\x04null"
+SAID = b"\x12\x04like\x1a\x03bob\x22\x01a\x2a\x06\x08\x80\xcf\xd0\x90\x06"
+
+
+def dumped(*parts: int | bytes) -> bytes:
+    """Marks, and messages with their lengths."""
+    found = b""
+    for part in parts:
+        number = part if isinstance(part, int) else len(part)
+        found += number.to_bytes(8, "little", signed=True) + (b"" if isinstance(part, int) else part)
+    return found
+
+
+@on_sqlite
+def test_a_dump_of_theirs_is_restored_and_ours_is_one_of_theirs(client: httpx.Client, theirs: gorse.Gorse) -> None:
+    whole = dumped(-1, USER, -2, ITEM, -3, SAID, 0)
+    assert client.post("/api/restore", content=whole).json() == {"Users": 1, "Items": 1, "Feedback": 1}
+    assert theirs.get_user("bob") == {"UserId": "bob", "Labels": {"age": "old"}, "Comment": "hi"}
+    item = theirs.get_item("a")
+    assert (item["IsHidden"], item["Categories"], item["Timestamp"]) == (True, ["go", "web"], "2022-02-22T00:00:00Z")
+    assert client.get("/api/dump").content == whole
+    for wrong in (
+        whole[:-20],
+        dumped(5),
+        dumped(-2, b"\x12\x05a"),
+        dumped(-1, b"\xff" * 20),
+        dumped(-1, b"\x0a\x01\xff"),
+    ):
+        assert client.post("/api/restore", content=wrong).status_code == 400
+    assert client.post("/api/restore", content=b"").json() == {"Users": 0, "Items": 0, "Feedback": 0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=60), st.sampled_from(["users", "items", "feedback"]))
+def test_no_message_of_a_dump_makes_more_than_a_refusal(message: bytes, what: Any) -> None:
+    with suppress(InvalidInput):
+        gorse_bulk.read(what, message)
 
 
 @on_sqlite

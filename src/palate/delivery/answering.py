@@ -126,21 +126,26 @@ async def read_body(type_: Any, headers: Mapping[str, str], receive: Receive, se
         return None
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "unsupported_type", "Send the body as `Content-Type: application/json`.", headers=CLOSE)
+    body = await read_bytes(headers, receive, server)
+    try:
+        return _decoder(type_).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise undecodable(error) from None
+
+
+async def read_bytes(headers: Mapping[str, str], receive: Receive, server: ServerParams) -> bytes:
+    """The body. Raises Refusal for one that is packed, too large or too slow."""
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Refusal(415, "unsupported_type", "Send the body without Content-Encoding.", headers=CLOSE)
     if int(headers.get("content-length", 0)) > server.max_body:
         raise _too_large(server)
     try:
         async with asyncio.timeout(server.body_seconds):
-            body = await _read(receive, server)
+            return await _read(receive, server)
     except TimeoutError:
         raise Refusal(
             408, "timeout", f"The body must arrive within {server.body_seconds:g} s.", headers=CLOSE
         ) from None
-    try:
-        return _decoder(type_).decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise undecodable(error) from None
 
 
 async def _read(receive: Receive, server: ServerParams) -> bytes:

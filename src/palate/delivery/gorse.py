@@ -7,18 +7,20 @@ recommended comes out of the feed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from palate.delivery import gorse_bulk as bulk
 from palate.delivery import gorse_data as data
 from palate.delivery import gorse_lists as lists
 from palate.delivery import security
-from palate.delivery.answering import MAX_QUERY_FIELDS, authorize, read_body
-from palate.delivery.context import Serving, in_thread, utc_now
-from palate.delivery.gorse_calls import Answer, Call, Lines, Route, find
+from palate.delivery.answering import MAX_QUERY_FIELDS, authorize, read_body, read_bytes
+from palate.delivery.context import ServerParams, Serving, in_thread, utc_now
+from palate.delivery.gorse_calls import Answer, Call, Parts, Route, Upload, find
 from palate.delivery.observing import ROUTE, answer, fields
 from palate.delivery.refusals import Refusal, no_method, refusal
 from palate.errors import DatabaseError
@@ -88,7 +90,10 @@ ROUTES = (
     Route("GET", "/api/non-personalized/{name}", lists.non_personalized, "read"),
     Route("GET", "/api/item-to-item/{name}/{item}", lists.neighbours, "read"),
     Route("GET", "/api/user-to-user/{name}/{user}", lists.user_neighbours, "read"),
-    Route("GET", "/api/bulk/{what}", data.bulk, "admin"),
+    Route("GET", "/api/bulk/{what}", bulk.get_lines, "admin"),
+    Route("POST", "/api/bulk/{what}", bulk.post_lines, "admin", upload=True),
+    Route("GET", "/api/dump", bulk.dump, "admin"),
+    Route("POST", "/api/restore", bulk.restore, "admin", upload=True),
 )
 """Everything that is answered here, and what an API key must allow for it."""
 
@@ -110,7 +115,7 @@ def create_gorse(serving: Serving) -> ASGIApp:
                 now=utc_now(),
                 path=named,
                 query=_query(scope["query_string"]),
-                body=await read_body(Any if route.body else None, headers, receive, server),
+                body=await _body(route, headers, receive, server),
                 scores=headers.get("x-api-version") == "2",
             )
             given = await route.do(serving, call)
@@ -132,6 +137,12 @@ def _route(scope: Scope) -> tuple[Route, dict[str, str]]:
         raise no_method(routes)
     scope[ROUTE] = route.path
     return route, named
+
+
+async def _body(route: Route, headers: Mapping[str, str], receive: Receive, server: ServerParams) -> Any:
+    if route.upload:
+        return Upload(await read_bytes(headers, receive, server), headers.get("content-type", ""))
+    return await read_body(Any if route.body else None, headers, receive, server)
 
 
 def _writes_back(scope: Scope) -> bool:
@@ -159,7 +170,7 @@ async def _refuse(error: Exception, scope: Scope, send: Send) -> None:
 async def _give(send: Send, given: Any) -> None:
     body, more = (given.body, given.headers) if isinstance(given, Answer) else (given, ())
     headers = [(b"cache-control", b"no-store"), *more]
-    if not isinstance(body, Lines):
+    if not isinstance(body, Parts):
         headers = headers if any(name == b"content-type" for name, _ in more) else [*headers, JSON]
         await answer(send, 200, msgspec.json.encode(body), headers)
         return

@@ -18,7 +18,7 @@ MOST = 10_000
 
 @dataclass(frozen=True)
 class Call:
-    """One request: the names in its path, its query, its body as plain JSON, and when it came."""
+    """One request: the names in its path, its query, its body as plain JSON or as an Upload, and when it came."""
 
     now: datetime
     path: Mapping[str, str]
@@ -56,8 +56,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """A body of JSON lines, in parts."""
+class Upload:
+    """A body that isn't JSON, and its Content-Type."""
+
+    body: bytes
+    kind: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A body that comes in parts."""
 
     parts: AsyncIterator[bytes]
 
@@ -71,6 +79,9 @@ class Route:
     do: Callable[[Serving, Call], Awaitable[Any]]
     scope: Scope | None
     body: bool = False
+    """Whether a JSON body is read."""
+    upload: bool = False
+    """Whether any body is read, as an Upload."""
 
     @property
     def parts(self) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from palate import catalog, database, events, gorse_feedback, gorse_records, ide
 from palate.database import reading, writing
 from palate.delivery.context import Serving, in_thread
 from palate.delivery.forgetting import delete_person
-from palate.delivery.gorse_calls import Answer, Call, Lines
+from palate.delivery.gorse_calls import Call
 from palate.delivery.gorse_messages import (
     GorseFeedback,
     GorseItem,
@@ -331,27 +331,17 @@ def _types(serving: Serving, call: Call) -> set[str] | None:
 # --- all of it --------------------------------------------------------------------------------------------------------------
 
 
-async def bulk(serving: Serving, call: Call) -> Any:
-    """All users, items or feedback as JSON lines."""
-    readers: dict[str, Callable[[Any], tuple[list[dict[str, Any]], Any]]] = {
-        "users": lambda after: _users_after(serving, after[0] if after else 0, PAGE),
-        "items": lambda after: _items_after(serving, after[0] if after else 0, PAGE),
-        "feedback": lambda after: _feedback_after(serving, after),
-    }
-    if call.path["what"] not in readers:
-        raise NotFound("there are bulk users, items and feedback")
-    if call.path["what"] == "feedback":
+Reader = Callable[[Any], tuple[list[dict[str, Any]], Any]]
+"""(where to go on, None: at the beginning) → a page, and where the next one begins."""
+
+
+async def reader(serving: Serving, what: Literal["users", "items", "feedback"]) -> Reader:
+    """By which all of it is read, page by page."""
+    if what == "feedback":
         await in_thread(serving, gorse_feedback.catch_up, serving.engine, serving.data)
-    return Answer(Lines(_lines(serving, readers[call.path["what"]])), ((b"content-type", b"application/jsonl"),))
-
-
-async def _lines(serving: Serving, read: Callable[[Any], tuple[list[dict[str, Any]], Any]]) -> AsyncIterator[bytes]:
-    place: Any = None
-    while True:
-        found, place = await in_thread(serving, read, place)
-        if not found:
-            return
-        yield b"".join(msgspec.json.encode(one) + b"\n" for one in found)
+        return lambda after: _feedback_after(serving, after)
+    after_ = _users_after if what == "users" else _items_after
+    return lambda after: after_(serving, after[0] if after else 0, PAGE)
 
 
 def _feedback_after(serving: Serving, after: Triple | None) -> tuple[list[dict[str, Any]], Triple | None]:
