@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from palate import database, events, retention
-from palate.database import connect, migrate, writing
+from palate import database, events, retention, user_index
+from palate.database import connect, migrate, reading, writing
 from palate.domain import Event
 from palate.errors import DataFolderError, NotDurable
 from palate.group_commit import GroupCommit
@@ -103,6 +103,12 @@ def survive(nursery: Nursery, engine: sa.Engine, url: str | None, data: Path, ro
         columns = events.read_columns(engine, data / "events")
         assert len(columns) == found.total()
         assert len(set(columns.seq.tolist())) == len(columns)
+        with reading(engine) as connection:
+            users = connection.scalars(sa.select(database.events.c.user).order_by(database.events.c.seq)).all()
+            everybody = user_index.of_users(connection, set(users))
+            assert connection.scalar(sa.select(sa.func.count()).where(everybody)) == len(users), (
+                "One isn't found by user."
+            )
     assert len(kept) > rounds
     assert list((data / "events").glob("day=*/*.parquet")), "Nothing was sealed under the kills."
 

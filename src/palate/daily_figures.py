@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import sqlalchemy as sa
 
-from palate import database
+from palate import database, user_index
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.usual import Taken
 
@@ -105,10 +105,12 @@ def acts(connection: sa.Connection, day: date, at_least: int) -> list[tuple[str,
     which = _within(table.c.received, day) & (table.c.type != "shown")
     busy = sa.select(table.c.user).where(which).group_by(table.c.user).having(sa.func.count() >= at_least)
     found = connection.execute(sa.select(users.c.key, users.c.id).where(users.c.key.in_(busy)).order_by(users.c.key))
-    return [
-        (id, list(connection.scalars(sa.select(table.c.time).where(which, table.c.user == key).order_by(table.c.time))))
-        for key, id in found.all()
-    ]
+    return [(id, _times(connection, which & user_index.of_users(connection, [key]))) for key, id in found.all()]
+
+
+def _times(connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[int]:
+    time = database.events.c.time
+    return list(connection.scalars(sa.select(time).where(which).order_by(time)))
 
 
 def last_day(connection: sa.Connection, origin: str) -> date | None:

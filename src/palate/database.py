@@ -38,7 +38,7 @@ metadata = MetaData()
 PATIENCE = 15
 """Seconds that a write to SQLite waits for other writers."""
 
-REVISION = "0017"
+REVISION = "0018"
 """The last step in `migrations/versions`; known here so that a start without migrations need not load Alembic."""
 
 meta = Table(  # facts about this installation, such as its signing secret
@@ -266,7 +266,7 @@ events = Table(  # the hot tail of the log; older days lie sealed in Parquet
     Column("variant", Text),
     Column("probability", Float(53)),
     Column("features", Text),
-    Index("events_user", "user", "seq"),
+    Index("events_user", "user", "seq").ddl_if(dialect="postgresql"),  # on SQLite see `user_index`
     sqlite_autoincrement=True,
 )
 
@@ -494,13 +494,19 @@ def driver_rows(
     SQLAlchemy does around a statement takes several times what it takes itself. No parameter may be a list that expands.
     """
     text, order = _written(statement, connection.dialect)
-    given = parameters if order is None else tuple(parameters[name] for name in order)
+    with driver_cursor(connection) as cursor:
+        cursor.execute(text, parameters if order is None else tuple(parameters[name] for name in order))
+        return list(cursor.fetchall())
+
+
+@contextmanager
+def driver_cursor(connection: sa.Connection) -> Iterator[Any]:
+    """A cursor of the driver within the connection's transaction, whose failures come as SQLAlchemy's."""
     cursor = connection.connection.cursor()
     try:
-        cursor.execute(text, given)
-        return list(cursor.fetchall())
+        yield cursor
     except connection.dialect.loaded_dbapi.OperationalError as error:
-        raise sa.exc.OperationalError(text, parameters, error) from error
+        raise sa.exc.OperationalError("by the driver's cursor", None, error) from error
     finally:
         cursor.close()
 

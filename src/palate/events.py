@@ -7,11 +7,12 @@ are sealed into Parquet files (`retention`). Whoever reads sees both as one log 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, compress
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import columns, database, hot_columns, identities, sealing
+from palate import columns, database, hot_columns, identities, sealing, user_index
 from palate.database import reading
 from palate.domain import MAX_ID_LENGTH, Event, EventColumns, from_milliseconds, to_milliseconds
 from palate.errors import DataFolderError, InvalidEvent, InvalidInput
@@ -59,28 +60,44 @@ def check_all(posted: Sequence[Event], now: datetime) -> Sequence[Event]:
 
     Raises InvalidEvent.
     """
-    latest = to_milliseconds(now + CLOCK_SKEW)
-    for index, event in enumerate(posted):
-        if not _is_plain(event, latest):
+    if not _are_plain(posted, to_milliseconds(now + CLOCK_SKEW)):
+        for index, event in enumerate(posted):
             check(event, index, now)
     return posted
 
 
-def _is_plain(event: Event, latest: int) -> bool:
-    """Whether an event breaks no rule at a glance; of others `check` says."""
+def _are_plain(posted: Sequence[Event], latest: int) -> bool:
+    """Whether events break no rule at a glance, all of them together; of others `check` says."""
+    if not posted:
+        return True
+    given = _columns(posted)
+    ids = [*given["user"], *given["item"], *(id for id in given["id"] if id is not None)]
     return (
-        not _is_told(event)
-        and (event.id is None or _is_plain_id(event.id))
-        and _is_plain_id(event.user)
-        and _is_plain_id(event.item)
-        and _is_type(event.type)
-        and (event.value is None or -MAX_VALUE <= event.value <= MAX_VALUE)
-        and (event.time is None or (type(event.time) is int and 0 <= event.time <= latest))
+        all(given[name].count(None) == len(posted) for name in _TOLD)
+        and _are_plain_ids(ids)
+        and all(map(_is_type, set(given["type"])))
+        and all(value is None or -MAX_VALUE <= value <= MAX_VALUE for value in set(given["value"]))
+        and all(time is None or (type(time) is int and 0 <= time <= latest) for time in set(given["time"]))
     )
 
 
-def _is_plain_id(id: str) -> bool:
-    return 0 < len(id) <= MAX_ID_LENGTH and id.isascii() and id.isprintable()
+Columns = dict[str, Sequence[Any]]
+"""Of events, or of rows of the log, by their names."""
+
+_FIELDS = {name: attrgetter(name) for name in Event.__struct_fields__ if name not in ("seq", "received")}
+
+_TOLD = ("request", "surface", "position", "snapshot", "variant", "probability", "features")
+"""What is known of an event beyond who did what, when."""
+
+
+def _columns(several: Sequence[Event]) -> Columns:
+    """The fields of events by name. A tuple of each would keep the garbage collector busy."""
+    return {name: list(map(getter, several)) for name, getter in _FIELDS.items()}
+
+
+def _are_plain_ids(ids: Sequence[str]) -> bool:
+    text = "".join(ids)
+    return all(ids) and len(max(ids, key=len)) <= MAX_ID_LENGTH and text.isascii() and text.isprintable()
 
 
 @lru_cache(maxsize=1000)
@@ -144,17 +161,17 @@ def append(connection: sa.Connection, events: Sequence[Event], now: datetime) ->
     Users and items that nobody named before get their rows. An event whose client id came within the last seven days, or
     earlier in this call, is not added again. Returns how many of the events the log then holds: all, repeats included.
     """
-    return append_received(connection, [(event, to_milliseconds(now)) for event in events], now)
-
-
-Received = tuple[Event, int]
-"""An event and the milliseconds at which it came."""
+    return append_received(connection, events, [to_milliseconds(now)] * len(events), now)
 
 
 def append_received(
-    connection: sa.Connection, arrived: Sequence[Received], now: datetime, keys: identities.WriterKeys | None = None
+    connection: sa.Connection,
+    events: Sequence[Event],
+    received: Sequence[int],
+    now: datetime,
+    keys: identities.WriterKeys | None = None,
 ) -> int:
-    """What `append` does, for events that came at moments of their own, the last of them at `now`.
+    """What `append` does, for events that came at moments of their own (milliseconds), the last of them at `now`.
 
     `keys` is what the caller knows of ids; it has to tell it whether the transaction was committed.
     """
@@ -162,26 +179,28 @@ def append_received(
     if connection.dialect.name == "postgresql":
         # Numbers are drawn under this lock, so that they become visible in their order and followers skip none.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7073618)"))
-    fresh = _first_seen(connection, arrived, to_milliseconds(now))
-    users = keys.users(connection, {event.user for event, _ in fresh}, now)
-    items = keys.items(connection, {event.item for event, _ in fresh}, now)
-    if connection.dialect.name == "postgresql":
-        _insert_arrays(connection, [_row(event, users[event.user], items[event.item], at) for event, at in fresh])
-    else:
-        for chunk in identities.chunks(fresh, ROWS):
-            _insert_rows(connection, chunk, users, items)
-    return len(arrived)
+    fresh = _first_seen(connection, events, to_milliseconds(now))
+    if not all(fresh):
+        events, received = list(compress(events, fresh)), list(compress(received, fresh))
+    if events:
+        given = _columns(events)
+        given["user"] = keys.users(connection, given["user"], now)
+        given["item"] = keys.items(connection, given["item"], now)
+        given["time"] = [at if time is None else time for time, at in zip(given["time"], received, strict=True)]
+        given["received"] = received
+        (_insert_arrays if connection.dialect.name == "postgresql" else _insert_rows)(connection, given)
+    return len(fresh)
 
 
-def _first_seen(connection: sa.Connection, arrived: Sequence[Received], now: int) -> Sequence[Received]:
-    """What came without those whose client id is known; remembers the ids of the others."""
-    ids = {event.id for event, _ in arrived if event.id is not None}
+def _first_seen(connection: sa.Connection, events: Sequence[Event], now: int) -> list[bool]:
+    """Of each event whether it has no client id, or one that wasn't known; remembers those."""
+    ids = {event.id for event in events if event.id is not None}
     if not ids:
-        return arrived
+        return [True] * len(events)
     limit = now - EXACTLY_ONCE // timedelta(milliseconds=1)
     unseen = set(_remembered(connection, sorted(ids), now, limit))
     _forget_old_ids(connection, limit, 2 * len(ids))
-    return [(event, received) for event, received in arrived if event.id is None or _take(unseen, event.id)]
+    return [event.id is None or _take(unseen, event.id) for event in events]
 
 
 _REMEMBER = """
@@ -227,33 +246,8 @@ def _forget_old_ids(connection: sa.Connection, limit: int, count: int) -> None:
     connection.execute(_FORGET_IDS, {"limit": limit, "count": count})
 
 
-Row = tuple[Any, ...]
-
-
-def _row(event: Event, user: int, item: int, received: int) -> Row:
-    return (
-        event.id,
-        user,
-        item,
-        event.type,
-        None if event.value is None else float(event.value),
-        received if event.time is None else event.time,
-        received,
-        event.request,
-        event.surface,
-        event.position,
-        event.snapshot,
-        event.variant,
-        event.probability,
-        event.features,
-    )
-
-
 _NAMES = [column.name for column in database.events.c if column.name != "seq"]
 _LISTED = ", ".join(f'"{name}"' for name in _NAMES)
-_INSERT_SQLITE = f"INSERT INTO events ({_LISTED}) VALUES ({', '.join('?' * len(_NAMES))})"
-_INSERT_PLAIN = 'INSERT INTO events (id, "user", item, type, value, time, received) VALUES (?, ?, ?, ?, ?, ?, ?)'
-_INSERT_MANY = _INSERT_PLAIN + ", (?, ?, ?, ?, ?, ?, ?)" * (ROWS - 1)
 _ARRAY_OF = {sa.Text: "text[]", sa.Float: "float8[]", sa.BigInteger: "int8[]", sa.Integer: "int4[]"}
 _ARRAYS = ", ".join(f"%s::{_ARRAY_OF[type(database.events.c[name].type)]}" for name in _NAMES)
 _INSERT_POSTGRESQL = (  # one statement: executemany sends a message a row
@@ -262,49 +256,35 @@ _INSERT_POSTGRESQL = (  # one statement: executemany sends a message a row
 )
 
 
-def _insert_arrays(connection: sa.Connection, rows: list[Row]) -> None:
-    if rows:
-        connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list(column) for column in zip(*rows, strict=True)))
+def _insert_arrays(connection: sa.Connection, given: Columns) -> None:
+    measures = {name: [None if one is None else float(one) for one in given[name]] for name in ("value", "probability")}
+    connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list((given | measures)[name]) for name in _NAMES))
 
 
-def _insert_rows(
-    connection: sa.Connection, arrived: Sequence[Received], users: Mapping[str, int], items: Mapping[str, int]
-) -> None:
+def _insert_rows(connection: sa.Connection, given: Columns) -> None:
     """One statement for many rows: a statement a row takes twice the time, as do columns that nobody filled."""
-    if any(_is_told(event) for event, _ in arrived):
-        connection.exec_driver_sql(
-            _INSERT_SQLITE, [_row(event, users[event.user], items[event.item], received) for event, received in arrived]
-        )
-        return
-    rows = [
-        (
-            event.id,
-            users[event.user],
-            items[event.item],
-            event.type,
-            event.value,
-            at if event.time is None else event.time,
-            at,
-        )
-        for event, at in arrived
-    ]
-    if len(rows) < ROWS:
-        connection.exec_driver_sql(_INSERT_PLAIN, rows)
-    else:
-        connection.exec_driver_sql(_INSERT_MANY, tuple(chain.from_iterable(rows)))
+    count = len(given["user"])
+    names = tuple(name for name in _NAMES if given[name].count(None) < count)
+    flat: list[Any] = [None] * (count * len(names))
+    for place, name in enumerate(names):
+        flat[place :: len(names)] = given[name]
+    whole = count - count % ROWS
+    with database.driver_cursor(connection) as cursor:
+        for chunk in _parts(flat[: whole * len(names)], ROWS * len(names)):
+            cursor.execute(_insert(names, ROWS), chunk)
+        cursor.executemany(_insert(names, 1), _parts(flat[whole * len(names) :], len(names)))
+        [(last,)] = cursor.execute("SELECT last_insert_rowid()")
+    user_index.add(connection, last + 1 - count, given["user"])
 
 
-def _is_told(event: Event) -> bool:
-    """Whether more is known than who did what, when."""
-    return not (
-        event.request is None
-        and event.surface is None
-        and event.position is None
-        and event.snapshot is None
-        and event.variant is None
-        and event.probability is None
-        and event.features is None
-    )
+def _parts(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+@lru_cache(maxsize=100)
+def _insert(names: Sequence[str], rows: int) -> str:
+    listed, row = (", ".join(texts) for texts in ([f'"{name}"' for name in names], "?" * len(names)))
+    return f"INSERT INTO events ({listed}) VALUES {', '.join([f'({row})'] * rows)}"
 
 
 def last_seq(connection: sa.Connection) -> int:
@@ -324,13 +304,10 @@ def of_user(
     connection: sa.Connection, user_keys: Collection[int], after_seq: int, person: int | None = None
 ) -> EventColumns:
     """The unsealed events of these users with a greater seq than `after_seq`; all are `person`, where that is known."""
-    rows: list[Row] = []
-    if len(user_keys) == 1:
-        [user] = user_keys
-        rows = database.driver_rows(connection, _HOT_OF_USER, {"user": user, "after": after_seq})
-    else:
-        for keys in identities.chunks(user_keys):
-            rows += database.plain_rows(connection.execute(_HOT_OF_USERS, {"users": keys, "after": after_seq}))
+    if not user_keys:
+        return columns.from_rows([])
+    mine = user_index.of_users(connection, user_keys, after_seq)
+    rows = database.plain_rows(connection.execute(sa.select(*_HOT).where(mine)))
     if not rows:
         return columns.from_rows([])
     joined = identities.persons(connection, user_keys) if person is None else dict.fromkeys(user_keys, person)
@@ -437,14 +414,6 @@ def parts(connection: sa.Connection, after_seq: int = 0, earliest: int | None = 
 
 
 _HOT = [database.events.c[name] for name in ("seq", "user", "item", "type", "value", "time")]
-_HOT_OF_USERS = sa.select(*_HOT).where(
-    database.events.c.user.in_(sa.bindparam("users", expanding=True)), database.events.c.seq > sa.bindparam("after")
-)
-
-
-_HOT_OF_USER = sa.select(*_HOT).where(
-    database.events.c.user == sa.bindparam("user"), database.events.c.seq > sa.bindparam("after")
-)
 
 
 def _hot_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
@@ -497,6 +466,9 @@ def _next_seq(connection: sa.Connection, after: int) -> int | None:
 
 
 _SEQ = list(sealing.COLUMNS).index("seq")
+
+
+Row = tuple[Any, ...]
 
 
 def hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, repeat
 
 import sqlalchemy as sa
 
@@ -128,15 +129,16 @@ class GroupCommit:
                 submission.future.set_result(len(submission.events))
 
     def _write(self, batch: list[_Submission]) -> None:
-        arrived = [(event, at) for one in batch for at in (to_milliseconds(one.now),) for event in one.events]
+        several = list(chain.from_iterable(one.events for one in batch))
+        received = [at for one in batch for at in repeat(to_milliseconds(one.now), len(one.events))]
         try:
             with writing(self._engine) as connection:
-                events.append_received(connection, arrived, max(one.now for one in batch), self._keys)
+                events.append_received(connection, several, received, max(one.now for one in batch), self._keys)
         except BaseException:
             self._keys.dropped()
             raise
         self._keys.kept()
-        self._committed(len(arrived))
+        self._committed(len(several))
 
 
 def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:

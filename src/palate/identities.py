@@ -8,7 +8,7 @@ rewrites no event.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -58,27 +58,30 @@ class WriterKeys:
         self._deleted: str | None = None
         self._found: list[tuple[KnownKeys, dict[str, int]]] = []
 
-    def users(self, connection: sa.Connection, ids: Collection[str], now: datetime) -> dict[str, int]:
-        """What the function `user_keys` gives."""
+    def users(self, connection: sa.Connection, ids: Sequence[str], now: datetime) -> list[int]:
+        """What the function `user_keys` gives for each of these ids."""
         deleted = connection.execute(_DELETED).scalar()
         if deleted != self._deleted:
             self._users.clear()
             self._deleted = deleted
         return self._all(self._users, ids, lambda new: (user_keys(connection, new, now), {}))
 
-    def items(self, connection: sa.Connection, ids: Collection[str], now: datetime) -> dict[str, int]:
-        """What the function `item_keys` gives."""
+    def items(self, connection: sa.Connection, ids: Sequence[str], now: datetime) -> list[int]:
+        """What the function `item_keys` gives for each of these ids."""
         return self._all(self._items, ids, lambda new: _item_keys(connection, new, now))
 
     def _all(
-        self, known: KnownKeys, ids: Collection[str], ask: Callable[[set[str]], tuple[dict[str, int], dict[str, int]]]
-    ) -> dict[str, int]:
-        found = known.find(ids)
-        if len(found) == len(ids):
-            return found
-        lasting, passing = ask(set(ids) - found.keys())
+        self, known: KnownKeys, ids: Sequence[str], ask: Callable[[set[str]], tuple[dict[str, int], dict[str, int]]]
+    ) -> list[int]:
+        remembered = known.all_of(ids)
+        if remembered is not None:
+            return remembered
+        different = set(ids)
+        found = known.find(different)
+        lasting, passing = ask(different - found.keys())
         self._found.append((known, lasting))
-        return found | lasting | passing
+        keys = found | lasting | passing
+        return [keys[id] for id in ids]
 
     def kept(self) -> None:
         """The transaction is committed."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from palate import advisory, database, events, identities, sealing
+from palate import advisory, database, events, identities, sealing, user_index
 from palate.advisory import Writing
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
@@ -114,6 +114,7 @@ def _seal_part(log: _Log, span: _Span) -> str | None:
             connection.execute(sa.insert(database.sealed).values(row))
         deleted = connection.execute(sa.delete(database.events).where(span.where())).rowcount
         assert deleted == span.rows, "Rows of the log changed while they were sealed, against the lock."
+        user_index.drop_sealed(connection)
     return path if rows else None
 
 
@@ -200,7 +201,8 @@ def forget(engine: sa.Engine, folder: Path, user_keys: Collection[int]) -> int:
 
 def _forget_hot(connection: sa.Connection, user_keys: list[int]) -> int:
     table, known = database.events, database.event_ids
-    theirs = table.c.user.in_(user_keys)
+    theirs = user_index.of_users(connection, user_keys)
+    user_index.forget(connection, user_keys)
     ids = sa.select(table.c.id).where(theirs, table.c.id.is_not(None))
     connection.execute(sa.delete(known).where(known.c.id.in_(ids)))
     return connection.execute(sa.delete(table).where(theirs)).rowcount

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, database, feed, outbox, people, staging
+from palate import catalog, database, feed, outbox, people, staging, user_index
 from palate.catalog import StoredItem
 from palate.database import writing
 from palate.delivery.bot_callbacks import Pressed, Shared
@@ -175,7 +175,6 @@ _TYPES = ("like", "dislike", "hide", *(f"retract:{name}" for name in ("like", "d
 _TOLD = (
     sa.select(database.events.c.type)
     .where(
-        database.events.c.user.in_(sa.bindparam("users", expanding=True)),
         database.events.c.item == sa.bindparam("one"),
         database.events.c.type.in_(_TYPES),
         database.events.c.id.is_(None) | (database.events.c.id != sa.bindparam("cause")),
@@ -187,7 +186,8 @@ _TOLD = (
 def _standing(connection: sa.Connection, users: Sequence[int], item: int, cause: str) -> frozenset[str]:
     """What these users have said of an item so far: the newest of like and dislike, and hide; without what `cause` brought."""
     on: set[str] = set()
-    for type in connection.scalars(_TOLD, {"users": users, "one": item, "cause": cause}):
+    theirs = _TOLD.where(user_index.of_users(connection, users))
+    for type in connection.scalars(theirs, {"one": item, "cause": cause}):
         on = _after(on, type)
     return frozenset(on)
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import database, events, identities, people
+from palate import database, events, identities, people, user_index
 from palate.database import reading
 from palate.delivery.context import Serving
 from palate.domain import Event, FeedRequest, to_milliseconds
@@ -49,7 +49,7 @@ def shown_since(connection: sa.Connection, person: int | None, since: datetime) 
     if person is None:
         return 0
     table = database.events
-    mine = table.c.user.in_(identities.aliases(connection, person)) & (table.c.type == "shown")
+    mine = user_index.of_users(connection, identities.aliases(connection, person)) & (table.c.type == "shown")
     query = sa.select(sa.func.count(sa.distinct(table.c.item))).where(mine & (table.c.time >= to_milliseconds(since)))
     return int(connection.scalar(query) or 0)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from markupsafe import Markup
 
-from palate import database, identities
+from palate import database, identities, user_index
 from palate.domain import Item, Media, RankedItem, Reason
 from palate.feature_log import JOINS
 from palate.text.cleaning import excerpt, plain_line, sanitise, tidy_url, to_plain
@@ -202,11 +202,11 @@ def with_votes(connection: sa.Connection, cards: Sequence[Card], person: int | N
 
 def votes(connection: sa.Connection, users: Collection[int], items: Iterable[int]) -> dict[int, frozenset[str]]:
     """What these users have switched on, by item: the newest of like and dislike counts, and save if it was not undone."""
-    table = database.events
+    table, theirs = database.events, user_index.of_users(connection, users)
     types = [prefix + name for name in VOTES for prefix in ("", "retract:")]
     on: dict[int, set[str]] = {}
     for chunk in identities.chunks(items):
-        mine = table.c.user.in_(list(users)) & table.c.item.in_(chunk) & table.c.type.in_([*types, "retract"])
+        mine = theirs & table.c.item.in_(chunk) & table.c.type.in_([*types, "retract"])
         for row in connection.execute(sa.select(table.c.item, table.c.type).where(mine).order_by(table.c.seq)):
             _switch(on.setdefault(row.item, set()), row.type)
     return {item: frozenset(switched) for item, switched in on.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from starlette.responses import Response
 
-from palate import accounts, alerts, channels, chats, database, joins, memberships
+from palate import accounts, alerts, channels, chats, database, identities, joins, memberships, user_index
 from palate.database import reading
 from palate.delivery import web_chat
 from palate.delivery.context import Play
@@ -197,13 +197,13 @@ def _learned(visit: Visit, person: int) -> dict[str, Any]:
 
 
 def _taste(connection: sa.Connection, user: str) -> Taste:
-    events, users, items, sources = database.events, database.users, database.items, database.sources
+    events, items, sources = database.events, database.items, database.sources
+    theirs = user_index.of_users(connection, identities.user_keys(connection, [user], None).values())
     query = (
         sa.select(events.c.type, sources.c.title, sa.func.count())
-        .join(users, users.c.key == events.c.user)
         .join(items, items.c.key == events.c.item)
         .outerjoin(sources, sources.c.key == items.c.source)
-        .where(users.c.id == user, events.c.type.in_(("like", "dislike")))
+        .where(theirs, events.c.type.in_(("like", "dislike")))
         .group_by(events.c.type, sources.c.title)
     )
     votes: dict[str, Counter[str]] = {"like": Counter(), "dislike": Counter()}
