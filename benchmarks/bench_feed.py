@@ -29,18 +29,23 @@ import numpy as np
 import psutil
 import sqlalchemy as sa
 
-from palate import database, events, feed, snapshots
+from palate import activity, database, events, feature_log, feed, light_learning, rankers, snapshots
 from palate.candidates.candidate_params import CandidateParams
 from palate.database import connect, migrate, reading, writing
 from palate.domain import Event, FeedRequest, to_milliseconds
 from palate.feed_params import FeedParams
+from palate.heavy_learning import Heavy
+from palate.light_learning import Light, LightParams
 from palate.live import Live
 from palate.matrix import Sparse
-from palate.models import content, content_scores, indexing, registry, stored
+from palate.models import content, content_scores, indexing, registry, stored, text_values, trees
+from palate.models.calibration import Calibration
 from palate.models.content import ContentParams
 from palate.models.implicit_als import ImplicitALS, ImplicitALSParams
 from palate.models.nearest import IndexParams
 from palate.models.neighbours import Neighbours
+from palate.models.trees import TreeParams
+from palate.rankers import LIGHT_COLUMNS
 from palate.text import embedding
 from palate.vocabulary import Vocabulary
 
@@ -83,7 +88,7 @@ def measure(data: Path, items: int, calls: int, profile: bool, model: str) -> No
     fill(engine, 1, items, rng, NOW)
     publish(data, items, rng, model)
     vote(engine, items, rng)
-    live = Live(engine, data, model=model)
+    live = Live(engine, data, model=model, ranking=True)
     full = timed(lambda: live.refresh(NOW))
     fill(engine, items + 1, 10, rng, NOW + timedelta(seconds=1))
     few = timed(lambda: live.refresh(NOW + timedelta(seconds=1)))
@@ -336,6 +341,7 @@ def publish(data: Path, items: int, rng: np.random.Generator, model: str) -> Non
     arrays |= indexing.arrays(
         {name: made if name == model else None for name in models if name != "popularity"}, arrays, IndexParams()
     )
+    arrays |= of_rankers(arrays, rng)
     print(
         f"index built in {time.perf_counter() - begun:.1f} s",
         {name: f"{array.nbytes / 1e6:.0f} MB" for name, array in arrays.items() if name.startswith("index_")},
@@ -347,8 +353,35 @@ def publish(data: Path, items: int, rng: np.random.Generator, model: str) -> Non
         "rating_range": None,
         "models": models,
         "quality": {},
+        "activity_time": to_milliseconds(NOW),
+        "rankers": {"served": True, "scheme": feature_log.SCHEME, "without": [], "keep": LightParams().keep},
     }
     snapshots.publish(data / "snapshots", header, arrays)
+
+
+def of_rankers(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Rankers of the default size that know nothing, and what they are told of items: texts, and counts of a part of them.
+
+    The trees are fitted to noise with a slope in the plain score; the light ranker goes by the plain score alone.
+    """
+    items, people = len(arrays["items"]), len(arrays["users"])
+    table = rng.standard_normal((20_000, len(feature_log.NAMES))).astype(np.float32)
+    labels = (rng.random(20_000) < 1 / (1 + np.exp(1 - 2 * table[:, feature_log.SCORE]))).astype(np.float32)
+    model = trees.fit(table, labels, np.ones(20_000, np.float32), TreeParams(), 1)
+    heavy = Heavy(model, Calibration(np.array([-4.0, 4.0]), np.array([0.02, 0.98])), {})
+    bends = np.tile(np.linspace(-4, 4, light_learning.BENDS, dtype=np.float32), (len(LIGHT_COLUMNS), 1))
+    heights = np.zeros_like(bends)
+    heights[0] = bends[0]
+    texts = rng.standard_normal((items, text_values.DIRECTIONS)).astype(np.float32)
+    kinds = (len(activity.KINDS), len(activity.HALF_LIVES))
+    counted = np.sort(rng.permutation(items)[: items // 3])
+    return rankers.to_arrays(heavy, Light(bends, heights)) | {
+        "text_values": (texts / np.linalg.norm(texts, axis=1, keepdims=True)).astype(np.float16),
+        "text_directions": np.zeros((embedding.LENGTH, text_values.DIRECTIONS), np.float32),
+        "activity_item_keys": arrays["items"][counted],
+        "activity_items": rng.exponential(2, (len(counted), *kinds)).astype(np.float32),
+        "activity_users": rng.exponential(5, (people, *kinds)).astype(np.float32),
+    }
 
 
 def by_content(items: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -190,20 +190,25 @@ def test_who_is_deleted_is_counted_no_more(shelf: Shelf) -> None:
     np.testing.assert_array_equal(after.arrays["activity_users"], snapshot.arrays["activity_users"][1:])
 
 
-def test_rankers_that_cant_be_asked_leave_the_plain_score(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rankers_that_cant_be_asked_leave_the_plain_score(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
     snapshot = snapshots.load(shelf.data / "snapshots")
     assert rankers.load(snapshot) is not None
     other = snapshot.header["rankers"] | {"scheme": 0}
     assert rankers.load(_with(snapshot, header=snapshot.header | {"rankers": other})) is None
-    broken = snapshot.arrays | {"heavy_trees": snapshot.arrays["heavy_trees"][:100]}
+    broken = snapshot.arrays | {"heavy_forest_leaves": snapshot.arrays["heavy_forest_leaves"][:1]}
     with caplog.at_level(logging.WARNING):
         assert rankers.load(_with(snapshot, arrays=broken)) is None
-        monkeypatch.setattr(trees, "installed", lambda: False)
-        assert rankers.load(snapshot) is None
-    assert "palate[ranker]" in caplog.text
+    assert "can't be used" in caplog.text
     assert rankers.load(None) is None
+
+
+def test_who_serves_needs_no_catboost_but_for_the_parts(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "installed", lambda: False)
+    found = rankers.load(shelf.live.snapshot)
+    assert found is not None
+    told = np.zeros((2, len(feature_log.NAMES)), np.float32)
+    assert found.raw(told).tolist() == [found.raw(told)[0]] * 2
+    assert found.parts(told) == [(), ()]
 
 
 def _with(snapshot: snapshots.Snapshot, **changed: Any) -> snapshots.Snapshot:

@@ -89,6 +89,19 @@ def rounded(features: Floats) -> Floats:
     return np.clip(features, -_LARGEST, _LARGEST).astype(np.float16).astype(np.float32)
 
 
+def unrounded(borders: Floats) -> Floats:
+    """Borders that tell numbers apart as these do once the numbers are rounded as the log keeps them: asking by them saves the
+    rounding. A rounded number is above a border when the number is above the middle between the two halves around it."""
+    below = np.clip(borders, -_LARGEST, _LARGEST).astype(np.float16)
+    with np.errstate(over="ignore"):  # beyond the largest half lies infinity
+        below = np.where(below > borders, np.nextafter(below, np.float16(-np.inf)), below)
+        above = np.nextafter(below, np.float16(np.inf))
+    middle = (below.astype(np.float32) + above.astype(np.float32)) / 2
+    even = below.view(np.uint16) % 2 == 0  # of the two it is the one that the middle itself is rounded to
+    found = np.where(even, middle, np.nextafter(middle, np.float32(-np.inf)))
+    return np.where(below >= _LARGEST, np.float32(np.inf), found).astype(np.float32)
+
+
 def written(features: Floats) -> list[str]:
     """Each row (F,) of the features (n, F) as the field of an event, a JSON string."""
     halves = np.clip(features, -_LARGEST, _LARGEST).astype("<f2")

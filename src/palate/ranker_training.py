@@ -176,7 +176,8 @@ def _scored(
     """What the heavy ranker says of some candidates of these people."""
     live = Live(engine, data, params.interactions, params.feed.model, rules=params.rules, ranking=True)
     live.refresh(now)
-    loaded = Rankers(heavy.trees, heavy.calibration, params.heavy.without, None, params.light.keep)
+    asked, keep = rankers.as_asked(heavy.trees), params.light.keep
+    loaded = Rankers(heavy.trees.to_bytes(), asked, heavy.calibration, params.heavy.without, None, keep)
     random = np.random.default_rng(params.seed)
     with reading(engine) as connection:
         names = identities.user_ids(connection, users.tolist())

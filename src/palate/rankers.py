@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from palate.domain import Part
 from palate.errors import SnapshotBroken
 from palate.heavy_learning import Heavy
 from palate.light_learning import Light
-from palate.models import trees
+from palate.models import forest, trees
 from palate.models.calibration import Calibration
+from palate.models.forest import Forest
 from palate.models.trees import Trees
 from palate.snapshots import Snapshot
 
@@ -40,13 +40,18 @@ LIGHT_COLUMNS = (
 
 OWN = ("heavy_", "light_")
 """How the names of their arrays begin."""
+FOREST = "heavy_forest_"
+"""How those of the trees as arrays begin."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rankers:
     """What ranks after the plain score."""
 
-    trees: Trees
+    trees: NDArray[np.uint8]
+    """As CatBoost keeps them: it tells what each column adds."""
+    forest: Forest
+    """The same trees, asked without rounding the columns as the log does."""
     calibration: Calibration
     without: tuple[str, ...]
     """Joins of columns that it was learned without."""
@@ -57,12 +62,17 @@ class Rankers:
 
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) in whose order the heavy ranker puts the rows of (n, F), as if each stood at the first place."""
-        return heavy_learning.raw(self.trees, feature_log.rounded(features), self.without)
+        return forest.raw(self.forest, features)
 
     def parts(self, features: NDArray[np.float32]) -> list[tuple[Part, ...]]:
-        """For each row of (n, F) what its columns add to its log-odds, the weightiest first; those that add nothing left out."""
+        """For each row of (n, F) what its columns add to its log-odds, the weightiest first; those that add nothing left out.
+
+        Nothing is told where CatBoost isn't installed.
+        """
+        if not trees.installed():
+            return [()] * len(features)
         rows = feature_log.rounded(features)
-        added = heavy_learning.contributions(self.trees, rows, self.without)
+        added = heavy_learning.contributions(trees.of_bytes(self.trees, len(feature_log.NAMES)), rows, self.without)
         return [_parts(row, weights) for row, weights in zip(rows.tolist(), added.tolist(), strict=True)]
 
 
@@ -75,10 +85,17 @@ def _parts(values: Sequence[float], added: Sequence[float]) -> tuple[Part, ...]:
     return tuple(sorted(found, key=lambda part: -abs(part.adds)))
 
 
+def as_asked(learned: Trees) -> Forest:
+    """The trees as serving asks them."""
+    found = learned.forest()
+    return replace(found, borders=feature_log.unrounded(found.borders))
+
+
 def to_arrays(heavy: Heavy, light: Light | None) -> dict[str, NDArray[Any]]:
     """What a snapshot holds of them."""
     found: dict[str, NDArray[Any]] = {
         "heavy_trees": heavy.trees.to_bytes(),
+        **{f"{FOREST}{name}": array for name, array in forest.to_arrays(as_asked(heavy.trees)).items()},
         "heavy_scores": heavy.calibration.scores,
         "heavy_probabilities": heavy.calibration.probabilities,
     }
@@ -98,9 +115,6 @@ def load(snapshot: Snapshot | None) -> Rankers | None:
     found: Mapping[str, Any] = {} if snapshot is None else snapshot.header.get("rankers", {})
     if snapshot is None or not found.get("served") or found.get("scheme") != feature_log.SCHEME:
         return None
-    if not trees.installed():
-        _tell_what_is_missing()
-        return None
     try:
         return _loaded(snapshot, found)
     except (SnapshotBroken, KeyError, ValueError, TypeError) as error:
@@ -110,15 +124,13 @@ def load(snapshot: Snapshot | None) -> Rankers | None:
         return None
 
 
-@lru_cache(maxsize=1)
-def _tell_what_is_missing() -> None:
-    log.warning("The plain score orders: the heavy ranker needs CatBoost, which palate[ranker] installs.")
-
-
 def _loaded(snapshot: Snapshot, found: Mapping[str, Any]) -> Rankers:
-    arrays = snapshot.arrays
+    arrays, wide = snapshot.arrays, len(feature_log.NAMES)
+    asked = forest.from_arrays(arrays, FOREST, wide)
+    forest.raw(asked, np.zeros((1, wide), np.float32))  # so that no request waits until it is machine code
     return Rankers(
-        trees=trees.of_bytes(arrays["heavy_trees"], len(feature_log.NAMES)),
+        trees=np.asarray(arrays["heavy_trees"]),
+        forest=asked,
         calibration=Calibration(np.asarray(arrays["heavy_scores"]), np.asarray(arrays["heavy_probabilities"])),
         without=tuple(found["without"]),
         light=light_learning.from_arrays(arrays, len(LIGHT_COLUMNS)),

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from palate import metrics
 from palate.errors import SnapshotBroken
-from palate.models import calibration, trees
+from palate.models import calibration, forest, trees
+from palate.models.forest import Forest
 from palate.models.trees import TreeParams
 
 pytest.importorskip("catboost")
@@ -67,3 +70,30 @@ def test_calibrated_scores_are_the_shares_of_positives_and_never_fall() -> None:
 def test_few_scores_are_all_held_at_their_mean() -> None:
     found = calibration.fit(np.array([0.0, 1.0, 2.0]), [0, 1, 0])
     assert found([0.0, 2.0]).tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_trees_as_arrays_say_what_they_say() -> None:
+    features, _ = lopsided()
+    model = fitted()
+    asked = forest.from_arrays({f"a_{k}": v for k, v in forest.to_arrays(model.forest()).items()}, "a_", 3)
+    np.testing.assert_allclose(forest.raw(asked, features), model.raw(features), atol=1e-9)
+    np.testing.assert_allclose(forest.readable(asked, features), model.raw(features), atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 700), st.integers(0, 5), st.integers(1, 6))
+@settings(max_examples=25, deadline=None)
+def test_a_forest_in_machine_code_says_what_the_readable_one_says(seed: int, rows: int, trees: int, depth: int) -> None:
+    random = np.random.default_rng(seed)
+    columns = random.integers(0, 4, (trees, depth)).astype(np.int32)
+    borders = random.choice([-1, 0, 0.5, np.inf], (trees, depth)).astype(np.float32)
+    asked = Forest(columns, borders, random.normal(size=(trees, 2**depth)), 0.25)
+    features = random.choice([-1, 0, 0.5, 1, np.nan], (rows, 4)).astype(np.float32)
+    np.testing.assert_allclose(forest.raw(asked, features), forest.readable(asked, features), atol=1e-12)
+
+
+def test_a_forest_that_doesnt_fit_together_is_refused() -> None:
+    arrays = forest.to_arrays(fitted().forest())
+    with pytest.raises(SnapshotBroken):
+        forest.from_arrays(arrays, "", 1)
+    with pytest.raises(SnapshotBroken):
+        forest.from_arrays(arrays | {"leaves": arrays["leaves"][:, :3]}, "", 3)

@@ -7,8 +7,11 @@ sums come out in another order, and with them the model.
 from __future__ import annotations
 
 import importlib.util
+import json
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import SnapshotBroken
+from palate.models.forest import Forest
 
 Floats = NDArray[np.float32]
 
@@ -67,9 +71,32 @@ class Trees:
         """(F,) how much of what the trees say each column changes; they sum to 100."""
         return np.asarray(self.model.get_feature_importance(type="PredictionValuesChange"), np.float64)
 
+    def forest(self) -> Forest:
+        """The same trees as arrays."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "trees.json"
+            self.model.save_model(str(path), format="json")
+            told = json.loads(path.read_bytes())
+        return _forest(told)
+
     def to_bytes(self) -> NDArray[np.uint8]:
         """The model in CatBoost's own format."""
         return np.frombuffer(self.model._serialize_model(), np.uint8).copy()
+
+
+def _forest(told: Any) -> Forest:
+    """From CatBoost's description; a tree of fewer questions gets some that nothing is above."""
+    grown = told["oblivious_trees"]
+    depth = max((len(tree["splits"] or ()) for tree in grown), default=0)
+    columns = np.zeros((len(grown), depth), np.int32)
+    borders = np.full((len(grown), depth), np.inf, np.float32)
+    leaves = np.zeros((len(grown), 2**depth))
+    scale, start = told["scale_and_bias"]
+    for number, tree in enumerate(grown):
+        for question, split in enumerate(tree["splits"] or ()):
+            columns[number, question], borders[number, question] = split["float_feature_index"], split["border"]
+        leaves[number, : len(tree["leaf_values"])] = scale * np.array(tree["leaf_values"])
+    return Forest(columns, borders, leaves, float(np.sum(start)))
 
 
 @lru_cache(maxsize=1)

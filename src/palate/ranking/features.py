@@ -44,6 +44,8 @@ BEFORE = 20.0
 DAYS_LONG = 3650.0
 """An item without a date is as old as this, in days."""
 
+PLACE = {name: at for at, name in enumerate(NAMES)}
+
 FOUND = {
     "found_popular": ("popular", "categories"),
     "found_near": ("behaviour", "clusters", "text"),
@@ -73,13 +75,13 @@ class Scene:
 
 
 def of(scene: Scene) -> Floats:
-    """(n, F) the columns of `feature_log.NAMES` for each candidate; the place is 0, NaN stands for what isn't known."""
-    table = np.full((len(scene.looked), len(NAMES)), np.nan, np.float32)
-    place = {name: at for at, name in enumerate(NAMES)}
+    """(n, F) the columns of `feature_log.NAMES` for each candidate, each in one piece; the place is 0, NaN stands for what isn't
+    known."""
+    table = np.full((len(NAMES), len(scene.looked)), np.nan, np.float32)
     for part in (_context, _model, _factors, _item, _texts, _counters, _history, _found):
         for name, column in part(scene):
-            table[:, place[name]] = column
-    return table
+            table[PLACE[name]] = column
+    return table.T
 
 
 def written(scene: Scene) -> list[str]:
