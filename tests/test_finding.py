@@ -170,10 +170,3 @@ def test_who_was_shown_much_is_still_served_the_best_of_what_is_left(world: Worl
     world.act("ann", "shown", *ids(world.serve("ann", 60, ALL, log=False).items))
     every, near = (world.serve("ann", 10, params, log=False).items for params in (ALL, NEAR))
     assert ids(near) == ids(every)
-
-
-def test_the_best_are_taken_once_each() -> None:
-    values = np.array([0.9, 0.1, 0.9, 0.5, 0.9, 0.5], np.float32)
-    rows = np.array([7, 1, 7, 3, 7, 3])
-    assert sorted(finding._best(values, rows, 2)) == [3, 7]
-    assert not len(finding._best(values, rows, 0))

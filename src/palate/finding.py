@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from palate import scanning
 from palate.candidates import by_text, groups, openness, personal, walking
 from palate.candidates import wanted as of_wanted
 from palate.candidates.candidate_params import CandidateParams
@@ -20,27 +21,25 @@ from palate.candidates.wanted import Wanted
 from palate.feed_params import FeedParams
 from palate.live import History
 from palate.models import neighbours, registry
-from palate.models.factorization_machine import Floats, link
+from palate.models.factorization_machine import Floats
 from palate.models.nearest import Located
 from palate.models.neighbours import Neighbours
-from palate.orders import FIRST, Bits
+from palate.orders import Bits
 from palate.pool import Pool
+from palate.ranking import scoring
 from palate.ranking.by_model import Answer
 from palate.ranking.considered import Age, freshness
 from palate.ranking.scoring import Judgement
-from palate.ranking.taste import Taste, at, source_part
+from palate.ranking.taste import Taste, at
+from palate.scanning import Weights
 from palate.stock import Stock
 
 Rows = NDArray[np.integer]
 
 AGES = (0.1, 0.4, 1.0)
 """Parts of the half-life of an item's value; what came since is searched apart."""
-WORTH = 8_000
-"""Items of the index whose sources and labels are looked up."""
-GREAT = 500
+GREAT = 200
 """Items of one label or source that are scored."""
-OFTEN = 3
-"""Times that an item may be found before the best are taken."""
 LOOKED = 2_000
 """Items that an index without lists finds at most, which are then scored."""
 
@@ -90,7 +89,7 @@ def _ways(
     yield from _nearest(stock, judgement, bits, params)
     yield (
         "text",
-        by_text.find(stock, wanted.person.history, allowed, count.text, partial(_kept, stock, judgement, params)),
+        by_text.find(stock, wanted.person.history, allowed, count.text, partial(_kept, stock.base, judgement, params)),
     )
 
 
@@ -165,36 +164,36 @@ def _nearest(stock: Stock, judgement: Judgement, bits: Bits, params: FeedParams)
 def _of_index(
     stock: Stock, space: Located, query: Floats, judgement: Judgement, bits: Bits, params: FeedParams
 ) -> Iterator[tuple[str, Rows]]:
-    """Of the items whose vectors lie well, and those that the model lifts for everybody, the best by value, age included."""
-    inside, products = space.products(query, LOOKED, bits, params.find.probes)
-    rows, products = _worth(stock, inside, products, bits, judgement, params)
-    if judgement.answer is None:
-        own = np.concatenate((stock.orders.by_bias, *_own_groups(stock, judgement.taste, params.find)))
-        own = own[openness.is_open(bits, own)]
-        said = stock.base.vectors[own] @ query[:-1] + stock.base.bias[own]
-        rows, products = np.concatenate((rows, own)), np.concatenate((products, said))
-    lift = _lift(stock, judgement.taste, rows)
-    values = _scored(judgement, products, lift) * _kept(stock, judgement, params, rows)
-    lifted = lift > 0
-    yield "behaviour", _best(values, rows, params.find.behaviour)
-    yield "near", _best(values[lifted], rows[lifted], params.find.near)
+    """The best by value, age included: of the items whose vectors lie well, of those with the labels and of the sources that the
+    person's own weights lift most, and of those that the model lifts for everybody."""
+    count, listed = params.find, stock.orders.listed
+    groups_ = [] if judgement.answer is not None else [stock.orders.by_bias]
+    beside = np.unique(
+        np.concatenate([stock.orders.by_bias[:0], *groups_, *_own_groups(stock, judgement.taste, count)])
+    )
+    if listed is None:
+        looked = np.union1d(space.search(query, LOOKED, bits, count.probes), beside[openness.is_open(bits, beside)])
+        yield "behaviour", _best_of(stock.base, judgement, looked, count.behaviour + count.near, params)
+        return
+    asked, places = listed.index.asked(query, count.probes), np.sort(listed.places[beside])
+    age = scanning.age(judgement.now, params.freshness, params.half_life_days)
+    limits = count.behaviour, count.near
+    best = scanning.best(
+        listed, asked, _weights(stock.base, judgement), age, bits, np.sort(places[places >= 0]), limits
+    )
+    yield "behaviour", listed.items[best.every, scanning.ROW]
+    yield "near", listed.items[best.lifted, scanning.ROW]
 
 
-def _worth(
-    stock: Stock, rows: Rows, products: Floats, bits: Bits, judgement: Judgement, params: FeedParams
-) -> tuple[Rows, Floats]:
-    """The open ones of the rows that are so good without what the person's own weights add that these are worth looking up."""
-    nothing = np.zeros(1, np.float32)
-    values = _scored(judgement, products, nothing) * _kept(stock, judgement, params, rows)
-    values = np.where(openness.is_open(bits, rows), values, -np.inf)
-    best = personal.find(values, np.arange(len(rows)), WORTH)
-    best = best[values[best] > -np.inf]
-    return rows[best], products[best]
+def _best_of(pool: Pool, judgement: Judgement, rows: Rows, limit: int, params: FeedParams) -> Rows:
+    """The best of these rows."""
+    values = scoring.order_values_of(scoring.measure(judgement), pool, rows, judgement.now)[1]
+    return personal.find(values * _kept(pool, judgement, params, rows), rows, limit)
 
 
-def _kept(stock: Stock, judgement: Judgement, params: FeedParams, rows: Rows) -> Floats:
-    """What the age of rows of the base leaves of their worth."""
-    return freshness(stock.base.published[rows], judgement.now, Age(params.freshness, params.half_life_days))
+def _kept(pool: Pool, judgement: Judgement, params: FeedParams, rows: Rows) -> Floats:
+    """What the age of rows leaves of their worth."""
+    return freshness(pool.published[rows], judgement.now, Age(params.freshness, params.half_life_days))
 
 
 def _own_groups(stock: Stock, taste: Taste, count: CandidateParams) -> Iterator[Rows]:
@@ -207,32 +206,25 @@ def _own_groups(stock: Stock, taste: Taste, count: CandidateParams) -> Iterator[
         yield from (groups_.of(number)[:GREAT] for number in numbers.tolist() if number < len(groups_))
 
 
-def _best(values: Floats, rows: Rows, limit: int) -> Rows:
-    """The `limit` rows of the highest values, where a row may be there up to `OFTEN` times."""
-    found = personal.find(values, np.arange(len(rows)), OFTEN * limit)
-    found = found[np.unique(rows[found], return_index=True)[1]]
-    return rows[found[personal.find(values[found], np.arange(len(found)), limit)]]
-
-
-def _lift(stock: Stock, taste: Taste, rows: Rows) -> Floats:
-    """(n,) what the person's own weights for sources and for an item's first labels add."""
-    lift = source_part(taste, stock.base.source[rows])
-    if len(taste.labels):
-        orders = stock.orders
-        table = np.zeros(len(stock.base.label_names) + 1, np.float32)  # −1, no label, finds the last
-        table[taste.labels] = taste.label_weights
-        lift += table[orders.first_labels[rows]] @ np.ones(FIRST, np.float32) * orders.label_shares[rows]
-    return lift
-
-
-def _scored(judgement: Judgement, products: Floats, lift: Floats) -> Floats:
-    """(n,) the values of items before their age counts, as `scoring.order_values` finds them."""
+def _weights(pool: Pool, judgement: Judgement) -> Weights:
+    """What `scoring.order_values` adds to the products, as a scan reads it."""
     taste, answer = judgement.taste, judgement.answer
-    if answer is not None:
-        products = link(answer.ranker.slope * products + answer.ranker.intercept, "logistic")
-    raw = products + lift + np.float32(taste.base + taste.bias)
-    scores = link(raw, taste.loss)
-    return np.maximum(raw, scores) if taste.loss == "squared" else scores
+    return Weights(
+        squared=taste.loss == "squared",
+        start=taste.base + taste.bias,
+        sources=_spread(taste.sources, taste.source_weights, len(pool.sources)),
+        labels=_spread(taste.labels, taste.label_weights, len(pool.label_names)),
+        curved=answer is not None,
+        slope=1.0 if answer is None else answer.ranker.slope,
+        intercept=0.0 if answer is None else answer.ranker.intercept,
+    )
+
+
+def _spread(numbers: NDArray[np.int32], weights: Floats, count: int) -> Floats:
+    """(count + 1,) the weight of each number, behind that of none."""
+    table = np.zeros(count + 1, np.float32)
+    table[numbers + 1] = weights
+    return table
 
 
 def _by_age(stock: Stock, wanted: Wanted, params: FeedParams) -> Iterator[Bits]:
@@ -275,8 +267,8 @@ def _joined(stock: Stock, ways: list[tuple[str, Rows]]) -> Found:
     """What was found once or more, with the bits of all ways that found it."""
     every = np.concatenate([rows for _, rows in ways]).astype(np.int64)
     by = np.repeat([bit(name) for name, _ in ways], [len(rows) for _, rows in ways])
-    order = np.argsort(every, kind="stable")
-    every, by = every[order], by[order]
+    both = np.sort(every << 16 | by)
+    every, by = both >> 16, (both & 0xFFFF).astype(np.uint16)
     first = np.flatnonzero(np.diff(every, prepend=-1))
     rows = every[first]
     bits = np.bitwise_or.reduceat(by, first) if len(first) else by

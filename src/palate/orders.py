@@ -11,14 +11,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from palate import scanning
 from palate.pool import NO_DATE, Pool
+from palate.scanning import Listed
 
 Rows = NDArray[np.int32]
 Bits = NDArray[np.uint8]
 """A bit for each row of a pool, the lowest of a byte first."""
-
-FIRST = 4
-"""Labels of an item by which it is looked for."""
 
 BEST = 1_000
 """Items that are lifted most, which are always looked at."""
@@ -95,18 +94,12 @@ class Orders:
         return _descending(self._pool.bias)[:BEST].copy()
 
     @cached_property
-    def first_labels(self) -> NDArray[np.int32]:
-        """(n, FIRST) the first labels of each row, −1 where there are no more."""
-        pool = self._pool
-        places = pool.label_offsets[:-1, np.newaxis] + np.arange(FIRST)
-        inside = places < pool.label_offsets[1:, np.newaxis]
-        labels = np.append(pool.labels, np.int32(-1))
-        return np.where(inside, labels[np.minimum(places, len(pool.labels))], np.int32(-1))
-
-    @cached_property
-    def label_shares(self) -> NDArray[np.float32]:
-        """(n,) what part of a label's weight counts for an item with its number of labels."""
-        return (1 / np.sqrt(np.maximum(np.diff(self._pool.label_offsets), 1))).astype(np.float32)
+    def listed(self) -> Listed | None:
+        """The model's index with what a scan reads of its items; None where there is no inverted file."""
+        space = self._pool.space
+        if space is None or not space.index.cluster_count:
+            return None
+        return scanning.listed(self._pool, space.index, space.rows)
 
     def little_known(self, evidence: float) -> Rows:
         """Rows with less evidence than this, the newest first; remembered for one number."""
@@ -219,10 +212,11 @@ class Orders:
             "stories",
             "unindexed",
             "by_bias",
-            "first_labels",
-            "label_shares",
+            "listed",
         ):
             getattr(self, name)
+        if self.listed is not None:
+            scanning.prepare(self.listed)
 
 
 def packed(mask: NDArray[np.bool_]) -> Bits:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -48,6 +48,18 @@ class IndexParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Items below which all vectors are compared."""
     lists: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | None = None
     """Lists of an inverted file; None: twice the root of the number of items."""
+
+
+class Asked(NamedTuple):
+    """What a vector asks an inverted file: the product of one of its vectors with it is near[list] + start + step · bytes."""
+
+    lists: NDArray[np.int64]
+    """Those whose centres have the greatest products, the greatest first."""
+    near: Floats
+    """(all lists,) what the vectors of each have in common."""
+    step: Floats
+    """(d,)"""
+    start: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +142,32 @@ class Index:
         """(d,) least number, and how far the greatest lies from it, by which faiss puts numbers into bytes."""
         least, wide = _faiss().vector_to_array(self.found.sq.trained).reshape(2, self.width)
         return least, wide
+
+    @cached_property
+    def members(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(lists + 1,) where in an order list by list each list begins, and (n,) the numbers of the vectors in that order."""
+        sizes = [len(ids) for ids, _ in self._members]
+        return np.append(0, np.cumsum(sizes)).astype(np.int64), np.concatenate([ids for ids, _ in self._members])
+
+    @cached_property
+    def codes(self) -> tuple[Bits, NDArray[np.int64]]:
+        """The bytes of all vectors, and (lists,) where in them those of each list begin: in the memory that was read from,
+        unless the library has put them elsewhere."""
+        parts = [codes for _, codes in self._members]
+        starts = np.array([codes.ctypes.data - self.memory.ctypes.data for codes in parts], np.int64)
+        sizes = np.array([codes.size for codes in parts], np.int64)
+        if ((starts >= 0) & (starts + sizes <= self.memory.nbytes))[sizes > 0].all():
+            return self.memory.view(np.uint8), starts
+        return np.concatenate(parts).reshape(-1), np.cumsum(sizes) - sizes
+
+    def asked(self, query: Floats, probes: int) -> Asked:
+        """What a vector (d,) asks so many lists of an inverted file."""
+        turned, (least, wide) = query @ self.turn, self._scale
+        near = self.centres @ turned
+        step, count = (turned * wide / 255).astype(np.float32), min(probes, len(near))
+        lists = np.argsort(-near)[:count].astype(np.int64)
+        start = float(turned @ least + step.sum() / 2)
+        return Asked(lists, near if self.found.by_residual else np.zeros_like(near), step, start)
 
     def products(self, query: Floats, probes: int) -> tuple[NDArray[np.int64], Floats]:
         """All vectors in the lists of an inverted file whose centres have the greatest products with a vector (d,), and the

@@ -1,0 +1,321 @@
+"""The best items of an index's lists by a person's own score, age included: one pass in machine code over what lies side by side.
+
+What the score reads of an item (its vector's bytes, source, labels, date) is kept in the order of the lists, so that a hundred
+thousand items are gone through in a millisecond or two. What can't come among the best whatever its labels and source add is left
+after its product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.domain import to_milliseconds
+from palate.machine_code import compiled
+from palate.models.factorization_machine import MARGIN, link
+from palate.models.nearest import Asked, Index
+from palate.pool import NO_DATE, Pool
+
+Floats = NDArray[np.float32]
+Bits = NDArray[np.uint8]
+Places = NDArray[np.integer[Any]]
+
+FIRST = 4
+"""Labels of an item that are reckoned with here."""
+ROW, MINUTE, SOURCE, COUNT, LABELS = range(5)
+MILLISECONDS = 60_000
+"""Of a minute."""
+UNDATED = np.iinfo(np.int32).max
+"""Minutes of an item without a date: it lies after any now, and so is always new."""
+STEPS = 256
+"""In a half-life, by which what age takes off is looked up."""
+HALVES = 16
+"""Half-lives after which nothing more is taken off."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """An inverted file with its m items in the order in which they lie in it, list by list; a place is a number below m."""
+
+    index: Index
+    items: NDArray[np.int32]
+    """(m, LABELS + FIRST) what a scan reads of each, in one piece, since each piece is waited for: at ROW its row in the pool, −1
+    for one that isn't there; at MINUTE when it was published, since 1970; at SOURCE the number of its source, and 1: 0 stands for
+    none; at COUNT how many labels it has; and from LABELS on the first of them, as the source."""
+    places: NDArray[np.int32]
+    """(n,) of each row of the pool, −1 for one that the index doesn't have."""
+
+
+class Weights(NamedTuple):
+    """What a person's score is made of beside the product of vectors."""
+
+    squared: bool
+    """Whether the loss is the squared one; else it is the logistic one."""
+    start: float
+    """What is added to every item's sum."""
+    sources: Floats
+    """What is added for each number at SOURCE; likewise `labels`."""
+    labels: Floats
+    curved: bool
+    """Whether the logistic curve of slope · product + intercept is a part of the sum, instead of the product."""
+    slope: float
+    intercept: float
+
+
+class Age(NamedTuple):
+    """What is left of an item's value at each age."""
+
+    now: int
+    """Minutes since 1970."""
+    a_minute: float
+    """Entries of `kept` for a minute."""
+    kept: Floats
+
+
+class Best(NamedTuple):
+    """Places of the best, the best first: of all, and of those that the person's own weights lift."""
+
+    every: Places
+    lifted: Places
+
+
+def listed(pool: Pool, index: Index, rows: NDArray[np.int64]) -> Listed:
+    """`rows` (vectors of the index,) says where in the pool each of its items is."""
+    own = rows[index.members[1]]
+    inside = np.flatnonzero(own >= 0)
+    places = np.full(len(pool), -1, np.int32)
+    places[own[inside]] = inside
+    minutes = np.where(pool.published == NO_DATE, UNDATED * MILLISECONDS, pool.published) // MILLISECONDS
+    counts = np.diff(pool.label_offsets)
+    first = np.minimum(pool.label_offsets[:-1, np.newaxis] + np.arange(FIRST), len(pool.labels))
+    labels = np.append(pool.labels, np.int32(-1))[first] + 1
+    labels[np.arange(FIRST) >= counts[:, np.newaxis]] = 0
+    items = np.column_stack(
+        (np.arange(len(pool)), np.clip(minutes, 0, UNDATED), pool.source + 1, counts, labels)
+    ).astype(np.int32)
+    items = items[own]
+    items[own < 0, ROW] = -1
+    return Listed(index, items, places)
+
+
+def prepare(items: Listed) -> None:
+    """Make the machine code that requests would else wait for."""
+    asked = items.index.asked(np.zeros(items.index.width, np.float32), 1)
+    none = np.zeros(1, np.float32)
+    bits = np.zeros(len(items.places) // 8 + 1, np.uint8)
+    weights = Weights(True, 0.0, none, none, False, 1.0, 0.0)
+    best(items, asked, weights, age(datetime.fromtimestamp(0, UTC), 0.0, 1.0), bits, items.places[:0], (1, 1))
+
+
+def age(now: datetime, most: float, half_life_days: float) -> Age:
+    """By which an item loses the part `most` of its value as it ages, half of that in each half-life."""
+    minutes = half_life_days * 24 * 60
+    kept = 1 - most * (1 - np.exp2(-np.arange(STEPS * HALVES + 1) / STEPS))
+    return Age(to_milliseconds(now) // MILLISECONDS, STEPS / minutes, kept.astype(np.float32))
+
+
+def best(
+    items: Listed, asked: Asked, weights: Weights, age: Age, bits: Bits, beside: Places, limits: tuple[int, int]
+) -> Best:
+    """Of the items in the lists that `asked` names, and of the places `beside`, the best whose bits are set.
+
+    `beside` ascends; what comes twice counts once, and −1 nothing.
+    `limits` are how many of all, and how many of those lifted; at least 1 each.
+    """
+    heaps = [(np.full(limit, -np.inf, np.float32), np.zeros(limit, np.int64)) for limit in limits]
+    (memory, codes), starts = items.index.codes, items.index.members[0]
+    # plain tuples: kept machine code that names a class can't be read once the class is gone
+    given = tuple(asked), tuple(weights), tuple(age)
+    compiled(_scan, memory, codes, starts, items.items, *given, bits, beside, *heaps[0], *heaps[1])
+    return Best(*(_falling(values, places) for values, places in heaps))
+
+
+def _falling(values: Floats, places: Places) -> Places:
+    order = np.argsort(-values, kind="stable")
+    return places[order[: np.count_nonzero(values > -np.inf)]]
+
+
+def readable(
+    items: Listed, asked: Asked, weights: Weights, age: Age, bits: Bits, beside: Places, limits: tuple[int, int]
+) -> Best:
+    """What `best` gives, as it reads."""
+    starts = items.index.members[0]
+    inside = [np.arange(starts[number], starts[number + 1]) for number in asked.lists.tolist()]
+    places = np.unique(np.concatenate([*inside, beside[beside >= 0]])).astype(np.int64)
+    rows = items.items[places, ROW]
+    places = places[(rows >= 0) & (bits[rows >> 3] >> (rows & 7) & 1 == 1)]
+    values, lift = values_of(items, asked, weights, age, places)
+    order = np.argsort(-values, kind="stable")
+    return Best(places[order][: limits[0]], places[order][lift[order] > 0][: limits[1]])
+
+
+def values_of(items: Listed, asked: Asked, weights: Weights, age: Age, places: Places) -> tuple[Floats, Floats]:
+    """(n,) the values of these places, and what the person's own weights add to their sums."""
+    own, products = items.items[places], _products(items, asked, places)
+    if weights.curved:
+        products = link(weights.slope * products + np.float32(weights.intercept), "logistic")
+    lift = weights.labels[own[:, LABELS:]].sum(axis=1) / np.sqrt(np.maximum(own[:, COUNT], 1), dtype=np.float32)
+    lift += weights.sources[own[:, SOURCE]]
+    raw = products + lift + np.float32(weights.start)
+    scores = link(raw, "squared" if weights.squared else "logistic")
+    values = np.maximum(raw, scores) if weights.squared else scores
+    old = np.maximum(age.now - own[:, MINUTE].astype(np.int64), 0) * age.a_minute
+    return values * age.kept[np.minimum(old, len(age.kept) - 1).astype(np.int64)], lift
+
+
+def _products(items: Listed, asked: Asked, places: Places) -> Floats:
+    starts, (memory, codes) = items.index.members[0], items.index.codes
+    own = np.searchsorted(starts, places, "right") - 1
+    first = codes[own] + (places - starts[own]) * len(asked.step)
+    told = memory[first[:, np.newaxis] + np.arange(len(asked.step))].astype(np.float32)
+    return np.asarray(told @ asked.step + asked.near[own] + np.float32(asked.start), np.float32)
+
+
+def _scan(
+    memory: Any,
+    codes: Any,
+    starts: Any,
+    items: Any,
+    asked: Any,
+    weights: Any,
+    age: Any,
+    bits: Any,
+    beside: Any,
+    best: Any,
+    best_places: Any,
+    lifted: Any,
+    lifted_places: Any,
+) -> None:
+    """Put the greatest values and their places into heaps, the least first."""
+    lists, near, step, start = asked
+    probed = np.zeros(len(codes), np.bool_)
+    by_source = max(weights[2].max(), np.float32(0))
+    by_labels = np.float32(np.sqrt(FIRST)) * max(weights[3].max(), np.float32(0))
+    longest = max((starts[1:] - starts[:-1]).max(), len(beside))
+    products, places = np.empty(longest, np.float32), np.empty(longest, np.int64)
+    for turn in range(len(lists) + 1):
+        if turn < len(lists):
+            own = lists[turn]
+            probed[own] = True
+            count = starts[own + 1] - starts[own]
+            places[:count] = np.arange(starts[own], starts[own + 1])
+            _multiply(memory, codes[own], step, np.float32(near[own] + start), products[:count])
+        else:
+            count = _multiply_beside(memory, codes, starts, beside, probed, asked, products, places)
+        least = min(best[0], lifted[0]) if by_source + by_labels > 0 else best[0]
+        floor = np.float32(_least_product(least, weights, by_source + by_labels))
+        heaps = best, best_places, lifted, lifted_places
+        _sift(products[:count], places, floor, by_labels, items, weights, age, bits, heaps)
+
+
+def _multiply(memory: Any, code: int, step: Any, start: float, products: Any) -> None:
+    """The products of vectors whose bytes lie one after the other."""
+    wide = np.uint64(len(step))
+    at = np.uint64(code)
+    for number in range(len(products)):
+        product = start
+        for column in range(wide):
+            product += step[column] * np.float32(memory[at + column])
+        products[number] = product
+        at += wide
+
+
+def _multiply_beside(
+    memory: Any, codes: Any, starts: Any, beside: Any, probed: Any, asked: Any, products: Any, places: Any
+) -> int:
+    """The same of places here and there whose lists weren't looked into; returns how many they are."""
+    _, near, step, start = asked
+    own, count = 0, 0
+    for number in range(len(beside)):
+        place = beside[number]
+        if place < 0 or (number and place == beside[number - 1]):
+            continue
+        while starts[own + 1] <= place:
+            own += 1
+        if not probed[own]:
+            code = codes[own] + (place - starts[own]) * len(step)
+            places[count] = place
+            _multiply(memory, code, step, np.float32(near[own] + start), products[count : count + 1])
+            count += 1
+    return count
+
+
+def _least_product(value: float, weights: Any, most: float) -> float:
+    """Products up to this can't come to more than a value, whatever the person's own weights add."""
+    squared, start, _, _, curved, slope, intercept = weights
+    if curved and slope <= 0:
+        return -np.inf
+    least = _least_sum(value, squared) - start - most
+    return (_log_odds(least) - intercept) / slope if curved else least
+
+
+def _least_sum(value: float, squared: bool) -> float:
+    if squared:
+        return value if value >= MARGIN else -np.inf
+    return _log_odds(value)
+
+
+def _log_odds(probability: float) -> float:
+    if probability <= 0:
+        return -np.inf
+    return np.inf if probability >= 1 else np.log(probability / (1 - probability))
+
+
+def _sift(
+    products: Any, places: Any, floor: float, most: float, items: Any, weights: Any, age: Any, bits: Any, heaps: Any
+) -> None:
+    """Put the open ones into the heaps that are good enough for them."""
+    best, best_places, lifted, lifted_places = heaps
+    squared, start, of_source, of_label, curved, slope, intercept = weights
+    now, a_minute, kept = age
+    for number in range(len(products)):
+        if products[number] <= floor:
+            continue
+        place = places[number]
+        row = items[place, ROW]
+        if row < 0 or not (bits[row >> 3] >> (row & 7)) & 1:
+            continue
+        part = kept[min(int(max(now - items[place, MINUTE], 0) * a_minute), len(kept) - 1)]
+        product = products[number]
+        if curved:
+            product = np.float32(1 / (1 + np.exp(-(slope * product + intercept))))
+        lift = of_source[items[place, SOURCE]]
+        bound = _value(product + lift + most + start, squared) * part
+        if bound <= best[0] and (bound <= lifted[0] or lift + most <= 0):
+            continue
+        own = np.float32(0)
+        for label in range(LABELS, LABELS + FIRST):
+            own += of_label[items[place, label]]
+        lift += own / np.float32(np.sqrt(max(items[place, COUNT], 1)))
+        value = np.float32(_value(product + lift + start, squared) * part)
+        if value > best[0]:
+            _replace_least(best, best_places, value, place)
+        if lift > 0 and value > lifted[0]:
+            _replace_least(lifted, lifted_places, value, place)
+
+
+def _value(raw: float, squared: bool) -> float:
+    """What `link` says of a sum; of a squared loss the sum itself, where that is more."""
+    if squared:
+        return raw if raw >= MARGIN else MARGIN * MARGIN / (2 * MARGIN - raw)
+    return 1 / (1 + np.exp(-raw))
+
+
+def _replace_least(values: Any, places: Any, value: float, place: int) -> None:
+    """Of a heap (Williams, "Algorithm 232: Heapsort", 1964)."""
+    size, at = len(values), 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and values[child + 1] < values[child]:
+            child += 1
+        if values[child] >= value:
+            break
+        values[at], places[at] = values[child], places[child]
+        at = child
+    values[at], places[at] = value, place
