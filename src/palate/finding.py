@@ -167,10 +167,8 @@ def _of_index(
     """The best by value, age included: of the items whose vectors lie well, of those with the labels and of the sources that the
     person's own weights lift most, and of those that the model lifts for everybody."""
     count, listed = params.find, stock.orders.listed
-    groups_ = [] if judgement.answer is not None else [stock.orders.by_bias]
-    beside = np.unique(
-        np.concatenate([stock.orders.by_bias[:0], *groups_, *_own_groups(stock, judgement.taste, count)])
-    )
+    lifted = stock.orders.by_bias if judgement.answer is None else stock.orders.by_bias[:0]
+    beside = np.concatenate([lifted, *_own_groups(stock, judgement.taste, count)])
     if listed is None:
         looked = np.union1d(space.search(query, LOOKED, bits, count.probes), beside[openness.is_open(bits, beside)])
         yield "behaviour", _best_of(stock.base, judgement, looked, count.behaviour + count.near, params)
@@ -178,9 +176,7 @@ def _of_index(
     asked, places = listed.index.asked(query, count.probes), np.sort(listed.places[beside])
     age = scanning.age(judgement.now, params.freshness, params.half_life_days)
     limits = count.behaviour, count.near
-    best = scanning.best(
-        listed, asked, _weights(stock.base, judgement), age, bits, np.sort(places[places >= 0]), limits
-    )
+    best = scanning.best(listed, asked, _weights(stock.base, judgement), age, bits, places, limits)
     yield "behaviour", listed.items[best.every, scanning.ROW]
     yield "near", listed.items[best.lifted, scanning.ROW]
 
