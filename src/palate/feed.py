@@ -28,6 +28,7 @@ from palate.ranking import considered, features, heavy, scoring
 from palate.ranking.arranging import Place
 from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
+from palate.ranking.heavy import Ranked
 from palate.ranking.scoring import Judgement
 from palate.ranking.taste import Tastes
 from palate.surface_params import SurfaceParams
@@ -119,38 +120,37 @@ def _scored_now(
     found = finding.find(stock, wanted, judgement, params)
     plain = _considered(found, wanted.person, judgement, params)
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
-    looked = _ranked(state, plain, unseen, wanted.now)
+    ranked = _ranked(state, plain, unseen, wanted.now)
+    looked = ranked.looked
     places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng, state.happenings)
     places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
     told = telling.explained(connection, live.cards, stock, looked, places, session.places)
-    items = _with_features(live, state, plain, told, asked)
+    items = _with_features(live, state, ranked, told, asked)
     if len(places) < asked.limit:
         chosen = looked.pool.keys[[place.row for place in places]]
         back = filling.brought_back(connection, live, stock, wanted, session, chosen, params)
         plain = _considered(finding.everything(back), wanted.person, judgement, params)
         unseen = filling.one_of_each_story(plain)
-        looked = _ranked(state, plain, unseen, wanted.now)
-        places = filling.arrange(looked, unseen, asked.limit - len(places), 0.0, params, rng)
-        more = telling.explained(connection, live.cards, stock, looked, places, session.places + len(items))
-        items += _with_features(live, state, plain, more, asked)
+        ranked = _ranked(state, plain, unseen, wanted.now)
+        places = filling.arrange(ranked.looked, unseen, asked.limit - len(places), 0.0, params, rng)
+        more = telling.explained(connection, live.cards, stock, ranked.looked, places, session.places + len(items))
+        items += _with_features(live, state, ranked, more, asked)
     return items, stock.base.model.version
 
 
-def _ranked(state: State, plain: Considered, wanted: Mask, now: datetime) -> Considered:
+def _ranked(state: State, plain: Considered, wanted: Mask, now: datetime) -> Ranked:
     """What is wanted of the candidates in the order of the snapshot's rankers; as it was, where it holds none."""
-    if state.rankers is None:
-        return plain
-    return heavy.ranked(Scene(plain, state.happenings, state.stock.base, state.snapshot, now), wanted, state.rankers)
+    scene = Scene(plain, state.happenings, state.stock.base, state.snapshot, now)
+    return heavy.ranked(scene, wanted, state.rankers)
 
 
 def _with_features(
-    live: Live, state: State, plain: Considered, items: tuple[RankedItem, ...], asked: _Asked
+    live: Live, state: State, ranked: Ranked, items: tuple[RankedItem, ...], asked: _Asked
 ) -> tuple[RankedItem, ...]:
     """The items with what the rankers know of them at this moment, whether there are rankers yet or not."""
     if not live.ranking or not items:
         return items
-    served = plain.take(plain.pool.rows(np.array([item.key for item in items], np.int64)))
-    told = features.of(Scene(served, state.happenings, state.stock.base, state.snapshot, asked.wanted.now))
+    told = ranked.features_of(ranked.looked.pool.rows(np.array([item.key for item in items], np.int64)))
     items = tuple(replace(item, features=text) for item, text in zip(items, feature_log.written(told), strict=True))
     if not asked.explain or state.rankers is None:
         return items
@@ -203,7 +203,7 @@ def rank(
         person = _person(connection, live, user_id, state)
         keys = list(known.values()) if all_known else _item_keys(connection, live, ids, known)
     plain = _of_items(state, person, np.array(keys, np.int64), now, params)
-    looked = _ranked(state, plain, np.ones(len(plain), bool), now)
+    looked = _ranked(state, plain, np.ones(len(plain), bool), now).looked
     best = np.argsort(-looked.values, kind="stable")
     if append is not None and ids:
         append(_as_shown(live, user_id, plain, ids, best[: params.limit_max], now))
@@ -222,7 +222,7 @@ def _of_items(state: State, person: Person, keys: NDArray[np.int64], now: dateti
     """These items, in this order, their age aside."""
     judgement, pool = _judge(state, person, now, params), state.stock.of_keys(keys, state.snapshot)
     scores, values = scoring.order_values(judgement, pool)
-    return Considered(pool, person, judgement, np.zeros(len(keys), np.uint16), scores, values, _age(params))
+    return considered.scored(pool, np.zeros(len(keys), np.uint16), person, judgement, scores, values, _age(params))
 
 
 def _as_shown(
@@ -281,7 +281,7 @@ def predicted(live: Live, user_id: str, now: datetime, params: FeedParams, limit
     looked = _considered(finding.everything(state.pool), person, _judge(state, person, now, params), params)
     allowed = of_wanted.fitting(looked.pool, Wanted(person, now, _window(None, person, params)))
     unseen, nothing_drawn = filling.unseen(looked, allowed), np.random.default_rng(0)
-    looked = _ranked(state, looked, unseen, now)
+    looked = _ranked(state, looked, unseen, now).looked
     places = filling.arrange(looked, unseen, limit, 0.0, params, nothing_drawn)
     served = np.zeros(len(looked.pool), bool)
     served[[place.row for place in places]] = True

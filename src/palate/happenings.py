@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,28 @@ class Happenings:
     )
     """(KINDS, HALF_LIVES) of all items."""
 
-    def of_items(self, keys: NDArray[np.int64], now: int) -> NDArray[np.float32]:
-        """(n, KINDS, HALF_LIVES) what happened to these items."""
-        found: NDArray[np.float32] = self.learned.items.of(keys, now) + self.recent.items.of(keys, now)
+    def of_items(
+        self, keys: NDArray[np.int64], now: int, rows: NDArray[np.integer] | None = None
+    ) -> NDArray[np.float32]:
+        """(n, KINDS, HALF_LIVES) what happened to these items; `rows` are theirs in the snapshot, −1 for none (None: they are
+        looked for)."""
+        learned = self.learned.items
+        counted = learned.keys.rows(keys) if rows is None else self._counted(keys, rows)
+        found: NDArray[np.float32] = learned.at_rows(counted, now) + self.recent.items.of(keys, now)
         return np.maximum(found, np.float32(0))
+
+    def _counted(self, keys: NDArray[np.int64], rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Their rows among what was counted up to the snapshot."""
+        counted = self._of_snapshot[rows].astype(np.int64)
+        unknown = np.flatnonzero(rows < 0)
+        counted[unknown] = self.learned.items.keys.rows(keys[unknown])
+        return counted
+
+    @cached_property
+    def _of_snapshot(self) -> NDArray[np.int32]:
+        """(I + 1,) of each item of the snapshot its row among what was counted up to it, −1 for none."""
+        items = np.zeros(0, np.int64) if self.snapshot is None else np.asarray(self.snapshot.arrays["items"])
+        return np.append(self.learned.items.keys.rows(items), -1).astype(np.int32)
 
     def of_user(self, key: int, now: int) -> NDArray[np.float32]:
         """(KINDS, HALF_LIVES) what this person met and did."""
@@ -68,10 +87,10 @@ class Happenings:
         found: NDArray[np.float32] = (self.learned.users.of(keys, now) + self.recent.users.of(keys, now))[0]
         return np.maximum(found, np.float32(0))
 
-    def texts(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    def texts(self, keys: NDArray[np.int64], rows: NDArray[np.integer] | None = None) -> NDArray[np.float32] | None:
         """(n, DIRECTIONS) where these items stand by their texts, zero for those without words; None where no text is known.
 
-        `rows` are theirs in the snapshot, −1 for none.
+        `rows` are theirs in the snapshot, −1 for none; None: they are looked for.
         """
         return None if self.spaces is None else self.spaces.texts(keys, rows)
 

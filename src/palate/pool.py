@@ -113,6 +113,8 @@ class Pool:
     """(n + 1,); the labels of row i are `labels[label_offsets[i]:label_offsets[i + 1]]`."""
     labels: NDArray[np.int32]
     """Numbers in `label_names`."""
+    learned: NDArray[np.int32]
+    """Row among the snapshot's items, −1 for one that it doesn't know."""
     row: NDArray[np.int32]
     """Of the model's ranker, −1 where it has learned nothing of the item; all −1 without a ranker."""
     content: NDArray[np.float16]
@@ -234,6 +236,7 @@ _COLUMNS = frozenset(
         "leads",
         "kind",
         "rule",
+        "learned",
         "row",
         "content",
         "vectors",
@@ -263,6 +266,7 @@ def empty_pool() -> Pool:
         leads=np.zeros(0, np.bool_),
         kind=np.zeros(0, np.int8),
         rule=np.zeros(0, np.int32),
+        learned=np.zeros(0, np.int32),
         row=np.zeros(0, np.int32),
         label_offsets=np.zeros(1, np.int64),
         labels=np.zeros(0, np.int32),

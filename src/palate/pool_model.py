@@ -177,6 +177,7 @@ def columns(
     """The columns of these items that come from the model; `source` (n,) are numbers in `sources`, −1 for none."""
     n = len(keys)
     nothing = {
+        "learned": np.full(n, -1, np.int32),
         "row": np.full(n, -1, np.int32),
         "content": np.zeros((n, 0), np.float16),
         "vectors": np.zeros((n, 0), np.float32),
@@ -190,7 +191,8 @@ def columns(
     rows = Vocabulary(np.asarray(arrays["items"])).rows(keys)
     popularity, evidence = _popularity(snapshot)
     popularity = _found(popularity, rows, model.prior)
-    found = nothing | {"popularity": popularity, "evidence": _found(evidence, rows, 0.0)}
+    found = nothing | {"learned": rows.astype(np.int32)}
+    found |= {"popularity": popularity, "evidence": _found(evidence, rows, 0.0)}
     if model.ranker is not None:
         stands = _stands(keys, rows, strangers, model.ranker, snapshot)
         return found | {"row": model.ranker.rows(keys), "content": stands}

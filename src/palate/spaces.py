@@ -56,7 +56,7 @@ class Spaces:
     young_texts: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(y, d)"""
 
-    def texts(self, keys: Keys, rows: NDArray[np.int64] | None = None) -> Floats | None:
+    def texts(self, keys: Keys, rows: NDArray[np.integer] | None = None) -> Floats | None:
         """(n, d) where these items stand by their texts, of length 1, or zero for those without words; None where no text is
         known. `rows` are theirs in the snapshot, −1 for none."""
         if self.directions is None:

@@ -45,6 +45,8 @@ class Considered:
     values: Floats
     """(n,) positive: what the order goes by, which is the scores, less for old items."""
     age: Age
+    best: float
+    """The greatest value of all that were considered: still that of all when some are taken out."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -64,7 +66,20 @@ def considered(pool: Pool, found: NDArray[np.uint16], person: Person, judgement:
     """The items of a pool as the person's own taste sees them."""
     scores, values = scoring.order_values(judgement, pool)
     fresh = freshness(pool.published, judgement.now, age)
-    return Considered(pool, person, judgement, found, scores, values * fresh, age)
+    return scored(pool, found, person, judgement, scores, values * fresh, age)
+
+
+def scored(
+    pool: Pool,
+    found: NDArray[np.uint16],
+    person: Person,
+    judgement: Judgement,
+    scores: Floats,
+    values: Floats,
+    age: Age,
+) -> Considered:
+    """The items of a pool with these scores and values."""
+    return Considered(pool, person, judgement, found, scores, values, age, float(values.max(initial=0)))
 
 
 def others(looked: Considered, pool: Pool) -> Considered:

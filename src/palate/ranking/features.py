@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def _context(scene: Scene) -> Columns:
     yield "weekday", float(scene.now.weekday())
 
 
-def log_odds(probabilities: Floats) -> Floats:
+def log_odds(probabilities: Floats | np.float32) -> Floats:
     """Within what 16 bits tell apart."""
     inside = np.clip(probabilities, 1e-4, 1 - 1e-4)
     return np.asarray(np.log(inside / (1 - inside)), np.float32)
@@ -107,7 +108,7 @@ def _model(scene: Scene) -> Columns:
     looked, pool, taste = scene.looked, scene.looked.pool, scene.looked.judgement.taste
     score = log_odds(looked.values)
     yield "score", score
-    yield "score_below_best", score - score.max() if len(score) else score
+    yield "score_below_best", score - log_odds(np.float32(looked.best))
     yield "likely", log_odds(looked.scores)
     yield "popularity", log_odds(pool.popularity)
     yield "evidence", np.log1p(pool.evidence)
@@ -130,7 +131,7 @@ def _factors(scene: Scene) -> Columns:
     users = Vocabulary(np.asarray(snapshot.arrays["users"])).rows(np.array([person.key, *person.keys], np.int64))
     if (users < 0).all():
         return
-    user, rows = users[users >= 0][0], _rows(snapshot, scene.looked.pool.keys)
+    user, rows = users[users >= 0][0], scene.looked.pool.learned
     known = rows >= 0
     for number, prefix in enumerate(factors_of(snapshot), start=1):
         found = np.full(len(rows), np.nan, np.float32)
@@ -148,10 +149,6 @@ def factors_of(snapshot: Snapshot) -> list[str]:
         name for name in pairs if arrays[f"{name}user_vectors"].shape[1:] == arrays[f"{name}item_vectors"].shape[1:]
     ]
     return alike[:FACTORS]
-
-
-def _rows(snapshot: Snapshot, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    return Vocabulary(np.asarray(snapshot.arrays["items"])).rows(keys)
 
 
 def _item(scene: Scene) -> Columns:
@@ -184,7 +181,7 @@ def _texts(scene: Scene) -> Columns:
     snapshot, history = scene.snapshot, scene.looked.person.history
     if snapshot is None:
         return
-    items = scene.happenings.texts(scene.looked.pool.keys, _rows(snapshot, scene.looked.pool.keys))
+    items = scene.happenings.texts(scene.looked.pool.keys, scene.looked.pool.learned)
     if items is None:
         return
     liked, refused = (_theirs(scene, history.items[mask][-NEWEST:]) for mask in _verdicts(history))
@@ -206,7 +203,7 @@ def _texts(scene: Scene) -> Columns:
 def _theirs(scene: Scene, keys: NDArray[np.int64]) -> Floats:
     """Where the texts of these items stand, those without words left out."""
     assert scene.snapshot is not None, "Texts stand in its directions."
-    found = scene.happenings.texts(keys, _rows(scene.snapshot, keys))
+    found = scene.happenings.texts(keys)
     assert found is not None, "The candidates have theirs from the same snapshot."
     return found[found.any(axis=1)]
 
@@ -223,32 +220,46 @@ def _verdicts(history: History) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 def _counters(scene: Scene) -> Columns:
     counted, pool, now = scene.happenings, scene.looked.pool, scene.moment
-    common = _rates(counted.totals[np.newaxis], None)
-    yield from _of_items(counted.of_items(pool.keys, now), common)
+    common = _rates(counted.totals[..., np.newaxis], None)
+    yield from _of_items(_turned(counted.of_items(pool.keys, now, pool.learned)), common)
     yield from _of_group("source", _group(counted, "source", pool.source, now), common, (1, 2, 3))
     yield from _of_group("category", _group(counted, "category", pool.category, now), common, (1, 2))
     story = _group(counted, "story", pool.story, now)
-    yield "story_viewed_hour", np.log1p(story[:, VIEWED, 0])
-    yield "story_viewed_day", np.log1p(story[:, VIEWED, 1])
-    yield "story_like_rate_ever", _rates(story, common).like[:, 3]
+    yield "story_viewed_hour", np.log1p(story.counts[VIEWED, 0])[story.of_item]
+    yield "story_viewed_day", np.log1p(story.counts[VIEWED, 1])[story.of_item]
+    yield "story_like_rate_ever", _rates(story.counts, common).like[3][story.of_item]
     if scene.looked.person.key is not None:
         yield from _of_user(counted.of_user(scene.looked.person.key, now), common)
 
 
-def _group(counted: Happenings, name: str, group: NDArray[np.integer], now: int) -> Floats:
-    """(n, KINDS, HALF_LIVES) of each candidate's group; zero for those of none."""
+class _Group(NamedTuple):
+    """Counts of g groups of candidates."""
+
+    counts: Floats
+    """(KINDS, HALF_LIVES, g + 1), the last of no group."""
+    of_item: NDArray[np.int64]
+    """(n,) which of them is each candidate's."""
+
+
+def _group(counted: Happenings, name: str, group: NDArray[np.integer], now: int) -> _Group:
     counts = counted.groups.get(name)
     keys = group.astype(np.int64)
     if counts is None:
-        return np.zeros((len(keys), len(activity.KINDS), len(activity.HALF_LIVES)), np.float32)
-    found = counts.of(keys, now)
-    found[keys < 0] = 0
-    return found
+        return _Group(np.zeros((len(activity.KINDS), len(activity.HALF_LIVES), 1), np.float32), np.zeros_like(keys))
+    rows = np.where(keys >= 0, counts.keys.rows(keys), -1)
+    if len(counts) > len(keys):  # those that are there alone
+        return _Group(_turned(counts.at_rows(np.append(rows, -1), now)), np.arange(len(keys)))
+    return _Group(_turned(counts.at_rows(np.append(np.arange(len(counts)), -1), now)), rows)
+
+
+def _turned(counts: Floats) -> Floats:
+    """(KINDS, HALF_LIVES, n) of (n, KINDS, HALF_LIVES)."""
+    return np.ascontiguousarray(counts.transpose(1, 2, 0))
 
 
 @dataclass(frozen=True, eq=False)
 class _Rates:
-    """(n, HALF_LIVES) each: of what was shown, how much was viewed; of what was met, how much was liked and refused."""
+    """(HALF_LIVES, n) each: of what was shown, how much was viewed; of what was met, how much was liked and refused."""
 
     view: Floats
     like: Floats
@@ -257,7 +268,7 @@ class _Rates:
 
 def _rates(counts: Floats, common: _Rates | None) -> _Rates:
     """Held at the common rates by `BEFORE` items, so that few say little; where nothing was ever counted, by those of nobody."""
-    shown, viewed, liked, refused = (counts[:, kind] for kind in (SHOWN, VIEWED, LIKED, REFUSED))
+    shown, viewed, liked, refused = (counts[kind] for kind in (SHOWN, VIEWED, LIKED, REFUSED))
     met = np.maximum(np.maximum(shown, viewed), liked + refused)
     start = common or _NOBODYS
 
@@ -272,33 +283,33 @@ _NOBODYS = _Rates(*(np.full((1, 1), rate, np.float32) for rate in (0.1, 0.05, 0.
 
 
 def _of_items(counts: Floats, common: _Rates) -> Columns:
-    rates = _rates(counts, common)
+    rates, logs = _rates(counts, common), np.log1p(counts[:REFUSED])
     for place, window in enumerate(WINDOWS):
-        yield f"item_shown_{window}", np.log1p(counts[:, SHOWN, place])
-        yield f"item_viewed_{window}", np.log1p(counts[:, VIEWED, place])
-        yield f"item_liked_{window}", np.log1p(counts[:, LIKED, place])
-        yield f"item_view_rate_{window}", rates.view[:, place]
-        yield f"item_like_rate_{window}", rates.like[:, place]
-    yield "item_dislike_rate_ever", rates.dislike[:, 3]
+        yield f"item_shown_{window}", logs[SHOWN, place]
+        yield f"item_viewed_{window}", logs[VIEWED, place]
+        yield f"item_liked_{window}", logs[LIKED, place]
+        yield f"item_view_rate_{window}", rates.view[place]
+        yield f"item_like_rate_{window}", rates.like[place]
+    yield "item_dislike_rate_ever", rates.dislike[3]
 
 
-def _of_group(name: str, counts: Floats, common: _Rates, places: tuple[int, ...]) -> Columns:
-    rates = _rates(counts, common)
+def _of_group(name: str, group: _Group, common: _Rates, places: tuple[int, ...]) -> Columns:
+    rates = _rates(group.counts, common)
     for place in places:
-        yield f"{name}_viewed_{WINDOWS[place]}", np.log1p(counts[:, VIEWED, place])
-        yield f"{name}_view_rate_{WINDOWS[place]}", rates.view[:, place]
-        yield f"{name}_like_rate_{WINDOWS[place]}", rates.like[:, place]
+        yield f"{name}_viewed_{WINDOWS[place]}", np.log1p(group.counts[VIEWED, place])[group.of_item]
+        yield f"{name}_view_rate_{WINDOWS[place]}", rates.view[place][group.of_item]
+        yield f"{name}_like_rate_{WINDOWS[place]}", rates.like[place][group.of_item]
 
 
 def _of_user(counts: Floats, common: _Rates) -> Columns:
-    rates = _rates(counts[np.newaxis], common)
+    rates = _rates(counts[..., np.newaxis], common)
     yield "user_shown_hour", float(np.log1p(counts[SHOWN, 0]))
     yield "user_shown_day", float(np.log1p(counts[SHOWN, 1]))
     yield "user_viewed_day", float(np.log1p(counts[VIEWED, 1]))
     yield "user_viewed_ever", float(np.log1p(counts[VIEWED, 3]))
-    yield "user_view_rate_week", float(rates.view[0, 2])
-    yield "user_like_rate_ever", float(rates.like[0, 3])
-    yield "user_dislike_rate_ever", float(rates.dislike[0, 3])
+    yield "user_view_rate_week", float(rates.view[2, 0])
+    yield "user_like_rate_ever", float(rates.like[3, 0])
+    yield "user_dislike_rate_ever", float(rates.dislike[3, 0])
 
 
 # --- the person's own history ---------------------------------------------------------------------------------------------
@@ -312,26 +323,29 @@ def _history(scene: Scene) -> Columns:
     yield "history_liked", float(np.log1p(np.count_nonzero(liked)))
     rows = scene.whole.rows(history.items[-NEWEST:])
     there, taken = rows[rows >= 0], liked[-NEWEST:][rows >= 0]
-    for name, theirs, groups in (
-        ("source", scene.whole.source[there], pool.source),
-        ("category", scene.whole.category[there], pool.category),
+    for name, theirs, groups, count in (
+        ("source", scene.whole.source[there], pool.source, len(pool.sources)),
+        ("category", scene.whole.category[there], pool.category, len(pool.categories)),
     ):
-        met, good = _met(theirs, taken, groups)
-        yield f"same_{name}_met", np.log1p(met)
-        yield f"same_{name}_liked", _share(good, met)
+        met, good = _met(theirs, taken, count)
+        yield f"same_{name}_met", np.log1p(met)[groups]
+        yield f"same_{name}_liked", _share(good, met)[groups]
     yield from _by_label(scene, there, taken)
-    yield "followed", np.isin(pool.source, pool.sources.find(person.followed)).astype(np.float32)
+    yield "followed", _among(pool.source, pool.sources.find(person.followed))
     yield "on_topic", _any_label(pool, pool.label_names.find(person.topics))
 
 
-def _met(theirs: NDArray[np.integer], liked: NDArray[np.bool_], groups: NDArray[np.integer]) -> tuple[Floats, Floats]:
-    """(n,) how many items of each candidate's group the person met, and how many of those they took to."""
+def _met(theirs: NDArray[np.integer], liked: NDArray[np.bool_], count: int) -> tuple[Floats, Floats]:
+    """(count + 1,) how many items of each group the person met, and how many of those they took to; the last of no group."""
     told = theirs >= 0
-    keys, places = np.unique(theirs[told].astype(np.int64), return_inverse=True)
-    counts = np.append(np.bincount(places, minlength=len(keys)), 0)
-    good = np.append(np.bincount(places, liked[told], minlength=len(keys)), 0)
-    rows = Vocabulary(keys).rows(groups.astype(np.int64))
-    return counts[rows].astype(np.float32), good[rows].astype(np.float32)
+    met, good = (np.bincount(theirs[told], weights, count + 1) for weights in (None, liked[told]))
+    return met.astype(np.float32), good.astype(np.float32)
+
+
+def _among(numbers: NDArray[np.integer], wanted: NDArray[np.int32]) -> Floats:
+    if not len(wanted):
+        return np.zeros(len(numbers), np.float32)
+    return np.isin(numbers, wanted).astype(np.float32)
 
 
 def _share(good: Floats, met: Floats) -> Floats:
@@ -345,9 +359,9 @@ def _by_label(scene: Scene, there: NDArray[np.int64], liked: NDArray[np.bool_]) 
     counts = whole.label_offsets[there + 1] - whole.label_offsets[there]
     starts = np.cumsum(counts) - counts
     places = np.arange(counts.sum()) - np.repeat(starts - whole.label_offsets[there], counts)
-    met, good = _met(whole.labels[places], np.repeat(liked, counts), pool.labels)
-    yield "same_label_met", _means(pool.label_offsets, np.log1p(met))
-    yield "same_label_liked", _means(pool.label_offsets, _share(good, met))
+    met, good = _met(whole.labels[places], np.repeat(liked, counts), len(pool.label_names))
+    yield "same_label_met", _means(pool.label_offsets, np.log1p(met)[pool.labels])
+    yield "same_label_liked", _means(pool.label_offsets, _share(good, met)[pool.labels])
 
 
 def _means(offsets: NDArray[np.int64], values: Floats) -> Floats:
@@ -362,7 +376,7 @@ def _means(offsets: NDArray[np.int64], values: Floats) -> Floats:
 def _any_label(pool: Pool, wanted: NDArray[np.int32]) -> Floats:
     if not len(wanted):
         return np.zeros(len(pool), np.float32)
-    has = np.nan_to_num(_means(pool.label_offsets, np.isin(pool.labels, wanted).astype(np.float32)))
+    has = np.nan_to_num(_means(pool.label_offsets, _among(pool.labels, wanted)))
     return (has > 0).astype(np.float32)
 
 

@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.feature_log import NAMES
 from palate.rankers import Rankers
 from palate.ranking import features, light
 from palate.ranking.considered import Considered
-from palate.ranking.features import Scene
+from palate.ranking.features import Floats, Scene
 
 BEHIND = 1e-6
 """What is left of the value of an item that doesn't come before the heavy ranker: less than any that does."""
 
 
-def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers) -> Considered:
-    """The scene's candidates with new scores (probabilities of a positive at the first place) and values.
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """Candidates in their order, and what the heavy ranker was told of those that came before it."""
+
+    looked: Considered
+    scene: Scene
+    """The same candidates by the plain score."""
+    rows: NDArray[np.int64]
+    """(k,) ascending: those that came before it."""
+    features: Floats
+    """(k, F)"""
+
+    def features_of(self, rows: NDArray[np.int64]) -> Floats:
+        """(n, F) the columns of these candidates; those that it wasn't told are found now."""
+        found = np.empty((len(rows), len(NAMES)), np.float32)
+        places = np.searchsorted(self.rows, rows)
+        told = np.append(self.rows, -1)[places] == rows
+        found[told] = self.features[places[told]]
+        if not told.all():
+            found[~told] = features.of(replace(self.scene, looked=self.scene.looked.take(rows[~told])))
+        return found
+
+
+def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> Ranked:
+    """The scene's candidates with new scores (probabilities of a positive at the first place) and values; without rankers as they
+    were.
 
     Of the `wanted` ones (n,) those that the light ranker chooses; all others stand behind them in the order that they had. An
     item's age is among what the trees know: nothing more is taken off for it.
     """
     looked = scene.looked
-    rows = light.find(looked, np.flatnonzero(wanted), rankers)
-    if not len(rows):
-        return looked
-    raw = rankers.raw(features.of(replace(scene, looked=looked.take(rows))))
+    rows = np.zeros(0, np.int64) if rankers is None else light.find(looked, np.flatnonzero(wanted), rankers)
+    if rankers is None or not len(rows):
+        return Ranked(looked, scene, rows[:0], np.zeros((0, len(NAMES)), np.float32))
+    told = features.of(replace(scene, looked=looked.take(rows)))
+    raw = rankers.raw(told)
     said = rankers.calibration(raw)
     scores, values = np.minimum(looked.scores, said.min()), looked.values * np.float32(BEHIND)
     scores[rows], values[rows] = said, 1 / (1 + np.exp(-raw))
-    return replace(looked, scores=scores, values=values)
+    return Ranked(replace(looked, scores=scores, values=values), scene, rows, told)
