@@ -170,7 +170,8 @@ def _of_index(
     lifted = stock.orders.by_bias if judgement.answer is None else stock.orders.by_bias[:0]
     beside = np.concatenate([lifted, *_own_groups(stock, judgement.taste, count)])
     if listed is None:
-        looked = np.union1d(space.search(query, LOOKED, bits, count.probes), beside[openness.is_open(bits, beside)])
+        found = space.search(query, LOOKED, bits, count.probes)
+        looked = np.union1d(found, beside[openness.is_open(bits, beside)]).astype(np.int64)
         yield "behaviour", _best_of(stock.base, judgement, looked, count.behaviour + count.near, params)
         return
     asked, places = listed.index.asked(query, count.probes), np.sort(listed.places[beside])
@@ -181,7 +182,7 @@ def _of_index(
     yield "near", listed.items[best.lifted, scanning.ROW]
 
 
-def _best_of(pool: Pool, judgement: Judgement, rows: Rows, limit: int, params: FeedParams) -> Rows:
+def _best_of(pool: Pool, judgement: Judgement, rows: NDArray[np.int64], limit: int, params: FeedParams) -> Rows:
     """The best of these rows."""
     values = scoring.order_values_of(scoring.measure(judgement), pool, rows, judgement.now)[1]
     return personal.find(values * _kept(pool, judgement, params, rows), rows, limit)

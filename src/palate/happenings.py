@@ -70,7 +70,7 @@ class Happenings:
 
     def _counted(self, keys: NDArray[np.int64], rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """Their rows among what was counted up to the snapshot."""
-        counted = self._of_snapshot[rows].astype(np.int64)
+        counted: NDArray[np.int64] = self._of_snapshot[rows].astype(np.int64)
         unknown = np.flatnonzero(rows < 0)
         counted[unknown] = self.learned.items.keys.rows(keys[unknown])
         return counted

@@ -212,7 +212,7 @@ def _scan(
         _sift(products[:count], places, floor, by_labels, items, weights, age, bits, heaps)
 
 
-def _multiply(memory: Any, code: int, step: Any, start: float, products: Any) -> None:
+def _multiply(memory: Any, code: int, step: Any, start: Any, products: Any) -> None:
     """The products of vectors whose bytes lie one after the other."""
     wide = np.uint64(len(step))
     at = np.uint64(code)
@@ -244,7 +244,7 @@ def _multiply_beside(
     return count
 
 
-def _least_product(value: float, weights: Any, most: float) -> float:
+def _least_product(value: Any, weights: Any, most: Any) -> Any:
     """Products up to this can't come to more than a value, whatever the person's own weights add."""
     squared, start, _, _, curved, slope, intercept = weights
     if curved and slope <= 0:
@@ -253,20 +253,20 @@ def _least_product(value: float, weights: Any, most: float) -> float:
     return (_log_odds(least) - intercept) / slope if curved else least
 
 
-def _least_sum(value: float, squared: bool) -> float:
+def _least_sum(value: Any, squared: bool) -> Any:
     if squared:
         return value if value >= MARGIN else -np.inf
     return _log_odds(value)
 
 
-def _log_odds(probability: float) -> float:
+def _log_odds(probability: Any) -> Any:
     if probability <= 0:
         return -np.inf
     return np.inf if probability >= 1 else np.log(probability / (1 - probability))
 
 
 def _sift(
-    products: Any, places: Any, floor: float, most: float, items: Any, weights: Any, age: Any, bits: Any, heaps: Any
+    products: Any, places: Any, floor: Any, most: Any, items: Any, weights: Any, age: Any, bits: Any, heaps: Any
 ) -> None:
     """Put the open ones into the heaps that are good enough for them."""
     best, best_places, lifted, lifted_places = heaps
@@ -298,14 +298,14 @@ def _sift(
             _replace_least(lifted, lifted_places, value, place)
 
 
-def _value(raw: float, squared: bool) -> float:
+def _value(raw: Any, squared: bool) -> Any:
     """What `link` says of a sum; of a squared loss the sum itself, where that is more."""
     if squared:
         return raw if raw >= MARGIN else MARGIN * MARGIN / (2 * MARGIN - raw)
     return 1 / (1 + np.exp(-raw))
 
 
-def _replace_least(values: Any, places: Any, value: float, place: int) -> None:
+def _replace_least(values: Any, places: Any, value: Any, place: int) -> None:
     """Of a heap (Williams, "Algorithm 232: Heapsort", 1964)."""
     size, at = len(values), 0
     while True:
