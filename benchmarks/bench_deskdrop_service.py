@@ -27,7 +27,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -68,9 +68,11 @@ def main() -> None:
     given.add_argument("--trees", type=int, default=100)
     given.add_argument("--impressions", type=int, default=60_000, help="that a heavy ranker learns from at most")
     given.add_argument("--minutes", type=float, default=1e9, help="after which the replay ends, wherever it is")
+    given.add_argument("--keep", type=Path, help="a new folder in which the data folder stays, and the lists in questions.json")
     asked = given.parse_args()
     happened = recorded(Path(os.environ["PALATE_DATA"]) / "feedback/deskdrop/users_interactions.csv")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() if asked.keep is None else nullcontext(asked.keep) as folder:
+        Path(folder).mkdir(exist_ok=True)
         replay = Replay(Path(folder), asked)
         with replay.serving():
             replay.run(happened)
@@ -169,14 +171,16 @@ class Replay:
         fresh: list[str] = []
         met: dict[str, set[str]] = defaultdict(set)
         waiting: list[dict[str, Any]] = []
+        pause = int(self.asked.days * 86_400_000)
         learn_at = happened[0][0] + WEEK
         for moment, user, item, type in happened:
             if time.perf_counter() - self.begin > 60 * self.asked.minutes:
                 break
             if moment >= learn_at:
+                learn_at += (moment - learn_at) // pause * pause  # after quiet days once
                 waiting = self.post_events(waiting, learn_at)
                 self.learn(learn_at)
-                learn_at += int(self.asked.days * 86_400_000)
+                learn_at += pause
             there = moment - WEEK <= first[item] < moment and item not in met[user]
             if there and self.random.random() < self.asked.share:
                 # a moment has one question, which the log knows by it

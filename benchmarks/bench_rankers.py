@@ -51,11 +51,12 @@ def main() -> None:
         )
         table = features.of(scene)
         model = noise(random)
-        loaded = Rankers(model, Calibration(np.zeros(1), np.zeros(1)), (), bent(looked, random), 1000)
+        whole = Scene(looked, state.happenings, state.pool, state.snapshot, NOW)
+        loaded = Rankers(model, Calibration(np.zeros(1), np.zeros(1)), (), bent(whole, random), 1000)
         served = Scene(scene.looked.take(np.arange(20)), state.happenings, state.pool, state.snapshot, NOW)
         tell("features of 1,000 items", lambda: features.of(scene))
         tell("trees over 1,000 items", lambda: heavy_learning.raw(model, feature_log.rounded(table)))
-        tell(f"light ranker, {ITEMS} to 1,000", lambda: light.find(looked, np.arange(ITEMS), loaded))
+        tell(f"light ranker, {ITEMS} to 1,000", lambda: light.find(whole, np.arange(ITEMS), loaded))
         tell("features of 20 served items, written", lambda: features.written(served))
         print(f"{len(features.written(served)[0])} bytes for each")
 
@@ -104,8 +105,8 @@ def noise(random: np.random.Generator) -> trees.Trees:
     return trees.fit(table, labels, np.ones(4000, np.float32), TreeParams(), 1)
 
 
-def bent(looked: Considered, random: np.random.Generator) -> light_learning.Light:
-    some = [column[:3000] for column in light.columns(looked)]
+def bent(scene: Scene, random: np.random.Generator) -> light_learning.Light:
+    some = [column[:3000] for column in light.columns(scene)]
     return light_learning.learn([Taught(some, random.standard_normal(3000))])
 
 

@@ -36,6 +36,21 @@ def test_a_column_that_never_changes_adds_nothing() -> None:
     assert np.isfinite(light(same[0].columns)).all()
 
 
+def test_what_few_items_have_counts() -> None:
+    people = []
+    for one in taught(8, 1, size=2000):
+        heard = np.zeros(len(one.raw), np.float32)
+        heard[:60] = np.linspace(1, 3, 60)
+        people.append(Taught([*one.columns, heard], one.raw + 4 * heard))
+    assert light_learning.recall(light_learning.learn(people[:4]), people[4:], 60) > 0.95
+
+
+def test_what_its_columns_add_can_be_had_apart() -> None:
+    light, one = light_learning.learn(taught(4, 1)), taught(1, 2)[0]
+    apart = light(one.columns[:1]) + light(one.columns[1:], 1)
+    np.testing.assert_allclose(apart, light(one.columns), atol=1e-4)
+
+
 def test_arrays_bring_it_back() -> None:
     light, asked = light_learning.learn(taught(4, 1)), taught(1, 2)[0]
     again = light_learning.from_arrays(light_learning.to_arrays(light), 3)

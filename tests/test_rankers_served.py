@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from feed_world import NOW, PLAIN, World, item
 
-from palate import database, feature_log, feed, rankers, snapshots, train
+from palate import activity, database, feature_log, feed, rankers, snapshots, train
+from palate.database import reading
 from palate.domain import Event, to_milliseconds
 from palate.feed_params import FeedParams
 from palate.heavy_learning import HeavyParams
@@ -23,6 +24,9 @@ from palate.live import Live
 from palate.models import trees
 from palate.models.trees import TreeParams
 from palate.ranker_training import RankerTraining
+from palate.ranking import considered, features, light, scoring
+from palate.ranking.considered import Age
+from palate.ranking.features import Scene
 
 pytest.importorskip("catboost")
 TRAINING = RankerTraining(
@@ -129,6 +133,31 @@ def test_whether_and_how_far_the_rankers_are_asked_is_a_setting_of_each_call(she
     finally:
         shelf.live.state = state
     assert ranked(ranker="score") == plain != heavy
+
+
+def scene_of(shelf: Shelf, user: str) -> Scene:
+    """All items before somebody who comes an hour after the last cycle."""
+    state, now = shelf.live.state, NOW + 6 * HOUR
+    with reading(shelf.engine) as connection:
+        person = shelf.live.person(connection, user, state.snapshot)
+    judgement = scoring.judge(state.pool, state.snapshot, person, now, 0, PLAIN.taste)
+    unfound = np.zeros(len(state.pool), np.uint16)
+    looked = considered.considered(state.pool, unfound, person, judgement, Age(0.3, 2.0))
+    return Scene(looked, state.happenings, state.pool, state.snapshot, now)
+
+
+def test_the_light_ranker_is_told_what_the_heavy_one_is(shelf: Shelf) -> None:
+    scene = scene_of(shelf, "u3")
+    places = feature_log.columns(rankers.LIGHT_COLUMNS)
+    np.testing.assert_allclose(np.stack(light.columns(scene), 1), features.of(scene)[:, places], rtol=1e-5, atol=1e-5)
+    cold = replace(scene.happenings, hot=activity.nothing())
+    told = dict(zip(rankers.LIGHT_COLUMNS, light.columns(replace(scene, happenings=cold)), strict=True))
+    assert not told["item_viewed_day"].any()
+
+
+def test_shares_are_of_all_that_is_viewed(shelf: Shelf) -> None:
+    share = features.of(scene_of(shelf, "u3"))[:, feature_log.NAMES.index("item_share_day")]
+    assert np.exp(share).sum() == pytest.approx(1, abs=0.05)
 
 
 def test_what_the_light_ranker_leaves_out_stands_behind(shelf: Shelf) -> None:

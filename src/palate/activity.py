@@ -59,7 +59,7 @@ class Counts:
         found = np.zeros((len(rows), *self.values.shape[1:]), np.float32)
         known = rows >= 0
         found[known] = self.values[rows[known]]
-        return found * _faded(self.time, now)
+        return found * faded(self.time, now)
 
 
 def nothing(time: int = 0) -> Counts:
@@ -120,7 +120,7 @@ def counted(before: Activity, events: EventColumns, types: Mapping[str, EventTyp
 def _added(before: Counts, keys: NDArray[np.int64], kind: NDArray[np.int8], weights: Floats, now: int) -> Counts:
     every = before.keys.extended(keys)
     values = np.zeros((len(every), *before.values.shape[1:]), np.float32)
-    values[every.rows(before.keys.keys)] = before.values * _faded(before.time, now)
+    values[every.rows(before.keys.keys)] = before.values * faded(before.time, now)
     np.add.at(values, (every.rows(keys), kind), weights)
     return Counts(every, values, now)
 
@@ -133,9 +133,18 @@ def limited(activity: Activity, limit: int = LIMIT) -> Activity:
 def _limited(counts: Counts, limit: int) -> Counts:
     if len(counts) <= limit:
         return counts
-    heard = counts.values[:, :, 1].sum(axis=1)
-    kept = np.sort(np.argsort(-heard, kind="stable")[:limit])
+    kept = _loudest(counts, limit)
     return Counts(Vocabulary(counts.keys.keys[kept]), counts.values[kept], counts.time)
+
+
+def loudest(counts: Counts, limit: int) -> NDArray[np.int64]:
+    """Keys, ascending, of at most so many things, those of which most was heard within a day or so."""
+    return counts.keys.keys if len(counts) <= limit else counts.keys.keys[_loudest(counts, limit)]
+
+
+def _loudest(counts: Counts, limit: int) -> NDArray[np.int64]:
+    heard = counts.values[:, :, 1].sum(axis=1)
+    return np.sort(np.argsort(-heard, kind="stable")[:limit])
 
 
 def together(first: Counts, second: Counts) -> Counts:
@@ -162,7 +171,7 @@ def grouped(items: Counts, known: Vocabulary, group: NDArray[np.integer[Any]]) -
     return Counts(Vocabulary(keys.astype(np.int64)), values, items.time)
 
 
-def _faded(then: int, now: int) -> Floats:
+def faded(then: int, now: int) -> Floats:
     """(HALF_LIVES,) what is left of a count after that time."""
     return np.exp2(-max(now - then, 0) / HOUR / HALF_LIVES).astype(np.float32)
 

@@ -25,7 +25,7 @@ def _counted() -> Iterator[str]:
     for window in WINDOWS:
         yield from (f"item_shown_{window}", f"item_viewed_{window}", f"item_liked_{window}")
         yield from (f"item_view_rate_{window}", f"item_like_rate_{window}")
-    yield "item_dislike_rate_ever"
+    yield from ("item_dislike_rate_ever", "item_share_hour", "item_share_day")
     for window in WINDOWS[1:]:
         yield from (f"source_viewed_{window}", f"source_view_rate_{window}", f"source_like_rate_{window}")
     for window in WINDOWS[1:3]:

@@ -32,6 +32,9 @@ PAGES = 10
 GROUPS = ("source", "category", "story")
 """Columns of the pool by which items are counted together."""
 
+HOT = 2_000
+"""Items of which most was heard lately, which the light ranker is told of."""
+
 
 def _empty() -> Activity:
     return Activity(activity.nothing(), activity.nothing())
@@ -53,10 +56,14 @@ class Happenings:
     learned_groups: Mapping[str, Counts] = field(default_factory=dict)
     groups: Mapping[str, Counts] = field(default_factory=dict)
     """Of each of GROUPS, all that happened; keys are what the column of the pool holds."""
+    learned_hot: Vocabulary = field(default_factory=lambda: Vocabulary(np.zeros(0, np.int64)))
+    """Items of which most had been heard by the snapshot."""
+    hot: Counts = field(default_factory=activity.nothing)
+    """Of items of which most was heard lately, all that happened: few enough to be found among many candidates at once."""
     totals: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((len(activity.KINDS), len(activity.HALF_LIVES)), np.float32)
     )
-    """(KINDS, HALF_LIVES) of all items."""
+    """(KINDS, HALF_LIVES) of all items, at the moment of `hot`."""
 
     def of_items(
         self, keys: NDArray[np.int64], now: int, rows: NDArray[np.integer] | None = None
@@ -67,6 +74,10 @@ class Happenings:
         counted = learned.keys.rows(keys) if rows is None else self._counted(keys, rows)
         found: NDArray[np.float32] = learned.at_rows(counted, now) + self.recent.items.of(keys, now)
         return np.maximum(found, np.float32(0))
+
+    def of_all(self, now: int) -> NDArray[np.float32]:
+        """(KINDS, HALF_LIVES) what happened to all items together."""
+        return self.totals * activity.faded(self.hot.time, now)
 
     def _counted(self, keys: NDArray[np.int64], rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """Their rows among what was counted up to the snapshot."""
@@ -115,7 +126,13 @@ def refreshed(
     groups = _groups(found.learned_groups, recent, pool)
     items = (found.learned.items, recent.items)
     totals = sum((_sum(counts, moment) for counts in items), np.zeros_like(found.totals))
-    return replace(found, seq=seq, recent=recent, groups=groups, totals=np.maximum(totals, 0))
+    found = replace(found, seq=seq, recent=recent, groups=groups, totals=np.maximum(totals, 0))
+    return replace(found, hot=_hot(found, moment))
+
+
+def _hot(found: Happenings, now: int) -> Counts:
+    keys = found.learned_hot.extended(activity.loudest(found.recent.items, HOT))
+    return Counts(keys, found.of_items(keys.keys, now), now)
 
 
 def _taken_up(snapshot: Snapshot | None, pool: Pool) -> Happenings:
@@ -125,7 +142,8 @@ def _taken_up(snapshot: Snapshot | None, pool: Pool) -> Happenings:
     seq, time = int(snapshot.header["seq"]), int(snapshot.header.get("activity_time", 0))
     learned = activity.from_arrays(snapshot.arrays, time) or _empty()
     of_groups = {name: _grouped(learned.items, pool, name) for name in GROUPS}
-    return Happenings(snapshot=snapshot, seq=seq, learned=learned, learned_groups=of_groups)
+    hot = Vocabulary(activity.loudest(learned.items, HOT))
+    return Happenings(snapshot=snapshot, seq=seq, learned=learned, learned_groups=of_groups, learned_hot=hot)
 
 
 def _grouped(items: Counts, pool: Pool, name: str) -> Counts:

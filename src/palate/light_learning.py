@@ -50,17 +50,25 @@ class Light:
     heights: Floats
     """(C, BENDS): what each column adds there; between them straight, beyond them level."""
 
-    def __call__(self, columns: Sequence[Floats]) -> Floats:
-        """(n,) the larger the likelier to be on top; of C columns (n,)."""
-        total = np.zeros(len(columns[0]), np.float32)
-        for bends, heights, column in zip(self.bends, self.heights, columns, strict=True):
-            if not heights.any():
-                continue
-            inside, slopes = np.clip(column, bends[0], bends[-1]), np.diff(heights) / np.diff(bends)
-            total += heights[0]
-            for bend, change in zip(bends, np.diff(slopes, prepend=np.float32(0)), strict=False):
-                total += change * np.maximum(inside - bend, 0)  # half the time of np.interp
-        return total
+    def __call__(self, columns: Sequence[Floats], first: int = 0) -> Floats:
+        """(n,) the larger the likelier to be on top; of C columns (n,), or what some of them add, from the one numbered `first`."""
+        mine = slice(first, first + len(columns))
+        bends, heights = self.bends[mine], self.heights[mine]
+        told = heights.any(axis=1)
+        if not told.any():
+            return np.zeros(len(columns[0]), np.float32)
+        table = np.stack([column for column, some in zip(columns, told, strict=True) if some])
+        return _lines(table, bends[told], heights[told])
+
+
+def _lines(table: Floats, bends: Floats, heights: Floats) -> Floats:
+    """(n,) the sum over rows of (c, n) of each one's bent line."""
+    inside = np.clip(table, bends[:, :1], bends[:, -1:])
+    changes = np.diff(np.diff(heights) / np.diff(bends), axis=1, prepend=np.float32(0))
+    total = np.full(table.shape[1], heights[:, 0].sum(), np.float32)
+    for bend, change in zip(bends.T, changes.T, strict=False):
+        total += change @ np.maximum(inside - bend[:, np.newaxis], 0)
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +85,7 @@ def learn(taught: Sequence[Taught]) -> Light:
     """The line of each column that tells best what the heavy ranker says."""
     wide = len(taught[0].columns)
     table = np.stack([np.concatenate([one.columns[at] for one in taught]) for at in range(wide)], axis=1)
-    bends = np.quantile(table, np.linspace(0.02, 0.98, BENDS), axis=0).T.astype(np.float32)
+    bends = np.stack([_bends(column) for column in table.T])
     spread = bends[:, -1:] - bends[:, :1]
     bends += np.arange(BENDS, dtype=np.float32) * np.maximum(APART * spread, 1e-6)  # so that no line stands upright
     design = np.concatenate([_hats(table[:, at], bends[at]) for at in range(wide)], axis=1)
@@ -91,6 +99,13 @@ def learn(taught: Sequence[Taught]) -> Light:
     heights = np.linalg.solve(square, (design * weights[:, np.newaxis]).T @ target)
     lines = np.where(spread > 0, heights.reshape(wide, BENDS), 0)
     return Light(bends, lines.astype(np.float32))
+
+
+def _bends(column: Floats) -> Floats:
+    """(BENDS,) where a line may bend: as often as not among what few items have, such as counts."""
+    values = np.unique(column)
+    places = np.linspace(0.02, 0.98, BENDS)
+    return np.sort((np.quantile(column, places) + np.quantile(values, places)) / 2).astype(np.float32)
 
 
 def _hats(column: Floats, bends: Floats) -> NDArray[np.float64]:

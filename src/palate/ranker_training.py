@@ -28,6 +28,8 @@ from palate import (
     snapshots,
 )
 from palate.activity import Activity
+from palate.candidates import wanted
+from palate.candidates.wanted import Wanted
 from palate.database import reading
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.examples import Examples
@@ -38,6 +40,7 @@ from palate.interactions import InteractionParams
 from palate.light_learning import Light, LightParams, Taught
 from palate.live import Live, Person
 from palate.models import trees
+from palate.pool import take
 from palate.publishing import Addition
 from palate.rankers import Rankers
 from palate.ranking import considered, features, light, scoring
@@ -173,7 +176,7 @@ def _newest_people(found: Impressions, count: int) -> NDArray[np.int64]:
 def _scored(
     engine: sa.Engine, data: Path, users: NDArray[np.int64], heavy: Heavy, params: RankerTraining, now: datetime
 ) -> Iterator[Taught]:
-    """What the heavy ranker says of some candidates of these people."""
+    """What the heavy ranker says of some of what these people may be served."""
     live = Live(engine, data, params.interactions, params.feed.model, rules=params.rules, ranking=True)
     live.refresh(now)
     asked, keep = rankers.as_asked(heavy.trees), params.light.keep
@@ -182,18 +185,23 @@ def _scored(
     with reading(engine) as connection:
         names = identities.user_ids(connection, users.tolist())
         for key in users.tolist():
-            if key in names and len(live.pool) >= params.light.candidates // 10:
-                person = live.person(connection, names[key], live.snapshot)
-                yield _of_person(live, person, loaded, params, now, random)
+            if key not in names:
+                continue
+            person = live.person(connection, names[key], live.snapshot)
+            window = person.window or timedelta(days=params.feed.window_days)
+            rows = np.flatnonzero(wanted.fitting(live.pool, Wanted(person, now, window)))
+            if len(rows) >= params.light.candidates // 10:
+                some = random.choice(rows, min(params.light.candidates, len(rows)), replace=False)
+                yield _of_person(live, person, np.sort(some), loaded, params, now)
 
 
 def _of_person(
-    live: Live, person: Person, loaded: Rankers, params: RankerTraining, now: datetime, random: np.random.Generator
+    live: Live, person: Person, rows: NDArray[np.int64], loaded: Rankers, params: RankerTraining, now: datetime
 ) -> Taught:
+    """What it says of the items of these rows of the pool."""
     state, feed = live.state, params.feed
     judgement = scoring.judge(state.pool, state.snapshot, person, now, feed.first_items, feed.taste)
-    every = np.zeros(len(state.pool), np.uint16)
-    looked = considered.considered(state.pool, every, person, judgement, Age(feed.freshness, feed.half_life_days))
-    some = looked.take(np.sort(random.choice(len(looked), min(params.light.candidates, len(looked)), replace=False)))
-    raw = loaded.raw(features.of(Scene(some, state.happenings, state.pool, state.snapshot, now)))
-    return Taught(light.columns(some), raw)
+    age, unfound = Age(feed.freshness, feed.half_life_days), np.zeros(len(rows), np.uint16)
+    some = considered.considered(take(state.pool, rows), unfound, person, judgement, age)
+    scene = Scene(some, state.happenings, state.pool, state.snapshot, now)
+    return Taught(light.columns(scene), loaded.raw(features.of(scene)))

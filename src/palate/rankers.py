@@ -24,7 +24,7 @@ from palate.snapshots import Snapshot
 
 log = logging.getLogger(__name__)
 
-LIGHT_COLUMNS = (
+POOL_COLUMNS = (
     "score",
     "likely",
     "popularity",
@@ -36,7 +36,13 @@ LIGHT_COLUMNS = (
     "age_here",
     "leads",
 )
-"""What the light ranker is told, the plain score first: columns that serving has of all its items without looking anything up."""
+"""What serving has of all its items, the plain score first."""
+
+HOT_COLUMNS = tuple(name for name in feature_log.JOINS["counters"] if name.startswith("item_"))
+"""What happened to items: counted of the few of which most was heard lately."""
+
+LIGHT_COLUMNS = POOL_COLUMNS + HOT_COLUMNS
+"""What the light ranker is told."""
 
 OWN = ("heavy_", "light_")
 """How the names of their arrays begin."""

@@ -42,6 +42,9 @@ class TreeParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Part of its answer that a tree adds."""
     l2: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     """How strongly the answers are held at zero."""
+    column_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
+    """Part of the columns, by chance, among which each question of a tree is chosen: so no few columns explain by accident what
+    little there is to learn from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +122,7 @@ def fit(features: Floats, labels: Floats, weights: Floats, params: TreeParams, s
             "depth": params.depth,
             "learning_rate": params.learning_rate,
             "l2_leaf_reg": params.l2,
+            "rsm": params.column_share,
             "border_count": BORDERS,
             "random_seed": seed,
             "thread_count": 1,

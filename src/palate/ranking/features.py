@@ -42,6 +42,8 @@ FACTORS = 6
 """Pairs of factors in a snapshot that are told of."""
 BEFORE = 20.0
 """How many items at the common rate each rate is held by."""
+TRACE = 1e-3
+"""Of a view: what has fewer is as if it had so much of one, in a share of all views."""
 DAYS_LONG = 3650.0
 """An item without a date is as old as this, in days."""
 
@@ -220,8 +222,9 @@ def _verdicts(history: History) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 def _counters(scene: Scene) -> Columns:
     counted, pool, now = scene.happenings, scene.looked.pool, scene.moment
-    common = _rates(counted.totals[..., np.newaxis], None)
-    yield from _of_items(_turned(counted.of_items(pool.keys, now, pool.learned)), common)
+    of_all = counted.of_all(now)
+    common = _rates(of_all[..., np.newaxis], None)
+    yield from _of_items(_turned(counted.of_items(pool.keys, now, pool.learned)), of_all, common)
     yield from _of_group("source", _group(counted, "source", pool.source, now), common, (1, 2, 3))
     yield from _of_group("category", _group(counted, "category", pool.category, now), common, (1, 2))
     story = _group(counted, "story", pool.story, now)
@@ -230,6 +233,15 @@ def _counters(scene: Scene) -> Columns:
     yield "story_like_rate_ever", _rates(story.counts, common).like[3][story.of_item]
     if scene.looked.person.key is not None:
         yield from _of_user(counted.of_user(scene.looked.person.key, now), common)
+
+
+def hot_columns(scene: Scene) -> tuple[dict[str, Floats], NDArray[np.int64]]:
+    """Where candidates are very many, what was counted of items: by name columns (1 + hot items,), first of an item of which
+    nothing was heard; and the row (n,) of each candidate in them."""
+    hot, now = scene.happenings.hot, scene.moment
+    of_all, counts = scene.happenings.of_all(now), _turned(hot.at_rows(np.arange(-1, len(hot)), now))
+    found = dict(_of_items(counts, of_all, _rates(of_all[..., np.newaxis], None)))
+    return found, 1 + hot.keys.rows(scene.looked.pool.keys)
 
 
 class _Group(NamedTuple):
@@ -282,7 +294,7 @@ _NOBODYS = _Rates(*(np.full((1, 1), rate, np.float32) for rate in (0.1, 0.05, 0.
 """Where nothing was ever counted."""
 
 
-def _of_items(counts: Floats, common: _Rates) -> Columns:
+def _of_items(counts: Floats, of_all: Floats, common: _Rates) -> Iterator[tuple[str, Floats]]:
     rates, logs = _rates(counts, common), np.log1p(counts[:REFUSED])
     for place, window in enumerate(WINDOWS):
         yield f"item_shown_{window}", logs[SHOWN, place]
@@ -291,6 +303,9 @@ def _of_items(counts: Floats, common: _Rates) -> Columns:
         yield f"item_view_rate_{window}", rates.view[place]
         yield f"item_like_rate_{window}", rates.like[place]
     yield "item_dislike_rate_ever", rates.dislike[3]
+    for place, window in enumerate(WINDOWS[:2]):
+        # as quiet hours and busy ones have it: how many of its views make an item the talk of the day depends on them
+        yield f"item_share_{window}", np.log((counts[VIEWED, place] + TRACE) / (of_all[VIEWED, place] + TRACE))
 
 
 def _of_group(name: str, group: _Group, common: _Rates, places: tuple[int, ...]) -> Columns:

@@ -48,7 +48,7 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
     item's age is among what the trees know: nothing more is taken off for it.
     """
     looked = scene.looked
-    rows = np.zeros(0, np.int64) if rankers is None else light.find(looked, np.flatnonzero(wanted), rankers)
+    rows = np.zeros(0, np.int64) if rankers is None else light.find(scene, np.flatnonzero(wanted), rankers)
     if rankers is None or not len(rows):
         return Ranked(looked, scene, rows[:0], np.zeros((0, len(NAMES)), np.float32))
     told = features.of(replace(scene, looked=looked.take(rows)))
