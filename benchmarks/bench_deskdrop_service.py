@@ -68,7 +68,9 @@ def main() -> None:
     given.add_argument("--trees", type=int, default=100)
     given.add_argument("--impressions", type=int, default=60_000, help="that a heavy ranker learns from at most")
     given.add_argument("--minutes", type=float, default=1e9, help="after which the replay ends, wherever it is")
-    given.add_argument("--keep", type=Path, help="a new folder in which the data folder stays, and the lists in questions.json")
+    given.add_argument(
+        "--keep", type=Path, help="a new folder in which the data folder stays, and the lists in questions.json"
+    )
     asked = given.parse_args()
     happened = recorded(Path(os.environ["PALATE_DATA"]) / "feedback/deskdrop/users_interactions.csv")
     with tempfile.TemporaryDirectory() if asked.keep is None else nullcontext(asked.keep) as folder:

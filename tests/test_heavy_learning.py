@@ -19,14 +19,16 @@ LISTS = 1500
 KNOWN, UNKNOWN = NAMES.index("popularity"), NAMES.index("text_near_liked")
 
 
-def shown(lists: int, seed: int, blind: float = 0.5, sense: float = 1.5) -> tuple[Impressions, np.ndarray]:
+def shown(
+    lists: int, seed: int, blind: float = 0.5, sense: float = 1.5, blur: float = 0.3
+) -> tuple[Impressions, np.ndarray]:
     """Impressions and the true chance of each to be liked by who looks at it; down the list ever fewer look. Of what makes an
-    item good the plain score knows the popularity alone; `sense` is what the text adds."""
+    item good the plain score knows the popularity alone, with some `blur`; `sense` is what the text adds."""
     random, n = np.random.default_rng(seed), lists * SIZE
     features, request = np.full((n, len(NAMES)), np.nan, np.float32), np.repeat(np.arange(lists), SIZE)
     popular, near = random.standard_normal((2, n))
     truth = 1 / (1 + np.exp(1.5 - popular - sense * np.maximum(near, 0)))
-    plain = popular + 0.3 * random.standard_normal(n)
+    plain = popular + blur * random.standard_normal(n)
     features[:, KNOWN], features[:, UNKNOWN], features[:, feature_log.SCORE] = popular, near, plain
     position = np.empty(n, np.int64)
     position[np.lexsort((-plain, request))] = np.tile(np.arange(SIZE), lists)
@@ -81,7 +83,7 @@ def test_further_down_fewer_look(learned: heavy_learning.Heavy) -> None:
 
 
 def test_what_is_no_better_isnt_served() -> None:
-    found = heavy_learning.learn(shown(300, 3, sense=0.0, blind=0.0)[0], PARAMS, 1)
+    found = heavy_learning.learn(shown(300, 3, sense=0.0, blind=0.0, blur=0.0)[0], PARAMS, 1)
     assert not found.quality["served"]
 
 

@@ -51,7 +51,8 @@ class Light:
     """(C, BENDS): what each column adds there; between them straight, beyond them level."""
 
     def __call__(self, columns: Sequence[Floats], first: int = 0) -> Floats:
-        """(n,) the larger the likelier to be on top; of C columns (n,), or what some of them add, from the one numbered `first`."""
+        """(n,) the larger the likelier to be on top; of C columns (n,), or what some of them add, those from the one numbered
+        `first` on."""
         mine = slice(first, first + len(columns))
         bends, heights = self.bends[mine], self.heights[mine]
         told = heights.any(axis=1)

@@ -20,6 +20,7 @@ from palate import (
     activity,
     events,
     feature_log,
+    finding,
     heavy_learning,
     identities,
     impressions,
@@ -38,13 +39,12 @@ from palate.heavy_learning import Heavy, HeavyParams
 from palate.impressions import Impressions
 from palate.interactions import InteractionParams
 from palate.light_learning import Light, LightParams, Taught
-from palate.live import Live, Person
+from palate.live import Live, Person, State
 from palate.models import trees
-from palate.pool import take
 from palate.publishing import Addition
 from palate.rankers import Rankers
 from palate.ranking import considered, features, light, scoring
-from palate.ranking.considered import Age
+from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
 from palate.rules import RuleParams
 from palate.snapshots import Snapshot
@@ -187,21 +187,24 @@ def _scored(
         for key in users.tolist():
             if key not in names:
                 continue
-            person = live.person(connection, names[key], live.snapshot)
-            window = person.window or timedelta(days=params.feed.window_days)
-            rows = np.flatnonzero(wanted.fitting(live.pool, Wanted(person, now, window)))
-            if len(rows) >= params.light.candidates // 10:
-                some = random.choice(rows, min(params.light.candidates, len(rows)), replace=False)
-                yield _of_person(live, person, np.sort(some), loaded, params, now)
+            looked = _candidates(live, live.person(connection, names[key], live.snapshot), params.feed, now)
+            count = min(params.light.candidates, len(looked))
+            if count >= params.light.candidates // 10:
+                some = looked.take(np.sort(random.choice(len(looked), count, replace=False)))
+                yield _taught(live.state, some, loaded, now)
 
 
-def _of_person(
-    live: Live, person: Person, rows: NDArray[np.int64], loaded: Rankers, params: RankerTraining, now: datetime
-) -> Taught:
-    """What it says of the items of these rows of the pool."""
-    state, feed = live.state, params.feed
-    judgement = scoring.judge(state.pool, state.snapshot, person, now, feed.first_items, feed.taste)
-    age, unfound = Age(feed.freshness, feed.half_life_days), np.zeros(len(rows), np.uint16)
-    some = considered.considered(take(state.pool, rows), unfound, person, judgement, age)
+def _candidates(live: Live, person: Person, feed: FeedParams, now: datetime) -> Considered:
+    """What a call for this person's feed would look at."""
+    state, window = live.state, person.window or timedelta(days=feed.window_days)
+    asked = Wanted(person, now, window)
+    judgement = scoring.judge_in(state, person, now, feed.first_items, feed.taste)
+    found = finding.find(state.stock, asked, judgement, feed)
+    age = Age(feed.freshness, feed.half_life_days)
+    looked = considered.considered(found.pool, found.by, person, judgement, age)
+    return looked.take(np.flatnonzero(wanted.allowed(found.pool, asked)))
+
+
+def _taught(state: State, some: Considered, loaded: Rankers, now: datetime) -> Taught:
     scene = Scene(some, state.happenings, state.pool, state.snapshot, now)
     return Taught(light.columns(scene), loaded.raw(features.of(scene)))
