@@ -55,10 +55,10 @@ class Light:
         `first` on."""
         mine = slice(first, first + len(columns))
         bends, heights = self.bends[mine], self.heights[mine]
-        told = heights.any(axis=1)
-        if not told.any():
+        told = np.flatnonzero(heights.any(axis=1))
+        if not len(told):
             return np.zeros(len(columns[0]), np.float32)
-        table = np.stack([column for column, some in zip(columns, told, strict=True) if some])
+        table = np.stack([columns[at] for at in told.tolist()])
         return _lines(table, bends[told], heights[told])
 
 
