@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-SCHEME = 2
+SCHEME = 3
 """Raised when a column changes its meaning or its place; columns of another scheme aren't learned from."""
 
 WINDOWS = ("hour", "day", "week", "ever")
@@ -69,7 +69,7 @@ JOINS = {
 """The columns by where they come from: what can be switched off to see what it is worth."""
 
 NAMES: tuple[str, ...] = tuple(name for names in JOINS.values() for name in names)
-"""The columns of scheme 2, in their order; NaN stands for what isn't known."""
+"""The columns of scheme 3, in their order; NaN stands for what isn't known."""
 
 POSITION = NAMES.index("position")
 SCORE = NAMES.index("score")
