@@ -13,14 +13,16 @@ import pytest
 import sqlalchemy as sa
 from feed_world import NOW, PLAIN, World, item
 
-from palate import catalog, database, identities, live, snapshots, stock
-from palate.candidates import by_text, similar
+from palate import catalog, database, events, identities, ingest, live, snapshots, stock
+from palate.candidates import similar
 from palate.candidates.candidate_params import CandidateParams
 from palate.candidates.wanted import Wanted
+from palate.cycle import run_cycle
 from palate.database import reading, writing
-from palate.domain import RankedItem, to_milliseconds
+from palate.domain import Event, Item, RankedItem, to_milliseconds
+from palate.examples import Params, TrainParams
 from palate.live import Person
-from palate.models import indexing, text_values
+from palate.models import indexing, nearest, text_values
 from palate.models.nearest import IndexParams
 from palate.text import embedding
 
@@ -69,10 +71,9 @@ def world(
     params = IndexParams(kind=request.param, least=1, flat_below=1, lists=12)
 
     def with_indexes(folder: Path, header: dict[str, object], arrays: dict[str, np.ndarray]) -> str:
-        with reading(sqlite_engine) as connection:
-            names = identities.item_ids(connection, arrays["items"].tolist())
-        arrays |= text_values.to_arrays(TEXTS[[int(names[key][1:]) for key in arrays["items"].tolist()]])
-        return PUBLISH(folder, header, arrays | indexing.arrays({"fm": None}, arrays, params))
+        texts = TEXTS[[int(id[1:]) for id in _ids(sqlite_engine, arrays["items"])]]
+        arrays |= text_values.to_arrays(texts)
+        return PUBLISH(folder, header, arrays | indexing.arrays({"fm": None}, arrays, params, texts))
 
     monkeypatch.setattr(snapshots, "publish", with_indexes)
     made = World(sqlite_engine, data)
@@ -101,7 +102,7 @@ def test_what_is_near_in_text_to_what_was_liked_lately_is_found(world: World) ->
     world.act("ann", "like", "i3", "i13", "i23")
     world.act("ann", "dislike", "i5")
     near = found_by_text(world, "ann")
-    assert len(near) == 12
+    assert 4 <= len(near) <= 12  # the middle and the last two find some together
     assert {topic_of(id) for id in near} == {3}
     assert not near & {"i3", "i13", "i23"}  # what was met is no candidate
     world.act("ann", "like", "i8", now=LATER)
@@ -116,7 +117,7 @@ def test_of_a_burst_of_new_items_those_that_fit_by_text_are_found(world: World) 
     assert len(world.live.state.stock.side) == 40
     near = found_by_text(world, "ann", LATER + timedelta(seconds=2))
     assert {"n4", "n14", "n24", "n34"} <= near
-    assert len([id for id in near if id.startswith("i")]) == 12  # beside those that were there
+    assert len([id for id in near if id.startswith("i")]) >= 4  # beside those that were there
     with writing(world.engine) as connection:
         catalog.delete(connection, "n14", LATER + timedelta(seconds=3))
     world.live.refresh(LATER + timedelta(seconds=3))
@@ -154,7 +155,7 @@ def test_a_text_that_comes_late_is_taken_up_and_one_of_another_snapshot_dropped(
     assert own is not None
     assert own[0] @ own[1] > 0.6
     assert np.allclose(np.linalg.norm(own, axis=1), 1, atol=1e-3)
-    assert spaces.young_texts.shape == (1, text_values.DIRECTIONS)
+    assert spaces.young_texts.shape == (1, text_values.INDEXED)
     world.publish({id: TASTES[n].tolist() for n, id in enumerate(NAMES)})
     after = world.live.state.stock.spaces
     assert after is not None
@@ -201,8 +202,37 @@ def test_what_isnt_wanted_takes_no_place_among_the_items_like_one(
     assert any(topic_of(id) == 0 for id in near)  # those after them
 
 
-def test_the_best_are_taken_once_each() -> None:
-    rows = np.array([7, 1, 7, 3, 7, 3])
-    values = np.array([0.9, 0.1, 0.2, 0.5, 0.8, 0.6], np.float32)
-    assert sorted(by_text.best(rows, values, 2)) == [3, 7]
-    assert not len(by_text.best(rows, values, 0))
+def about(name: str, words: str, count: int) -> list[Item]:
+    return [Item(id=f"{name}-{n}", title=f"{words} {n}", text=words, published=NOW) for n in range(count)]
+
+
+def test_a_snapshot_holds_where_its_texts_stand_and_full_cycles_find_directions_anew(
+    sqlite_engine: sa.Engine, data: Path
+) -> None:
+    params = Params(index=IndexParams(least=1), train=TrainParams(min_held_out=10_000))
+    ingest.store_items(sqlite_engine, about("cat", "kitten purrs", 15) + about("car", "engine roars", 15), NOW)
+    votes = [Event(user=f"u{n}", item=f"{kind}-{n}", type="like") for n in range(15) for kind in ("cat", "car")]
+    with writing(sqlite_engine) as connection:
+        events.append(connection, votes, NOW)
+    run_cycle(sqlite_engine, data, params, NOW)
+    first = snapshots.load(data / "snapshots").arrays
+    names = [id.startswith("cat") for id in _ids(sqlite_engine, first["items"])]
+    likeness = first["text_values"].astype(float) @ first["text_values"].T
+    of_one_kind = np.equal.outer(names, names)
+    assert likeness[of_one_kind].min() > likeness[~of_one_kind].max()
+    assert len(nearest.read(first["index_text"], first["turn_text"])) == 30
+    ingest.store_items(sqlite_engine, about("sea", "waves foam", 15), NOW)
+    with writing(sqlite_engine) as connection:
+        events.append(connection, [Event(user="u1", item="sea-1", type="like")], NOW)
+    directions = []
+    for kind in ("incremental", "full"):
+        run_cycle(sqlite_engine, data, params, LATER, kind=kind)
+        directions.append(np.array(snapshots.load(data / "snapshots").arrays["text_directions"]))
+    assert np.array_equal(directions[0], first["text_directions"])
+    assert not np.array_equal(directions[1], first["text_directions"])
+
+
+def _ids(engine: sa.Engine, keys: np.ndarray) -> list[str]:
+    with reading(engine) as connection:
+        names = identities.item_ids(connection, keys.tolist())
+    return [names[key] for key in keys.tolist()]

@@ -27,6 +27,7 @@ from palate.examples import Kind, Memory
 from palate.interactions import InteractionParams
 from palate.live import Live
 from palate.models.factorization_machine import FactorizationMachineParams
+from palate.models.nearest import IndexParams
 from palate.models.registry import Name
 from palate.snapshots import Snapshot
 from palate.train import Cycle, Learner, Params, TrainParams, find_due, follow, run_cycle
@@ -425,9 +426,27 @@ def no_recording(engine: sa.Engine) -> Iterator[None]:
         yield
 
 
-def apart(engine: sa.Engine, data: Path, stop: threading.Event) -> Cycle | None:
-    with Learner(engine, data, Params()) as learner:
+def apart(engine: sa.Engine, data: Path, stop: threading.Event, params: Params | None = None) -> Cycle | None:
+    with Learner(engine, data, params or Params()) as learner:
         return learner.run_cycle(NOW, stop, "full", "a test")
+
+
+@contextmanager
+def failing(engine: sa.Engine, data: Path, params: Params | None = None) -> Iterator[None]:
+    """A cycle apart, which fails by what the block does to it."""
+    failed: list[CycleFailed] = []
+
+    def run() -> None:
+        try:
+            apart(engine, data, threading.Event(), params)
+        except CycleFailed as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join()
+    assert failed
 
 
 def cycle_processes(of: int) -> list[psutil.Process]:
@@ -449,17 +468,7 @@ def test_a_cycle_that_is_killed_leaves_a_good_snapshot_and_the_next_one_works(
     append(engine, camps(range(20), range(40)))
     first = run_cycle(engine, data, Params(), NOW)
     append(engine, camps(range(20, 40), range(40)))
-    failed: list[CycleFailed] = []
-
-    def run() -> None:
-        try:
-            apart(engine, data, threading.Event())
-        except CycleFailed as error:
-            failed.append(error)
-
-    with no_recording(engine):
-        thread = threading.Thread(target=run)
-        thread.start()
+    with no_recording(engine), failing(engine, data):
         wait_for(60, lambda: cycle_processes(os.getpid()))
         (process,) = cycle_processes(os.getpid())
         if moment == "learning":
@@ -467,13 +476,32 @@ def test_a_cycle_that_is_killed_leaves_a_good_snapshot_and_the_next_one_works(
         else:
             wait_for(60, lambda: snapshots.current(data / "snapshots") != first.version)
         process.kill()
-        thread.join()
-    assert failed
     assert served(data).header["seq"] == (first.seq if moment == "learning" else 2 * first.seq)
     assert [row.version for row in recorded(engine)] == [first.version]
     last = run_cycle(engine, data, Params(), NOW)
     assert last.version == snapshots.current(data / "snapshots")
     assert last.examples == 2 * first.examples
+    assert not list((data / "snapshots").glob("*.partial"))
+
+
+def test_a_cycle_that_is_killed_while_it_makes_an_index_does_no_harm(
+    sqlite: sa.Engine, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, begun = Params(index=IndexParams(least=1)), tmp_path / "begun"
+    append(sqlite, camps(range(20), range(40)))
+    first = run_cycle(sqlite, data, params, NOW)
+    append(sqlite, camps(range(20, 40), range(40)))
+    (tmp_path / "faiss.py").write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n")
+    with monkeypatch.context() as endless:
+        endless.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), *sys.path)))
+        with failing(sqlite, data, params):
+            wait_for(60, begun.exists)
+            (process,) = cycle_processes(os.getpid())
+            process.kill()
+    assert served(data).version == first.version
+    last = run_cycle(sqlite, data, params, NOW)
+    assert served(data).version == last.version != first.version
+    assert "index_fm" in served(data).arrays
     assert not list((data / "snapshots").glob("*.partial"))
 
 

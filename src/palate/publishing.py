@@ -82,7 +82,7 @@ def publish(
     if len(gone):  # those of the last snapshot may have them still
         last = None
     arrays = _arrays(examples, models) | _texts(examples, folder, anew) | dict(added.arrays)
-    arrays |= indexing.arrays(models, arrays, params.index)
+    arrays |= indexing.arrays(models, arrays, params.index, examples.contents.text)
     if last is None:
         arrays |= _histories(examples, params.train.history_limit)
     else:
@@ -221,10 +221,7 @@ def _texts(examples: Examples, folder: Path, anew: bool) -> dict[str, NDArray[An
     """Where the items' texts stand: in the directions of the last snapshot, if it has some, unless all is to be made `anew`."""
     last = None if anew else snapshots.load_newest_good(folder, verify=False)
     directions = None if last is None else text_values.directions_of(last.arrays)
-    if directions is None:
-        return text_values.to_arrays(examples.contents.text)
-    turned = text_values.values(np.asarray(directions), examples.contents.text)
-    return {"text_directions": np.asarray(directions), "text_values": turned}
+    return text_values.to_arrays(examples.contents.text, None if directions is None else np.asarray(directions))
 
 
 def _histories(examples: Examples, limit: int) -> dict[str, NDArray[Any]]:

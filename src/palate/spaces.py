@@ -46,7 +46,8 @@ class Spaces:
     """By the vectors of the first of LEARNED; None without an index of them."""
     by_text: Located | None
     directions: Floats | None
-    """(length of a text's vector, d); None where the snapshot knows of no text."""
+    """(length of a text's vector, d) those of the index, of which the first are those in which the snapshot holds texts; None
+    where it knows of no text."""
     new: Vocabulary = field(default_factory=_no_items)
     """Items with a text that the snapshot doesn't know."""
     new_texts: NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, 0), np.float16))
@@ -57,20 +58,39 @@ class Spaces:
     """(y, d)"""
 
     def texts(self, keys: Keys, rows: NDArray[np.integer] | None = None) -> Floats | None:
-        """(n, d) where these items stand by their texts, of length 1, or zero for those without words; None where no text is
-        known. `rows` are theirs in the snapshot, −1 for none."""
+        """(n, DIRECTIONS) where these items stand by their texts, of length 1, or zero for those without words; None where no
+        text is known. `rows` are theirs in the snapshot, −1 for none."""
         if self.directions is None:
             return None
+        stored = self.snapshot.arrays["text_values"]
         rows = self.known.rows(keys) if rows is None else rows
-        found, known = np.zeros((len(keys), self.directions.shape[1]), np.float32), rows >= 0
-        found[known] = self.snapshot.arrays["text_values"][rows[known]]
+        found, known = np.zeros((len(keys), stored.shape[1]), np.float32), rows >= 0
+        found[known] = stored[rows[known]]
         new = self.new.rows(keys)
+        if (new >= 0).any():
+            texts = self.new_texts[new[new >= 0], : stored.shape[1]].astype(np.float32)
+            found[new >= 0] = text_values.of_length_1(texts)
+        return found
+
+    def asking(self, keys: Keys) -> Floats:
+        """(n, d) the same in the directions by which items are looked for: those of the index, as precise as it keeps them, or
+        without one those of `texts`."""
+        found = self.texts(keys)
+        assert found is not None, "Texts are known."
+        if self.by_text is None:
+            return found
+        rows, new, told = self.known.rows(keys), self.new.rows(keys), found.any(axis=1)
+        found, known = np.zeros((len(keys), self.by_text.index.width), np.float32), told & (rows >= 0)
+        found[known] = text_values.of_length_1(self.by_text.index.vectors(rows[known]))
         found[new >= 0] = self.new_texts[new[new >= 0]]
         return found
 
     def turned(self, texts: NDArray[np.float16]) -> Floats | None:
-        """(n, d) where texts of these vectors stand."""
-        return None if self.directions is None else text_values.values(self.directions, texts).astype(np.float32)
+        """(n, d) where texts of these vectors stand in the same directions."""
+        if self.directions is None:
+            return None
+        asked = self.directions if self.by_text is not None else self.directions[:, : text_values.DIRECTIONS]
+        return text_values.values(asked, texts).astype(np.float32)
 
 
 def refreshed(
@@ -86,7 +106,7 @@ def refreshed(
         return found
     rows, keys = _young_of(found)
     found = _with_new_texts(found, connection, keys)
-    texts = _told(found, keys)
+    texts = found.asking(keys)
     told = np.flatnonzero(texts.any(axis=1))
     return replace(found, young=rows[told], young_texts=texts[told])
 
@@ -144,7 +164,9 @@ def _young_of(found: Spaces) -> tuple[NDArray[np.int64], Keys]:
 def _with_new_texts(found: Spaces, connection: sa.Connection, keys: Keys) -> Spaces:
     """With the texts of those of these items whose place the snapshot doesn't know."""
     assert found.directions is not None, "Texts are known."
-    missing = keys[~_told(found, keys).any(axis=1)]
+    known = found.texts(keys)
+    assert known is not None, "Texts are known."
+    missing = keys[~known.any(axis=1)]
     read, texts = vectors.read(connection, embedding.VERSION, embedding.LENGTH, missing)
     if not len(read):
         return found
@@ -152,9 +174,3 @@ def _with_new_texts(found: Spaces, connection: sa.Connection, keys: Keys) -> Spa
     order = np.argsort(every)
     turned = np.concatenate((found.new_texts, text_values.values(found.directions, texts)))
     return replace(found, new=Vocabulary(every[order]), new_texts=turned[order])
-
-
-def _told(found: Spaces, keys: Keys) -> Floats:
-    texts = found.texts(keys)
-    assert texts is not None, "Texts are known."
-    return texts

@@ -102,3 +102,20 @@ def test_without_lists_the_greatest_products_are_those_of_what_is_open() -> None
     assert mask[found].all()
     assert np.allclose(products, VECTORS[found] @ QUERIES[0], atol=0.05)
     assert (np.diff(products) <= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["ivf", "flat"])
+def test_vectors_come_back_as_precise_as_they_are_kept(kind: str) -> None:
+    numbers = np.array([5, 2_999, 0, 5])
+    index = located(kind).index
+    assert np.abs(index.vectors(numbers) - VECTORS[numbers]).max() < 0.05
+    assert index.vectors(numbers[:0]).shape == (0, 8)
+
+
+def test_lists_that_point_the_same_way_hold_what_is_alike_whatever_its_length() -> None:
+    index, one = located("ivf").index, VECTORS[7, :6] * 9  # by its first numbers alone
+    others = VECTORS[:, :6] @ one / np.linalg.norm(VECTORS[:, :6], axis=1)
+    found = index.alike(one, 16)
+    assert len(found) < N
+    assert np.isin(np.argsort(-others)[:20], found).mean() >= 0.9
+    assert len(index.alike(one, 99)) == N

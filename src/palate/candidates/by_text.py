@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ LATELY = 30
 """Items that a person took to, the newest, whose middle is compared."""
 LAST = 2
 """Of these, the newest, each of which is compared by itself."""
-PROBES = 6
+PROBES = 4
 """Lists of the index that are looked into for each text that is compared with."""
 FOUND = 1_000
 """Items that an index without lists finds at most for each of them."""
@@ -32,21 +32,30 @@ def find(stock: Stock, history: History, allowed: Open, limit: int, fresh: Calla
     `fresh` says of rows of the base what their age leaves of their worth.
     """
     spaces = stock.spaces
-    texts = None if spaces is None or not limit else asked(spaces, history)
-    if spaces is None or texts is None or not len(texts):
+    if spaces is None or spaces.directions is None or not limit:
         return np.zeros(0, np.int64)
-    found = [old(spaces, text, allowed, PROBES, FOUND) for text in texts]
-    rows, cosines = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return np.concatenate((best(rows, cosines * fresh(rows), limit), best(*young(spaces, texts, allowed), limit)))
+    texts = asked(spaces, history)
+    if not len(texts):
+        return np.zeros(0, np.int64)
+    share = -(-limit // len(texts))
+    return np.concatenate([*_old(spaces, texts, allowed, share, fresh), *_young(spaces, texts, allowed, share)])
 
 
-def asked(spaces: Spaces, history: History) -> Floats | None:
-    """(q, d) the texts to compare with: the middle of those that the person took to lately, and the last of them; None where no
-    text is known."""
+def _old(spaces: Spaces, texts: Floats, allowed: Open, limit: int, fresh: Callable[[Rows], Floats]) -> Iterator[Rows]:
+    for text in texts:
+        rows, cosines = old(spaces, text, allowed, PROBES, FOUND)
+        yield personal.find(cosines * fresh(rows), rows, limit)
+
+
+def _young(spaces: Spaces, texts: Floats, allowed: Open, limit: int) -> Iterator[Rows]:
+    rows, cosines = young(spaces, texts, allowed)
+    yield from (personal.find(own, rows, limit) for own in cosines.T)
+
+
+def asked(spaces: Spaces, history: History) -> Floats:
+    """(q, d) the texts to compare with: the middle of those that the person took to lately, and the last of them."""
     positive = (history.labels > 0.5) | (history.weights > 0)
-    texts = spaces.texts(history.items[positive][-LATELY:])
-    if texts is None:
-        return None
+    texts = spaces.asking(history.items[positive][-LATELY:])
     texts = texts[texts.any(axis=1)]
     if not len(texts):
         return texts
@@ -67,20 +76,10 @@ def old(spaces: Spaces, text: Floats, allowed: Open, probes: int, limit: int) ->
 
 
 def young(spaces: Spaces, texts: Floats, allowed: Open) -> tuple[Rows, Floats]:
-    """Rows of what came since the snapshot, and the cosine of each with the nearest of these texts (q, d), above 0."""
+    """Rows (y,) of what came since the snapshot, and the cosine of each with these texts (q, d): (y, q)."""
     rows, base = spaces.young, len(spaces.base)
-    cosines = (spaces.young_texts @ texts.T).max(axis=1)
     beside = rows >= base
-    kept = np.where(beside, False, is_open(allowed.bits, np.where(beside, 0, rows)))
+    kept = is_open(allowed.bits, np.where(beside, 0, rows)) & ~beside
     kept[beside] = allowed.side[rows[beside] - base]
-    kept &= cosines > 0
-    return rows[kept], cosines[kept]
-
-
-def best(rows: Rows, values: Floats, limit: int) -> Rows:
-    """The at most `limit` rows of the greatest values, where a row may be there once for each text."""
-    order = personal.find(values, np.arange(len(rows)), (1 + LAST) * limit)
-    order = order[np.lexsort((-values[order], rows[order]))]
-    once = order[np.diff(rows[order], prepend=-1) != 0]
-    found: Rows = rows[once[personal.find(values[once], np.arange(len(once)), limit)]]
-    return found
+    rows = rows[kept]
+    return rows, spaces.young_texts[kept] @ texts.T

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from palate import identities, people, vectors
-from palate.candidates import by_text, openness, walking
+from palate.candidates import by_text, openness, personal, walking
 from palate.candidates import wanted as of_wanted
 from palate.candidates.openness import Open
 from palate.candidates.wanted import Wanted
@@ -122,8 +122,9 @@ def _by_text(connection: sa.Connection, stock: Stock, item: int, allowed: Open) 
     old = (
         by_text.old(spaces, texts[0], allowed, PROBES, NEAR) if spaces.by_text else _compared(stock, texts[0], allowed)
     )
-    yield by_text.best(*old, NEAR)
-    yield by_text.best(*by_text.young(spaces, texts, allowed), NEAR)
+    yield _best(*old)
+    rows, cosines = by_text.young(spaces, texts, allowed)
+    yield _best(rows, cosines[:, 0])
 
 
 def _first_to_hand(stock: Stock, item: int, allowed: Open) -> Iterator[NDArray[np.integer]]:
@@ -135,13 +136,15 @@ def _first_to_hand(stock: Stock, item: int, allowed: Open) -> Iterator[NDArray[n
     yield np.flatnonzero(allowed.side) + len(stock.base)
 
 
+def _best(rows: Rows, values: Floats) -> Rows:
+    return personal.find(values, rows, NEAR)
+
+
 def _compared(stock: Stock, text: Floats, allowed: Open) -> tuple[Rows, Floats]:
     """All rows, and the cosine of each with a text (d,), where there is no index."""
     rows = allowed.rows(len(stock.base))
     assert stock.spaces is not None, "It has a place for texts."
-    texts = stock.spaces.texts(stock.keys(rows))
-    assert texts is not None, "It knows of texts."
-    return rows, texts @ text
+    return rows, stock.spaces.asking(stock.keys(rows)) @ text
 
 
 def _by_behaviour(stock: Stock, item: int, allowed: Open) -> Iterator[Rows]:
@@ -156,7 +159,7 @@ def _by_behaviour(stock: Stock, item: int, allowed: Open) -> Iterator[Rows]:
     array = spaces.snapshot.arrays[array_of(name)]
     rows, known = _around(stock, spaces, np.asarray(array[own], np.float32), allowed)
     cosines = np.nan_to_num(_cosines(array, known, own), nan=-2)
-    yield by_text.best(rows, cosines, NEAR)
+    yield _best(rows, cosines)
 
 
 def _around(stock: Stock, spaces: Spaces, vector: Floats, allowed: Open) -> tuple[Rows, Rows]:

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.models import content_scores, nearest, registry
+from palate.models import content_scores, nearest, registry, text_values
 from palate.models.factorization_machine import Floats
 from palate.models.nearest import IndexParams
 
@@ -17,23 +18,28 @@ log = logging.getLogger(__name__)
 
 TEXT = "text"
 """Beside the names of models, the index of where items stand by their texts."""
+TEXTS = 5_000
+"""Items from which on there is one; as long as there are fewer whoever looks for items like one compares all."""
 PEOPLE = 100_000
 """Whose vectors are looked at."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def arrays(models: Mapping[str, Any], arrays: Arrays, params: IndexParams) -> dict[str, NDArray[Any]]:
-    """An index for each of the models whose scores are products, and of texts, from the other arrays of the snapshot that is to
-    hold it.
+def arrays(
+    models: Mapping[str, Any], arrays: Arrays, params: IndexParams, texts: NDArray[np.float16] | None = None
+) -> dict[str, NDArray[Any]]:
+    """An index for each of the models whose scores are products, from the other arrays of the snapshot that is to hold it; and
+    one of its items' texts (items, length).
 
     One that can't be made is left out: candidates are then found in other ways.
     """
     made: dict[str, NDArray[Any]] = {}
-    for name, model in {**models, TEXT: None}.items():
+    for name, model in {**models, TEXT: texts}.items():
+        wanted = _for_texts(params) if name == TEXT else params
         try:
-            vectors = _vectors(name, model, arrays) if len(arrays["items"]) >= params.least else None
-            index = None if vectors is None else nearest.build(vectors, _people(name, arrays), params)
+            vectors = _vectors(name, model, arrays) if len(arrays["items"]) >= wanted.least else None
+            index = None if vectors is None else nearest.build(vectors, _people(name, arrays), wanted)
         except (ImportError, MemoryError, RuntimeError) as error:
             log.warning("There is no index by %s: %r", name, error)
             continue
@@ -42,10 +48,17 @@ def arrays(models: Mapping[str, Any], arrays: Arrays, params: IndexParams) -> di
     return made
 
 
-def _vectors(name: str, model: Any, arrays: Arrays) -> Floats | None:
+def _for_texts(params: IndexParams) -> IndexParams:
+    """Fewer texts are worth an index, whose vectors are longer."""
+    least = min(params.least, TEXTS)
+    return msgspec.structs.replace(params, least=least, flat_below=min(params.flat_below, max(params.least, 1)))
+
+
+def _vectors(name: str, model: Any, arrays: Arrays) -> NDArray[np.floating] | None:
     """(I, d) whose products with a person's order the snapshot's items as the model does; None for one of another kind."""
     if name == TEXT:
-        return np.asarray(arrays["text_values"], np.float32) if "text_values" in arrays else None
+        directions = text_values.directions_of(arrays)
+        return None if model is None or directions is None else text_values.values(directions, model)
     if name == "fm":
         return np.column_stack((arrays["item_vectors"], arrays["item_bias"])).astype(np.float32)
     product = registry.entry(name).product

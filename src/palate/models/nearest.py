@@ -138,6 +138,23 @@ class Index:
         return found
 
     @cached_property
+    def _lists_of(self) -> NDArray[np.int32]:
+        return self.clusters()
+
+    def vectors(self, numbers: NDArray[np.int64]) -> Floats:
+        """(m, d) these of its vectors, as precise as they are kept."""
+        if not self.cluster_count:
+            each = [self.found.reconstruct(number) for number in numbers.tolist()]
+            return np.array(each, np.float32).reshape(len(numbers), self.width) @ self.turn
+        least, wide = self._scale
+        lists, codes = self._lists_of[numbers], np.empty((len(numbers), self.width), np.float32)
+        for place, (number, of) in enumerate(zip(numbers.tolist(), lists.tolist(), strict=True)):
+            ids, bytes_ = self._members[of]
+            codes[place] = bytes_[np.searchsorted(ids, number)]  # vectors came into their lists in order
+        found = least + (codes + np.float32(0.5)) * (wide / 255)
+        return np.asarray((found + self.centres[lists] if self.found.by_residual else found) @ self.turn, np.float32)
+
+    @cached_property
     def _scale(self) -> tuple[Floats, Floats]:
         """(d,) least number, and how far the greatest lies from it, by which faiss puts numbers into bytes."""
         least, wide = _faiss().vector_to_array(self.found.sq.trained).reshape(2, self.width)
@@ -269,7 +286,7 @@ def turns(people: Floats) -> tuple[Floats, Floats]:
     return forth.astype(np.float32), back.astype(np.float32)
 
 
-def build(vectors: Floats, people: Floats, params: IndexParams) -> tuple[Bits, Floats] | None:
+def build(vectors: NDArray[np.floating], people: Floats, params: IndexParams) -> tuple[Bits, Floats] | None:
     """The bytes of an index of vectors (n, d) that vectors like those of these people (u, d) will ask, and what turns these; None
     where no index is wanted. The same vectors give the same bytes."""
     if params.kind == "none" or len(vectors) < params.least:
