@@ -13,24 +13,23 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
-from palate import database, experiment_estimates, experiment_judging, experiments
+from palate import database, experiment_estimates, experiment_judging
 from palate.database import reading
 from palate.evaluation import closed_loop
 from palate.evaluation import world as worlds
 from palate.evaluation.closed_loop import Policy, Record
+from palate.evaluation.experiment_simulation import assigned_again
 from palate.evaluation.world import WorldParams
-from palate.experiment_judging import Judging, Look
-from palate.experiment_sums import Day, by_day, rules_of
+from palate.experiment_judging import Judging
+from palate.experiment_sums import by_day, rules_of
 from palate.experiments import Experiment, Stored, Variant
 from palate.feed_params import FeedParams
 from palate.train import Params, TrainParams
@@ -107,7 +106,8 @@ def _alike(data: Path, record: Record, assignments: int) -> None:
     alarms = stopped = 0
     for salt in range(assignments):
         tried = msgspec.structs.replace(alike, salt=str(salt))
-        looks = list(_assigned(days, tried, came))
+        again = assigned_again(days, tried, came)
+        looks = [experiment_judging.look(tried, day, JUDGING.experiments) for day in again]
         alarms += experiment_judging.first_clear(looks, "likes_per_view", "same") is not None
         stopped += any(experiment_judging.worse(look, tried, JUDGING.experiments) is not None for look in looks)
     print(
@@ -123,15 +123,6 @@ def _came(engine: sa.Engine, record: Record) -> Mapping[str, int]:
     with reading(engine) as connection:
         query = sa.select(database.users.c.id).order_by(database.users.c.key)
         return {id: days[id] for id in connection.scalars(query) if id in days}
-
-
-def _assigned(days: list[Day], tried: Experiment, came: Mapping[str, int]) -> Iterator[Look]:
-    variants = np.array([1 if experiments.variant_of(tried, id).name == "same" else 0 for id in came])
-    first: NDArray[np.int64] = np.array(list(came.values()))
-    for number, day in enumerate(days):
-        theirs = variants[first <= number]
-        assert len(theirs) == len(day.variant), "Everybody who was there by then is in the sums of the day."
-        yield experiment_judging.look(tried, replace(day, variant=theirs), JUDGING.experiments)
 
 
 def _estimated(data: Path, bold: float, hours: int, other: Record) -> None:

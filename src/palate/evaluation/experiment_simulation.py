@@ -7,7 +7,8 @@ drawn directly, so that a thousand experiments take minutes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Annotated
 
@@ -54,6 +55,22 @@ def run(
         _live(sums, there, busy[there], taste[there], params, rng)
         here = came <= day
         yield _told(sums[here], active[here, : day + 1], variant[here], len(experiment.variants), day)
+
+
+def assigned_again(days: Sequence[Day], experiment: Experiment, came: Mapping[str, int]) -> list[Day]:
+    """The same days of people who were all served alike, by another experiment's assignment: by its salt, and nothing else.
+
+    `came` are the ids of all people in the order of the sums, and with which of the days, from 0, each is in them.
+    """
+    place = {one.name: number for number, one in enumerate(experiment.variants)}
+    variant = np.array([place[experiments.variant_of(experiment, id).name] for id in came], np.int64)
+    first = np.array(list(came.values()), np.int64)
+    found = []
+    for number, day in enumerate(days):
+        theirs = variant[first <= number]
+        assert len(theirs) == len(day.variant), "Everybody who was there by then is in the sums of the day."
+        found.append(replace(day, variant=theirs))
+    return found
 
 
 def _live(
