@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from palate import database, hot_columns
 from palate.columns import from_rows
 from palate.database import reading, writing
+from palate.domain import EventColumns
 
 ROWS = [
     (3, 7, 12, "like", None, 1_773_014_400_000),
@@ -26,15 +29,21 @@ def write(engine: sa.Engine) -> None:
         connection.execute(sa.insert(database.events), rows)
 
 
-@pytest.mark.parametrize("page", [1, 2, 7, 50_000])
+@pytest.mark.parametrize("read", [hot_columns.pages, hot_columns.small_pages])
+@pytest.mark.parametrize("page", [1, 7, 50_000])
 @pytest.mark.parametrize("after", [0, 3, 9, 31])
 def test_columns_hold_what_the_rows_hold(
-    engine: sa.Engine, after: int, page: int, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine,
+    after: int,
+    page: int,
+    read: Callable[[sa.Connection, int], Iterator[EventColumns]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write(engine)
     monkeypatch.setattr(hot_columns, "PAGE", page)
+    monkeypatch.setattr(hot_columns, "SMALL_PAGE", page)
     with reading(engine) as connection:
-        pages = list(hot_columns.pages(connection, after))
+        pages = list(read(connection, after))
     wanted = [row for row in ROWS if row[0] > after]
     assert sum(map(len, pages)) == len(wanted)
     assert all(len(found) for found in pages)
@@ -53,5 +62,6 @@ def test_a_page_comes_in_the_order_of_the_log_however_it_is_read() -> None:
 
 
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=20))
-def test_machine_code_reads_numbers_as_python_does(numbers: list[int]) -> None:
-    assert hot_columns.whole_numbers(",".join(map(str, numbers)), len(numbers)).tolist() == numbers
+def test_numbers_are_read_as_python_writes_them(numbers: list[int]) -> None:
+    for read in (hot_columns.whole_numbers, hot_columns.decoded_numbers):
+        assert read(",".join(map(str, numbers)), len(numbers)).tolist() == numbers

@@ -457,7 +457,8 @@ def _sqlite_engine(path: Path) -> sa.Engine:
         raise DataFolderError(f"The data folder {path.parent} can't be made: {error.strerror}.") from error
     engine = sa.create_engine(
         f"sqlite:///{path}",
-        connect_args={"timeout": PATIENCE},  # for the rare lock of a program that takes no turns
+        # Patience is for the rare lock of a program that takes no turns; of statements, those that add events are very many.
+        connect_args={"timeout": PATIENCE, "cached_statements": 500},
         json_deserializer=msgspec.json.decode,
         execution_options={"palate_turns": Turns(path, PATIENCE)},
     )

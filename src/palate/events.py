@@ -37,6 +37,12 @@ PAGE = 20_000
 ROWS = 100
 """Rows in one statement of SQLite."""
 
+STATEMENTS = 300
+"""Statements that are kept, by the number of rows and the columns filled."""
+
+TOGETHER = 10
+"""Events from which on it is quicker to check them all together."""
+
 TYPE = re.compile(r"(retract:)?[a-z][a-z0-9_.-]{0,63}")
 MAX_FEATURES = 20_000
 MAX_VALUE = float(np.finfo(np.float32).max)
@@ -60,7 +66,7 @@ def check_all(posted: Sequence[Event], now: datetime) -> Sequence[Event]:
 
     Raises InvalidEvent.
     """
-    if not _are_plain(posted, to_milliseconds(now + CLOCK_SKEW)):
+    if len(posted) < TOGETHER or not _are_plain(posted, to_milliseconds(now + CLOCK_SKEW)):
         for index, event in enumerate(posted):
             check(event, index, now)
     return posted
@@ -68,8 +74,6 @@ def check_all(posted: Sequence[Event], now: datetime) -> Sequence[Event]:
 
 def _are_plain(posted: Sequence[Event], latest: int) -> bool:
     """Whether events break no rule at a glance, all of them together; of others `check` says."""
-    if not posted:
-        return True
     given = _columns(posted)
     ids = [*given["user"], *given["item"], *(id for id in given["id"] if id is not None)]
     return (
@@ -262,26 +266,23 @@ def _insert_arrays(connection: sa.Connection, given: Columns) -> None:
 
 
 def _insert_rows(connection: sa.Connection, given: Columns) -> None:
-    """One statement for many rows: a statement a row takes twice the time, as do columns that nobody filled."""
+    """One statement for many rows: a statement a row takes twice the time, as do columns that nobody filled, and at every one
+    the driver hands the interpreter over to another thread.
+    """
     count = len(given["user"])
     names = tuple(name for name in _NAMES if given[name].count(None) < count)
     flat: list[Any] = [None] * (count * len(names))
     for place, name in enumerate(names):
         flat[place :: len(names)] = given[name]
-    whole = count - count % ROWS
     with database.driver_cursor(connection) as cursor:
-        for chunk in _parts(flat[: whole * len(names)], ROWS * len(names)):
-            cursor.execute(_insert(names, ROWS), chunk)
-        cursor.executemany(_insert(names, 1), _parts(flat[whole * len(names) :], len(names)))
+        for start in range(0, len(flat), ROWS * len(names)):
+            part = flat[start : start + ROWS * len(names)]
+            cursor.execute(_insert(names, len(part) // len(names)), part)
         [(last,)] = cursor.execute("SELECT last_insert_rowid()")
     user_index.add(connection, last + 1 - count, given["user"])
 
 
-def _parts(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-@lru_cache(maxsize=100)
+@lru_cache(maxsize=STATEMENTS)
 def _insert(names: Sequence[str], rows: int) -> str:
     listed, row = (", ".join(texts) for texts in ([f'"{name}"' for name in names], "?" * len(names)))
     return f"INSERT INTO events ({listed}) VALUES {', '.join([f'({row})'] * rows)}"

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from itertools import islice
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import activity, columns, database, identities
+from palate import activity, columns, hot_columns, identities
 from palate.activity import Activity, Counts
 from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import EventType
@@ -166,15 +166,7 @@ def _sum(counts: Counts, now: int) -> NDArray[np.float32]:
 
 def _since(connection: sa.Connection, seq: int) -> Iterator[EventColumns]:
     """What the log holds after this event, users resolved to persons; at most so many pages."""
-    table = database.events.c
-    named = [table[name] for name in ("seq", "user", "item", "type", "value", "time")]
     persons = None
-    for _ in range(PAGES):
-        query = sa.select(*named).where(table.seq > seq).order_by(table.seq).limit(PAGE)
-        rows: list[Any] = database.plain_rows(connection.execute(query))
-        if not rows:
-            return
+    for page in islice(hot_columns.small_pages(connection, seq), PAGES):
         persons = persons or columns.persons(identities.joined(connection))
-        page = columns.from_rows(rows)
         yield replace(page, user=persons.of(page.user))
-        seq = rows[-1][0]

@@ -1,12 +1,13 @@
 """The unsealed events as columns of numbers, a page at a time.
 
 The driver makes a Python object of every value, which takes four times as long as all the rest of reading. So the database joins
-each column of a page to one text, and machine code reads the numbers out of it.
+each column of a page to one text, and machine code reads the numbers out of it. A process that serves has no machine code, but
+gains more: the driver would hand the interpreter over to another thread at every row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -21,20 +22,36 @@ from palate.machine_code import compiled
 PAGE = 50_000
 """Numbers of events that a page spans: no more types occur in it than 16 bits tell apart."""
 
+SMALL_PAGE = 10_000
+"""The same, where others wait for the interpreter meanwhile: it takes some milliseconds."""
+
 COMMA, MINUS, ZERO = ord(","), ord("-"), ord("0")
 
 NUMBERS = ("seq", "user", "item", "time")
 
 
+Reader = Callable[[str, int], NDArray[np.int64]]
+"""Reads as many whole numbers out of a text with commas."""
+
+
 def pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
     """The unsealed events with a greater seq than `after_seq`, in their order; users as they are written."""
+    yield from _pages(connection, after_seq, PAGE, whole_numbers)
+
+
+def small_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
+    """What `pages` gives, read a little at a time and without machine code: for a process that serves meanwhile."""
+    yield from _pages(connection, after_seq, SMALL_PAGE, decoded_numbers)
+
+
+def _pages(connection: sa.Connection, after_seq: int, size: int, read: Reader) -> Iterator[EventColumns]:
     seq = database.events.c.seq
     while (first := connection.scalar(sa.select(sa.func.min(seq)).where(seq > after_seq))) is not None:
-        after_seq = first + PAGE - 1
-        yield _page(connection, seq.between(first, after_seq))
+        after_seq = first + size - 1
+        yield _page(connection, seq.between(first, after_seq), read)
 
 
-def _page(connection: sa.Connection, which: sa.ColumnElement[bool]) -> EventColumns:
+def _page(connection: sa.Connection, which: sa.ColumnElement[bool], read: Reader) -> EventColumns:
     table = database.events.c
     texts = [_joined(sa.cast(table[name], sa.Text)) for name in NUMBERS]
     query = sa.select(sa.func.count(), sa.func.count(table.value), _joined(table.type), *texts).where(which)
@@ -45,7 +62,7 @@ def _page(connection: sa.Connection, which: sa.ColumnElement[bool]) -> EventColu
         joined = connection.execute(sa.select(_joined(texts_of_values)).where(which)).scalar_one()
         value = np.fromiter(map(float, joined.split(",")), np.float32, count)
     type, types = _coded(names.split(","))
-    found = {name: whole_numbers(text, count) for name, text in zip(NUMBERS, numbers, strict=True)}
+    found = {name: read(text, count) for name, text in zip(NUMBERS, numbers, strict=True)}
     return _in_order(EventColumns(**found, type=type, value=value, types=types))
 
 
@@ -61,6 +78,13 @@ def whole_numbers(text: str, count: int) -> NDArray[np.int64]:
     """
     found = np.empty(count, np.int64)
     compiled(_read, np.frombuffer(text.encode(), np.uint8), found)
+    return found
+
+
+def decoded_numbers(text: str, count: int) -> NDArray[np.int64]:
+    """What `whole_numbers` gives, more slowly."""
+    found = np.fromstring(text, np.int64, sep=",")
+    assert len(found) == count, "The database joined other numbers than it counted."
     return found
 
 

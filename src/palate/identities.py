@@ -60,7 +60,8 @@ class WriterKeys:
 
     def users(self, connection: sa.Connection, ids: Sequence[str], now: datetime) -> list[int]:
         """What the function `user_keys` gives for each of these ids."""
-        deleted = connection.execute(_DELETED).scalar()
+        told = database.driver_rows(connection, _DELETED, {"one": "users_deleted"})
+        deleted = told[0][0] if told else None
         if deleted != self._deleted:
             self._users.clear()
             self._deleted = deleted
@@ -226,7 +227,7 @@ _KEY_OF = {  # made once: to make the statement takes as long as to run it
 }
 
 
-_DELETED = sa.select(database.meta.c.value).where(database.meta.c.name == "users_deleted")
+_DELETED = sa.select(database.meta.c.value).where(database.meta.c.name == sa.bindparam("one"))
 
 
 def _create(
