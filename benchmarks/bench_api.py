@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 import uvicorn
 import uvloop
+from bench_insert import synced
 
 from palate import feed
 from palate.delivery.application import configuration, create_app
@@ -208,6 +209,7 @@ def main() -> None:
         print(json.dumps([len(times), *(np.percentile(times, (50, 99)) * 1000).tolist()]))
         return
     params = ServingParams(server=ServerParams(access_log=False))
+    print(f"the disk makes a page durable {synced(1.0):,.0f} times a second", flush=True)
     with tempfile.TemporaryDirectory() as folder, open_serving(Path(folder), None, params) as serving:
         fill(serving)
         if given.rate:

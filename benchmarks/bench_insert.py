@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from palate import events, identities
-from palate.database import opened, writing
+from palate.database import opened, reading, writing
 from palate.domain import Event, to_milliseconds
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -42,6 +42,9 @@ def main() -> None:
         for size in (64, 500, 5_000):
             few = rows[: size * 400]
             print(f"{name:26} {size:6,} a commit {len(few) / way(few, size):14,.0f} a second", flush=True)
+    for share in (10, 1):
+        few = rows[::share]
+        print(f"{f'the events of one person among {len(few):,}':45} {found(few) * 1e6:9,.0f} µs", flush=True)
 
 
 def synced(seconds: float) -> float:
@@ -78,6 +81,22 @@ def logged(rows: Rows, size: int) -> float:
                 events.append_received(connection, part, [received] * len(part), NOW, keys)
             keys.kept()
         return time.perf_counter() - started
+
+
+def found(rows: Rows) -> float:
+    """Median seconds to read what one person did, of people with 20 events each."""
+    given = [Event(user=f"user {n % (len(rows) // 20)}", item="one", type="viewed") for n in range(len(rows))]
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder, opened(None, Path(folder)) as engine:
+        for first in range(0, len(given), 5_000):
+            with writing(engine) as connection:
+                events.append(connection, given[first : first + 5_000], NOW)
+        with reading(engine) as connection:
+            for user in range(1, 200):
+                started = time.perf_counter()
+                assert len(events.of_user(connection, [user], 0, user)) == 20
+                seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
 
 
 def inserted(rows: Rows, size: int, before: str) -> float:

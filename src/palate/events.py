@@ -85,6 +85,8 @@ def _are_plain(posted: Sequence[Event], latest: int) -> bool:
     )
 
 
+Row = tuple[Any, ...]
+
 Columns = dict[str, Sequence[Any]]
 """Of events, or of rows of the log, by their names."""
 
@@ -305,10 +307,7 @@ def of_user(
     connection: sa.Connection, user_keys: Collection[int], after_seq: int, person: int | None = None
 ) -> EventColumns:
     """The unsealed events of these users with a greater seq than `after_seq`; all are `person`, where that is known."""
-    if not user_keys:
-        return columns.from_rows([])
-    mine = user_index.of_users(connection, user_keys, after_seq)
-    rows = database.plain_rows(connection.execute(sa.select(*_HOT).where(mine)))
+    rows = _hot_of_users(connection, user_keys, after_seq)
     if not rows:
         return columns.from_rows([])
     joined = identities.persons(connection, user_keys) if person is None else dict.fromkeys(user_keys, person)
@@ -416,6 +415,20 @@ def parts(connection: sa.Connection, after_seq: int = 0, earliest: int | None = 
 
 _HOT = [database.events.c[name] for name in ("seq", "user", "item", "type", "value", "time")]
 
+_HOT_OF_USER = sa.select(*_HOT).where(
+    database.events.c.user == sa.bindparam("user"), database.events.c.seq > sa.bindparam("after")
+)
+_HOT_AT = sa.select(*_HOT).where(database.events.c.seq.in_(user_index.LISTED))
+
+
+def _hot_of_users(connection: sa.Connection, users: Collection[int], after: int) -> list[Row]:
+    """Rows (seq, user, item, type, value, time); each request asks for some, so nothing of SQLAlchemy is around it."""
+    if connection.dialect.name == "postgresql":
+        each = (database.driver_rows(connection, _HOT_OF_USER, {"user": user, "after": after}) for user in users)
+        return list(chain.from_iterable(each))
+    seqs = user_index.seqs(connection, users, after)
+    return database.driver_rows(connection, _HOT_AT, user_index.listed(seqs)) if len(seqs) else []
+
 
 def _hot_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
     table = database.events
@@ -467,9 +480,6 @@ def _next_seq(connection: sa.Connection, after: int) -> int | None:
 
 
 _SEQ = list(sealing.COLUMNS).index("seq")
-
-
-Row = tuple[Any, ...]
 
 
 def hot_rows(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> list[Row]:

@@ -81,13 +81,16 @@ def of_users(connection: sa.Connection, users: Collection[int], after: int = 0) 
     table = database.events.c
     if connection.dialect.name == "postgresql":
         return table.user.in_(list(users)) & (table.seq > after)
-    return table.seq.in_(listed(seqs(connection, users, after)))
+    return table.seq.in_(LISTED.params(listed(seqs(connection, users, after))))
 
 
-def listed(seqs: Keys) -> sa.Select[Any]:
-    """Numbers as a query of SQLite with one parameter."""
-    text = msgspec.json.encode(seqs.tolist()).decode()
-    return sa.select(sa.column("value", sa.Integer)).select_from(sa.func.json_each(text))
+LISTED = sa.select(sa.column("value", sa.Integer)).select_from(sa.func.json_each(sa.bindparam("seqs", type_=sa.Text)))
+"""Numbers as a query of SQLite, whose one parameter `listed` gives."""
+
+
+def listed(seqs: Keys) -> dict[str, str]:
+    """The parameter of LISTED for these numbers."""
+    return {"seqs": msgspec.json.encode(seqs.tolist()).decode()}
 
 
 def seqs(connection: sa.Connection, users: Collection[int], after: int = 0) -> Keys:
@@ -102,7 +105,7 @@ def _seqs_of_user(cursor: Any, user: int, after: int) -> list[Keys]:
     rows = _blocks_of_user(cursor, user, after)
     tail = np.array([seq for (seq,) in cursor.execute(_TAIL_OF_USER, (after, user))], np.int64)
     if not rows:
-        return [tail]
+        return [tail] if len(tail) else []
     entries = _entries(entries for _, _, entries in rows)
     lengths = [len(part) // entries.itemsize for _, _, part in rows]
     base = np.repeat(np.array([run for run, _, _ in rows], np.int64), lengths)
