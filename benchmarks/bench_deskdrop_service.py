@@ -6,9 +6,10 @@
 the replay in place of the machine's, as age, windows, counts and what is old enough to be learned go by it. Each item is posted just before
 the first question after it was first met, what people did just before the next question after it. At some of what people really did
 (`--share`) the service is asked by `POST /v1/rank` with `log` for the order of all items of the last week that this person hasn't met; the
-item that they took must be among them. From the first heavy ranker on (learned, whether or not it is served), nDCG@10 of that item is told by
-four orders of the same lists: the answer, and by what the service logged with it the plain score, popularity over a week and age. No
-setting was chosen by these figures.
+item that they took must be among them. From the first heavy ranker on (learned, whether or not it is served), or from `--since`, nDCG@10 of
+that item is told by five orders of the same lists: the answer, and by what the service logged with it the plain score, popularity over a week
+and over an hour, and age. Lists are told apart by whether the snapshot knew the item that was taken; but an order that rightly puts the new
+first loses where the item is an old one, and the other way round. So each kind is also judged with the other kind's items taken out of the lists.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def main() -> None:
     given.add_argument("--impressions", type=int, default=60_000, help="that a heavy ranker learns from at most")
     given.add_argument("--minutes", type=float, default=1e9, help="after which the replay ends, wherever it is")
     given.add_argument(
-        "--keep", type=Path, help="a new folder in which the data folder stays, and the lists in questions.json"
+        "--since", type=date.fromisoformat, help="the day, such as 2016-05-13, from which lists are judged"
     )
+    given.add_argument("--keep", type=Path, help="a new folder in which the data folder stays")
     asked = given.parse_args()
     happened = recorded(Path(os.environ["PALATE_DATA"]) / "feedback/deskdrop/users_interactions.csv")
     with tempfile.TemporaryDirectory() if asked.keep is None else nullcontext(asked.keep) as folder:
@@ -264,41 +266,46 @@ class Replay:
             f"{self.cycles} cycles in {self.learning:.0f} s; {time.perf_counter() - self.begin:.0f} s in all"
         )
         lists = self.judged()
-        people = np.array([question.user for question, _ in lists])
-        ranked = np.array([question.ranked for question, _ in lists])
-        length = np.median([question.length for question, _ in lists])
+        people = np.array([question.user for question, _, _ in lists])
+        ranked = np.array([question.ranked for question, _, _ in lists])
+        length = np.median([question.length for question, _, _ in lists])
         print(
             f"{len(lists)} lists since the first heavy ranker was learned, of {len(set(people.tolist()))} people, {int(ranked.sum())} of them by a heavy "
             f"ranker, of {length:.0f} items in the median"
         )
-        known = np.array([question.known for question, _ in lists])
-        for words, chosen in (
-            ("all", np.ones(len(lists), bool)),
-            ("those whose item the snapshot knew", known),
-            ("the others", ~known),
+        known = np.array([question.known for question, _, _ in lists])
+        for words, chosen, which in (
+            ("all", np.ones(len(lists), bool), 1),
+            ("those whose item the snapshot knew", known, 1),
+            ("those, among the items that it knew", known, 2),
+            ("the others", ~known, 1),
+            ("the others, among the items that it didn't know", ~known, 2),
         ):
             print(f"{words}: {int(chosen.sum())} lists")
-            compare([found for (_, found), one in zip(lists, chosen, strict=True) if one], people[chosen])
+            compare([one[which] for one, asked in zip(lists, chosen, strict=True) if asked], people[chosen])
 
-    def judged(self) -> list[tuple[Question, dict[str, float]]]:
-        """Each question with the nDCG of each order of its list, by the columns that the service logged."""
+    def judged(self) -> list[tuple[Question, dict[str, float], dict[str, float]]]:
+        """Each question with the nDCG of each order of its list, by the columns that the service logged: of the whole list, and of what
+        is in it of the same kind, new or known, as the item that was taken."""
         engine = database.connect(None, self.data)
         now = from_milliseconds(self.questions[-1].moment) + timedelta(days=1)
         found = impressions.read(engine, self.data / "events", GAINS, timedelta(hours=1), now, 10_000_000)
         order = np.argsort(found.time, kind="stable")
         times = found.time[order]
         lists = []
+        since = datetime.combine(self.asked.since or date.min, datetime.min.time(), UTC)
         for question in self.questions:
+            if from_milliseconds(question.moment) < since:
+                continue
             rows = order[slice(*np.searchsorted(times, [question.moment, question.moment + 1]))]
             rows = rows[np.argsort(found.position[rows], kind="stable")]
             assert len(rows) == question.length, "every list was logged whole"
-            evidence = found.features[rows[question.place], feature_log.NAMES.index("evidence")]
-            lists.append(
-                (
-                    replace(question, known=bool(evidence > 0)),
-                    by_each_order("service", found.features[rows], question.place, question.item),
-                )
-            )
+            table, place = found.features[rows], question.place
+            known = table[:, feature_log.NAMES.index("evidence")] > 0
+            alike = np.flatnonzero(known == known[place])
+            among = by_each_order("service", table[alike], int(np.searchsorted(alike, place)), question.item)
+            whole = by_each_order("service", table, place, question.item)
+            lists.append((replace(question, known=bool(known[place])), whole, among))
         return lists
 
 

@@ -4,8 +4,8 @@
 
 At some of what people really did the items of the last week that they hadn't met are ranked and logged as shown, with the features of
 that moment; then the event itself is posted. Each day a cycle learns from the log, and every four weeks a heavy ranker. Over the last third of the time, nDCG@10 of
-the item that was really taken is told by four orders of the same lists: the heavy ranker, the plain score, popularity over a week, and
-age; then what each join of columns is worth, by a ranker that is learned without it (from the log up to that third).
+the item that was really taken is told by five orders of the same lists: the heavy ranker, the plain score, popularity over a week and over
+an hour, and age; then what each join of columns is worth, by a ranker that is learned without it (from the log up to that third).
 """
 
 from __future__ import annotations
@@ -224,6 +224,7 @@ def by_each_order(own: str, table: np.ndarray, target: int, item: str) -> dict[s
         own: -np.arange(len(table), dtype=float),
         "plain score": column["score"],
         "popularity": column["item_viewed_week"],
+        "of the hour": column["item_viewed_hour"],
         "recency": -column["age"],
     }
     found = {}
