@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palate import catalog, database, events, feature_log, feed, heavy_learning, light_learning, train
+from palate import catalog, database, events, feature_log, feed, finding, light_learning, rankers, train
 from palate.database import reading, writing
 from palate.domain import Event, Item, to_milliseconds
 from palate.feed_params import FeedParams
@@ -52,10 +52,11 @@ def main() -> None:
         table = features.of(scene)
         model = noise(random)
         whole = Scene(looked, state.happenings, state.pool, state.snapshot, NOW)
-        loaded = Rankers(model, Calibration(np.zeros(1), np.zeros(1)), (), bent(whole, random), 1000)
+        flat, asked = Calibration(np.zeros(1), np.zeros(1)), rankers.as_asked(model)
+        loaded = Rankers(model.to_bytes(), asked, flat, (), bent(whole, random), 1000)
         served = Scene(scene.looked.take(np.arange(20)), state.happenings, state.pool, state.snapshot, NOW)
         tell("features of 1,000 items", lambda: features.of(scene))
-        tell("trees over 1,000 items", lambda: heavy_learning.raw(model, feature_log.rounded(table)))
+        tell("trees over 1,000 items", lambda: loaded.raw(table))
         tell(f"light ranker, {ITEMS} to 1,000", lambda: light.find(whole, np.arange(ITEMS), loaded))
         tell("features of 20 served items, written", lambda: features.written(served))
         print(f"{len(features.written(served)[0])} bytes for each")
@@ -96,7 +97,9 @@ def installation(data: Path, random: np.random.Generator) -> tuple[Live, Conside
     live.refresh(later)
     with reading(engine) as connection:
         person = live.person(connection, "u1", live.snapshot)
-    return live, feed._considered(live.state, person, later, FeedParams())
+    params = FeedParams()
+    judgement = feed._judge(live.state, person, later, params)
+    return live, feed._considered(finding.everything(live.pool), person, judgement, params)
 
 
 def noise(random: np.random.Generator) -> trees.Trees:

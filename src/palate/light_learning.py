@@ -37,8 +37,6 @@ class LightParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """For so many people, those that came last, candidates are scored to learn from."""
     candidates: Annotated[int, msgspec.Meta(ge=100)] = 3_000
     """So many of each one's candidates."""
-    least_recall: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.9
-    """When less of the heavy ranker's best 20 come through, candidates go by the plain score instead."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -162,7 +162,7 @@ def _distilled(
     model, keep = light_learning.learn(learned), max(params.light.keep * params.light.candidates // 20_000, 20)
     recall = light_learning.recall(model, asked, keep)
     plain = light_learning.recall(None, asked, keep)
-    if recall < max(params.light.least_recall, plain):
+    if recall <= plain:
         return None, plain
     return light_learning.learn(taught), recall
 
