@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,18 +19,18 @@ import psutil
 import pytest
 
 from palate import events
-from palate.database import opened
+from palate.database import opened, reading, writing
 
 
 class Service:
     """`palate api` with two workers."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.data, self.address = data, f"http://127.0.0.1:{port}"
         arguments = ["api", "--workers", "2", "--data", str(data), "--port", str(port)]
-        environment = {**os.environ, "PALATE_SERVER__DRAIN_SECONDS": "1"}
+        environment = {**os.environ, "PALATE_SERVER__DRAIN_SECONDS": "1", **settings}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "palate", *arguments], env=environment, stderr=subprocess.DEVNULL
         )
@@ -81,6 +82,31 @@ class Load(threading.Thread):
             else:
                 self.refused.append(answer.status_code)
         client.close()
+
+
+def test_workers_that_cannot_write_refuse_what_would_wait_too_long_and_keep_all_else(data: Path) -> None:
+    service = Service(data, PALATE_EVENTS__MAX_WAITING="5")
+    try:
+        with opened(None, data) as engine, ThreadPoolExecutor(40) as clients:
+            with writing(engine):  # each worker holds at most 5 that wait and 5 that it has begun to write
+                asked = [clients.submit(post_one, service, number) for number in range(40)]
+                refused = [next(answered).result() for answered in [as_completed(asked)] for _ in range(20)]
+            answers = [one.result() for one in asked]
+            assert {answer.status_code for answer in refused} == {429}
+            assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+            accepted = sum(answer.status_code == 200 for answer in answers)
+            assert accepted + sum(answer.status_code == 429 for answer in answers) == 40
+            with reading(engine) as connection:
+                assert events.count(connection, None) == accepted > 0
+            assert post_one(service, 0).status_code == 200
+    finally:
+        service.process.kill()
+        service.process.wait()
+
+
+def post_one(service: Service, number: int) -> httpx.Response:
+    event = {"user": f"u{number}", "item": "duck", "type": "like"}
+    return httpx.post(f"{service.address}/v1/events", json=event, timeout=30)
 
 
 def test_workers_share_votes_and_one_that_is_killed_under_load_loses_nothing(service: Service) -> None:
