@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 NAMES = (
@@ -22,11 +24,13 @@ NAMES = (
 """Of the ways; a way's place is its bit."""
 
 
+@lru_cache
 def bit(name: str) -> np.uint16:
     """The number whose only bit is this way's."""
     return np.uint16(1 << NAMES.index(name))
 
 
+@lru_cache
 def names(bits: int) -> tuple[str, ...]:
     """The ways whose bits are set.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from palate.pool import NO_DATE, Pool, take
 from palate.ranking import by_model
 from palate.ranking.arranging import Place
 from palate.ranking.scoring import Judgement, features
-from palate.ranking.taste import Taste, influence
+from palate.ranking.taste import influence
 
 LEAST = 0.005
 """A part of the score below this is no reason."""
@@ -39,19 +40,29 @@ class Grounds:
 
     pool: Pool
     """The served items alone."""
-    taste: Taste
     liked: NDArray[np.int64]
     """(n,) key of the item the person liked or took to that adds most to the score, −1 if there is none."""
     liked_strength: Floats
     voted: frozenset[int]
     """Keys of the items that were liked by a vote."""
+    sources: Mapping[int, float]
+    """What the person's own weights add for each source; likewise `labels`."""
+    labels: Mapping[int, float]
 
 
 def grounds(judgement: Judgement, pool: Pool, rows: NDArray[np.int64]) -> Grounds:
     """What the scores of these rows are made of."""
     served = take(pool, rows)
     liked, strength = _most_liked(judgement, served)
-    return Grounds(served, judgement.taste, liked, strength, frozenset(_voted(judgement).tolist()))
+    taste = judgement.taste
+    return Grounds(
+        pool=served,
+        liked=liked,
+        liked_strength=strength,
+        voted=frozenset(_voted(judgement).tolist()),
+        sources=dict(zip(taste.sources.tolist(), taste.source_weights.tolist(), strict=True)),
+        labels=dict(zip(taste.labels.tolist(), taste.label_weights.tolist(), strict=True)),
+    )
 
 
 def liked_keys(grounds: Grounds) -> list[int]:
@@ -137,7 +148,7 @@ def _liked(grounds: Grounds, place: int, liked: Mapping[int, tuple[str, str]]) -
 
 def _source(grounds: Grounds, place: int, source_title: Callable[[int], str | None]) -> list[Reason]:
     number = int(grounds.pool.source[place])
-    strength = _weight(grounds.taste.sources, grounds.taste.source_weights, number)
+    strength = grounds.sources.get(number, 0.0)
     title = source_title(grounds.pool.sources.values[number]) if number >= 0 else None
     if strength <= LEAST or title is None:
         return []
@@ -145,13 +156,13 @@ def _source(grounds: Grounds, place: int, source_title: Callable[[int], str | No
 
 
 def _labels(grounds: Grounds, place: int) -> list[Reason]:
-    numbers = grounds.pool.labels_of(place)
-    weights = [_weight(grounds.taste.labels, grounds.taste.label_weights, int(number)) for number in numbers]
-    if not weights or max(weights) <= LEAST:
+    numbers = grounds.pool.labels_of(place).tolist()
+    best = max(numbers, key=lambda number: grounds.labels.get(number, 0.0), default=None)
+    strength = 0.0 if best is None else grounds.labels.get(best, 0.0)
+    if best is None or strength <= LEAST:
         return []
-    best = int(np.argmax(weights))
-    name = grounds.pool.label_names.values[numbers[best]]
-    return [Reason("label", name, f"You like the topic {name}", weights[best] / float(np.sqrt(len(weights))))]
+    name = grounds.pool.label_names.values[best]
+    return [Reason("label", name, f"You like the topic {name}", strength / math.sqrt(len(numbers)))]
 
 
 def _popular(grounds: Grounds, place: int) -> list[Reason]:
@@ -168,8 +179,3 @@ def _new(grounds: Grounds, place: int, now: datetime, source_title: Callable[[in
         return []
     title = source_title(grounds.pool.sources.values[number])
     return [] if title is None else [Reason("fresh", title, f"New from {title}", NOVELTY)]
-
-
-def _weight(known: NDArray[np.int32], weights: Floats, number: int) -> float:
-    place = int(np.searchsorted(known, number))
-    return float(weights[place]) if place < len(known) and known[place] == number else 0.0

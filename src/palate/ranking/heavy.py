@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.candidates import found
 from palate.feature_log import NAMES
 from palate.rankers import Rankers
 from palate.ranking import features, light
 from palate.ranking.considered import Considered
 from palate.ranking.features import Floats, Scene
+
+EXPLORATION = found.bit("exploration")
 
 BEHIND = 1e-6
 """What is left of the value of an item that doesn't come before the heavy ranker: less than any that does."""
@@ -31,21 +34,21 @@ class Ranked:
 
     def features_of(self, rows: NDArray[np.int64]) -> Floats:
         """(n, F) the columns of these candidates; those that it wasn't told are found now."""
-        found = np.empty((len(rows), len(NAMES)), np.float32)
+        table = np.empty((len(rows), len(NAMES)), np.float32)
         places = np.searchsorted(self.rows, rows)
         told = np.append(self.rows, -1)[places] == rows
-        found[told] = self.features[places[told]]
+        table[told] = self.features[places[told]]
         if not told.all():
-            found[~told] = features.of(replace(self.scene, looked=self.scene.looked.take(rows[~told])))
-        return found
+            table[~told] = features.of(replace(self.scene, looked=self.scene.looked.take(rows[~told])))
+        return table
 
 
 def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> Ranked:
     """The scene's candidates with new scores (probabilities of a positive at the first place) and values; without rankers as they
     were.
 
-    Of the `wanted` ones (n,) those that the light ranker chooses; all others stand behind them in the order that they had. An
-    item's age is among what the trees know: nothing more is taken off for it.
+    Of the `wanted` ones (n,) those that the light ranker chooses, and what was found to learn of; all others stand behind them in
+    the order that they had. An item's age is among what the trees know: nothing more is taken off for it.
     """
     looked = scene.looked
     rows = np.zeros(0, np.int64) if rankers is None else light.find(scene, np.flatnonzero(wanted), rankers)
@@ -57,3 +60,9 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
     scores, values = np.minimum(looked.scores, said.min()), looked.values * np.float32(BEHIND)
     scores[rows], values[rows] = said, 1 / (1 + np.exp(-raw))
     return Ranked(replace(looked, scores=scores, values=values), scene, rows, told)
+
+
+def _chosen(looked: Considered, wanted: NDArray[np.bool_], rankers: Rankers) -> NDArray[np.int64]:
+    """Those that the light ranker chooses, and those that were found to learn of: whoever explores serves some of them."""
+    explored = np.flatnonzero(wanted & (looked.found & EXPLORATION > 0))
+    return np.union1d(light.find(looked, np.flatnonzero(wanted), rankers), explored)
