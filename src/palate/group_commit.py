@@ -31,7 +31,8 @@ class GroupCommit:
     """Makes the events of many callers durable together: one thread writes all that waits in one transaction.
 
     A commit to disk costs the same for one event and for hundreds, so callers that wait at the same time share it.
-    `committed` is called with the number of events after each commit, and must not raise.
+    `committed` is called with the number of events after each commit, and must not raise. `items` are keys that are known,
+    and those that come to be.
     """
 
     def __init__(
@@ -39,13 +40,14 @@ class GroupCommit:
         engine: sa.Engine,
         params: EventParams | None = None,
         committed: Callable[[int], object] | None = None,
+        items: identities.KnownKeys | None = None,
     ) -> None:
         self._engine = engine
         self._committed = committed or (lambda _: None)
         self._params = params or EventParams()
         self._waiting: deque[_Submission] = deque()
         self._writing: list[_Submission] = []
-        self._keys = identities.WriterKeys()
+        self._keys = identities.WriterKeys(items)
         self._rows = 0
         self._closed = False
         self._changed = threading.Condition()

@@ -49,12 +49,12 @@ KnownKeys = Lately[str, int]
 class WriterKeys:
     """What one writer of events knows of ids, so that it asks the database for new ones alone.
 
-    What a transaction looked up or made is `kept` once that is committed, or `dropped`. Items keep their rows for ever; when a
-    user was deleted anywhere, all users are asked for anew.
+    What a transaction looked up or made is `kept` once that is committed, or `dropped`. Items keep their rows for ever, so that
+    others may know and tell of the same `items`; when a user was deleted anywhere, all users are asked for anew.
     """
 
-    def __init__(self) -> None:
-        self._users, self._items = KnownKeys(KNOWN), KnownKeys(KNOWN)
+    def __init__(self, items: KnownKeys | None = None) -> None:
+        self._users, self._items = KnownKeys(KNOWN), KnownKeys(KNOWN) if items is None else items
         self._deleted: str | None = None
         self._found: list[tuple[KnownKeys, dict[str, int]]] = []
 

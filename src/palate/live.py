@@ -351,14 +351,25 @@ class Live:
     ) -> History:
         """What the snapshot knows, with the events since taken in by the rules that training follows."""
         before = self._histories.get(keys)
-        if (
-            before is None
-            or before.snapshot is not snapshot
-            or len(events.of_user(connection, keys, before.seq, person))
-        ):
-            before = self._read_history(connection, person, keys, snapshot)
-            self._histories.add({keys: before})
-        return before.history
+        if before is None or before.snapshot is not snapshot:
+            found = self._read_history(connection, person, keys, snapshot)
+        else:
+            new = events.of_user(connection, keys, before.seq, person)
+            if not len(new):
+                return before.history
+            if self._settles_nothing(new):
+                history = _continued(before.history, new, self._params(snapshot))
+                found = _Told(history, int(new.seq[-1]), snapshot)
+            else:
+                found = self._read_history(connection, person, keys, snapshot)
+        self._histories.add({keys: found})
+        return found.history
+
+    def _settles_nothing(self, new: EventColumns) -> bool:
+        """Whether these events say that something was shown and nothing else: whatever was known of their items stays so."""
+        return {new.types[number] for number in np.unique(new.type)} == {
+            "shown"
+        } and "shown" not in self._interactions.types
 
     def _read_history(
         self, connection: sa.Connection, person: int, keys: tuple[int, ...], snapshot: Snapshot | None

@@ -202,7 +202,7 @@ def open_serving(
         varying.refresh()
         live.refresh(utc_now())
         metrics = Metrics(worker)
-        commits = GroupCommit(engine, params.events, metrics.commits.observe)
+        commits = GroupCommit(engine, params.events, metrics.commits.observe, live.known_items)
         stop = threading.Event()
         serving = Serving(
             engine=engine,
