@@ -328,7 +328,11 @@ def take(pool: Pool, rows: NDArray[np.int64]) -> Pool:
     are left out again for what one or two columns say."""
     whole, chosen = vars(pool).get("_rows_of", (pool, None))
     chosen = rows if chosen is None else chosen[rows]
-    part = _later(pool, lambda name: _gathered(*((pool, rows) if name in vars(pool) else (whole, chosen)), name))
+
+    def make(name: str) -> NDArray[Any]:
+        return _gathered(pool, rows, name) if name in vars(pool) else _gathered(whole, chosen, name)
+
+    part = _later(pool, make)
     vars(part)["_rows_of"] = whole, chosen
     return part
 

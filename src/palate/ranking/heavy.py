@@ -51,7 +51,7 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
     the order that they had. An item's age is among what the trees know: nothing more is taken off for it.
     """
     looked = scene.looked
-    rows = np.zeros(0, np.int64) if rankers is None else light.find(scene, np.flatnonzero(wanted), rankers)
+    rows = np.zeros(0, np.int64) if rankers is None else _chosen(scene, wanted, rankers)
     if rankers is None or not len(rows):
         return Ranked(looked, scene, rows[:0], np.zeros((0, len(NAMES)), np.float32))
     told = features.of(replace(scene, looked=looked.take(rows)))
@@ -62,7 +62,7 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
     return Ranked(replace(looked, scores=scores, values=values), scene, rows, told)
 
 
-def _chosen(looked: Considered, wanted: NDArray[np.bool_], rankers: Rankers) -> NDArray[np.int64]:
+def _chosen(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers) -> NDArray[np.int64]:
     """Those that the light ranker chooses, and those that were found to learn of: whoever explores serves some of them."""
-    explored = np.flatnonzero(wanted & (looked.found & EXPLORATION > 0))
-    return np.union1d(light.find(looked, np.flatnonzero(wanted), rankers), explored)
+    explored = np.flatnonzero(wanted & (scene.looked.found & EXPLORATION > 0))
+    return np.union1d(light.find(scene, np.flatnonzero(wanted), rankers), explored)
