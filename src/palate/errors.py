@@ -7,7 +7,7 @@
     ├── DatabaseError            the database can't be used
     │   ├── DatabaseTooNew       it was made by a newer Palate
     │   ├── NotDurable           a write could not be made durable: nothing of it was kept
-    │   └── Overloaded           more events wait to be written than may wait
+    │   └── Overloaded           more events or requests wait than may wait
     ├── StoreError               the object store can't be reached, refuses, or isn't there
     ├── InvalidInput             something from outside breaks a rule
     │   ├── InvalidEvent         … an event, with its place in the request

@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
-import anyio
-import anyio.to_thread
 import msgspec
 import sqlalchemy as sa
 from msgspec import Meta
@@ -24,6 +22,7 @@ from palate.delivery.gorse_messages import GorseParams
 from palate.delivery.metrics import Metrics
 from palate.delivery.security import KeyCache
 from palate.delivery.shared_figures import Worker
+from palate.delivery.threads import Threads
 from palate.delivery.varying import Varying
 from palate.errors import DatabaseError, PalateError
 from palate.events import EventParams
@@ -65,8 +64,11 @@ class ServerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     names: tuple[str, ...] = ()
     """Host names by which people reach this server, for example through a proxy; other names are refused. Any name here makes
     the API ask for keys. Empty: on loopback its own names alone, elsewhere every name."""
-    threads: Annotated[int, Meta(ge=1, le=128)] = 8
-    """Threads of one process for what waits for the database or computes a feed."""
+    threads: Annotated[int, Meta(ge=1, le=128)] = 4
+    """Threads of one process for what waits for the database or computes a feed: they share one interpreter, so that more of them
+    make all slower."""
+    waiting: Annotated[int, Meta(ge=0)] = 100
+    """Requests that may wait for these threads; further ones are answered with 429 and `Retry-After`."""
     connections: Annotated[int, Meta(ge=1)] = 1000
     """Open connections of one process; further ones are answered with 503."""
     max_body: Annotated[int, Meta(ge=1000)] = 10_000_000
@@ -134,7 +136,7 @@ class Serving:
     secret: bytes
     metrics: Metrics
     keys: KeyCache
-    threads: anyio.CapacityLimiter
+    threads: Threads
     readiness: Readiness
     varying: Varying
     ranks: Ranks
@@ -213,7 +215,7 @@ def open_serving(
             secret=secret,
             metrics=metrics,
             keys=KeyCache(),
-            threads=anyio.CapacityLimiter(params.server.threads),
+            threads=Threads(params.server.threads, params.server.waiting),
             readiness=Readiness(engine),
             varying=varying,
             ranks=Ranks(live),
@@ -241,8 +243,8 @@ def utc_now() -> datetime:
 
 
 async def in_thread(serving: Serving, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run what would block the event loop in one of the installation's threads."""
-    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=serving.threads)
+    """Run what would block the event loop in one of the installation's threads. Raises Overloaded when too many wait for them."""
+    return await serving.threads.run(lambda: function(*args, **kwargs))
 
 
 def _keep_fresh(serving: Serving, stop: threading.Event) -> None:
