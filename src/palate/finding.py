@@ -208,12 +208,12 @@ def _weights(pool: Pool, judgement: Judgement) -> Weights:
     taste, answer = judgement.taste, judgement.answer
     return Weights(
         squared=taste.loss == "squared",
-        start=taste.base + taste.bias,
+        start=float(taste.base + taste.bias),
         sources=_spread(taste.sources, taste.source_weights, len(pool.sources)),
         labels=_spread(taste.labels, taste.label_weights, len(pool.label_names)),
         curved=answer is not None,
-        slope=1.0 if answer is None else answer.ranker.slope,
-        intercept=0.0 if answer is None else answer.ranker.intercept,
+        slope=1.0 if answer is None else float(answer.ranker.slope),
+        intercept=0.0 if answer is None else float(answer.ranker.intercept),
     )
 
 

@@ -216,7 +216,7 @@ class Orders:
         ):
             getattr(self, name)
         if self.listed is not None:
-            scanning.prepare(self.listed)
+            scanning.prepare()
 
 
 def packed(mask: NDArray[np.bool_]) -> Bits:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from palate import identities, running_tally, snapshots
+from palate import identities, running_tally, scanning, snapshots
 from palate.database import reading
 from palate.domain import to_milliseconds
 from palate.examples import Examples, Memory, Params
@@ -82,7 +82,10 @@ def publish(
     if len(gone):  # those of the last snapshot may have them still
         last = None
     arrays = _arrays(examples, models) | _texts(examples, folder, anew) | dict(added.arrays)
-    arrays |= indexing.arrays(models, arrays, params.index, examples.contents.text)
+    indexes = indexing.arrays(models, arrays, params.index, examples.contents.text)
+    if indexes:
+        scanning.prepare()  # before anybody serves by them
+    arrays |= indexes
     if last is None:
         arrays |= _histories(examples, params.train.history_limit)
     else:

@@ -8,7 +8,7 @@ after its product.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,13 +102,28 @@ def listed(pool: Pool, index: Index, rows: NDArray[np.int64]) -> Listed:
     return Listed(index, items, places)
 
 
-def prepare(items: Listed) -> None:
-    """Make the machine code that requests would else wait for."""
-    asked = items.index.asked(np.zeros(items.index.width, np.float32), 1)
-    none = np.zeros(1, np.float32)
-    bits = np.zeros(len(items.places) // 8 + 1, np.uint8)
-    weights = Weights(True, 0.0, none, none, False, 1.0, 0.0)
-    best(items, asked, weights, age(datetime.fromtimestamp(0, UTC), 0.0, 1.0), bits, items.places[:0], (1, 1))
+def prepare() -> None:
+    """Make the machine code that requests would else wait for; kept on disk it is made once for all processes."""
+    memory, nothing, none = np.zeros(1, np.uint8), np.zeros(1, np.float32), np.zeros(0, np.int64)
+    memory.flags.writeable = False  # as an array of a snapshot is
+    starts, items = np.array([0, 1]), np.zeros((1, LABELS + FIRST), np.int32)
+    asked = none, nothing, nothing, 0.0
+    weights, years = (True, 0.0, nothing, nothing, False, 1.0, 0.0), (0, 0.0, nothing)
+    heaps = nothing, np.zeros(1, np.int64)
+    compiled(
+        _scan,
+        memory,
+        np.zeros(1, np.int64),
+        starts,
+        items,
+        asked,
+        weights,
+        years,
+        memory.copy(),
+        items[0, :0],
+        *heaps,
+        *heaps,
+    )
 
 
 def age(now: datetime, most: float, half_life_days: float) -> Age:

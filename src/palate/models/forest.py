@@ -77,11 +77,12 @@ def to_arrays(forest: Forest) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]], prefix: str, wide: int) -> Forest:
-    """Raises SnapshotBroken when they are no trees about so many columns."""
+    """A copy, which may be written to: machine code for arrays that may not is other code. Raises SnapshotBroken when they are no
+    trees about so many columns."""
     forest = Forest(
-        columns=np.asarray(arrays[f"{prefix}columns"], np.int32),
-        borders=np.asarray(arrays[f"{prefix}borders"], np.float32),
-        leaves=np.asarray(arrays[f"{prefix}leaves"], np.float64),
+        columns=np.array(arrays[f"{prefix}columns"], np.int32),
+        borders=np.array(arrays[f"{prefix}borders"], np.float32),
+        leaves=np.array(arrays[f"{prefix}leaves"], np.float64),
         start=float(arrays[f"{prefix}start"][0]),
     )
     trees, depth = forest.columns.shape
