@@ -150,12 +150,13 @@ def test_a_retraction_takes_back_what_the_snapshot_learned(world: World) -> None
 
 
 def test_a_history_that_is_continued_is_the_one_that_is_read_anew(world: World, engine: sa.Engine, data: Path) -> None:
-    world.add(*(item(id, "s1") for id in "abcdef"))
-    world.publish({id: [0.0] for id in "abcdef"}, users={"ann": ([0.5], 0.1, {"a": 1.0, "b": 0.0, "c": np.nan})})
+    ids = "abcdefghijklmnopqrst"
+    world.add(*(item(id, "s1") for id in ids))
+    world.publish({id: [0.0] for id in ids}, users={"ann": ([0.5], 0.1, {"a": 1.0, "b": 0.0, "c": np.nan})})
     random = np.random.default_rng(3)
     for second in range(60):
-        type = random.choice(["shown", "shown", "shown", "like", "dislike", "viewed", "retract:like"])
-        world.act("ann", str(type), str(random.choice(list("abcdef"))), now=NOW + timedelta(seconds=second))
+        type = random.choice(["shown", "shown", "like", "dislike", "viewed", "retract:like"])
+        world.act("ann", str(type), str(random.choice(list(ids))), now=NOW + timedelta(seconds=second))
         other = Live(engine, data)
         other.refresh(NOW)
         continued, anew = history(world, "ann"), history(World(engine, data, other), "ann")

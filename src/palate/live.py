@@ -357,7 +357,7 @@ class Live:
             new = events.of_user(connection, keys, before.seq, person)
             if not len(new):
                 return before.history
-            if self._settles_nothing(new):
+            if self._stand_alone(new, before.history):
                 history = _continued(before.history, new, self._params(snapshot))
                 found = _Told(history, int(new.seq[-1]), snapshot)
             else:
@@ -365,11 +365,15 @@ class Live:
         self._histories.add({keys: found})
         return found.history
 
-    def _settles_nothing(self, new: EventColumns) -> bool:
-        """Whether these events say that something was shown and nothing else: whatever was known of their items stays so."""
-        return {new.types[number] for number in np.unique(new.type)} == {
-            "shown"
-        } and "shown" not in self._interactions.types
+    def _stand_alone(self, new: EventColumns, history: History) -> bool:
+        """Whether these events mean the same without those before them: of other items, or telling that something was shown.
+        What a value means depends on all the others of a person, where training hasn't found the scale."""
+        types = {new.types[number] for number in np.unique(new.type)}
+        meanings = self._interactions.types
+        if types == {"shown"} and "shown" not in meanings:
+            return True
+        valued = any("value" in (meanings[name].label, meanings[name].positive) for name in types if name in meanings)
+        return not valued and not np.isin(new.item, history.items).any()
 
     def _read_history(
         self, connection: sa.Connection, person: int, keys: tuple[int, ...], snapshot: Snapshot | None
