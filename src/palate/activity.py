@@ -160,12 +160,10 @@ def not_below_zero(counts: Counts) -> Counts:
     return Counts(counts.keys, np.maximum(counts.values, 0), counts.time)
 
 
-def grouped(items: Counts, known: Vocabulary, group: NDArray[np.integer[Any]]) -> Counts:
-    """Counts of groups: `group` (n,) is that of each known item, below 0 for none."""
-    rows = known.rows(items.keys.keys)
-    of_items = np.append(group, -1)[rows]
-    told = np.flatnonzero(of_items >= 0)
-    keys, places = np.unique(of_items[told], return_inverse=True)
+def grouped(items: Counts, group: NDArray[np.integer[Any]]) -> Counts:
+    """Counts of groups: `group` (n,) is that of each of the items, below 0 for none."""
+    told = np.flatnonzero(group >= 0)
+    keys, places = np.unique(group[told], return_inverse=True)
     values = np.zeros((len(keys), *items.values.shape[1:]), np.float32)
     np.add.at(values, places, items.values[told])
     return Counts(Vocabulary(keys.astype(np.int64)), values, items.time)

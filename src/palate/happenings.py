@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -56,6 +55,10 @@ class Happenings:
     learned_groups: Mapping[str, Counts] = field(default_factory=dict)
     groups: Mapping[str, Counts] = field(default_factory=dict)
     """Of each of GROUPS, all that happened; keys are what the column of the pool holds."""
+    learned_rows: NDArray[np.int32] = field(default_factory=lambda: np.full(1, -1, np.int32))
+    """(I + 1,) of each item of the snapshot its row in `learned`, −1 for none; the last is none."""
+    learned_sum: Counts = field(default_factory=lambda: _sum(activity.nothing()))
+    """Of all items together, up to the snapshot."""
     learned_hot: Vocabulary = field(default_factory=lambda: Vocabulary(np.zeros(0, np.int64)))
     """Items of which most had been heard by the snapshot."""
     hot: Counts = field(default_factory=activity.nothing)
@@ -81,16 +84,10 @@ class Happenings:
 
     def _counted(self, keys: NDArray[np.int64], rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """Their rows among what was counted up to the snapshot."""
-        counted: NDArray[np.int64] = self._of_snapshot[rows].astype(np.int64)
+        counted: NDArray[np.int64] = self.learned_rows[rows].astype(np.int64)
         unknown = np.flatnonzero(rows < 0)
         counted[unknown] = self.learned.items.keys.rows(keys[unknown])
         return counted
-
-    @cached_property
-    def _of_snapshot(self) -> NDArray[np.int32]:
-        """(I + 1,) of each item of the snapshot its row among what was counted up to it, −1 for none."""
-        items = np.zeros(0, np.int64) if self.snapshot is None else np.asarray(self.snapshot.arrays["items"])
-        return np.append(self.learned.items.keys.rows(items), -1).astype(np.int32)
 
     def of_user(self, key: int, now: int) -> NDArray[np.float32]:
         """(KINDS, HALF_LIVES) what this person met and did."""
@@ -124,8 +121,8 @@ def refreshed(
         recent = activity.limited(activity.counted(recent, page, types, moment))
     seq = int(happened[-1].seq[-1]) if happened else found.seq
     groups = _groups(found.learned_groups, recent, pool)
-    items = (found.learned.items, recent.items)
-    totals = sum((_sum(counts, moment) for counts in items), np.zeros_like(found.totals))
+    sums = (found.learned_sum, _sum(recent.items))
+    totals = sum((counts.at_rows(np.zeros(1, np.int64), moment)[0] for counts in sums), np.zeros_like(found.totals))
     found = replace(found, seq=seq, recent=recent, groups=groups, totals=np.maximum(totals, 0))
     return replace(found, hot=_hot(found, moment))
 
@@ -141,27 +138,35 @@ def _taken_up(snapshot: Snapshot | None, pool: Pool) -> Happenings:
         return Happenings()
     seq, time = int(snapshot.header["seq"]), int(snapshot.header.get("activity_time", 0))
     learned = activity.from_arrays(snapshot.arrays, time) or _empty()
-    of_groups = {name: _grouped(learned.items, pool, name) for name in GROUPS}
-    hot = Vocabulary(activity.loudest(learned.items, HOT))
-    return Happenings(snapshot=snapshot, seq=seq, learned=learned, learned_groups=of_groups, learned_hot=hot)
+    rows = learned.items.keys.rows(np.asarray(snapshot.arrays["items"]))
+    return Happenings(
+        snapshot=snapshot,
+        seq=seq,
+        learned=learned,
+        learned_groups=_by_group(learned.items, pool),
+        learned_rows=np.append(rows, -1).astype(np.int32),
+        learned_sum=_sum(learned.items),
+        learned_hot=Vocabulary(activity.loudest(learned.items, HOT)),
+    )
 
 
-def _grouped(items: Counts, pool: Pool, name: str) -> Counts:
-    return activity.grouped(items, Vocabulary(pool.keys), getattr(pool, name))
+def _by_group(items: Counts, pool: Pool) -> dict[str, Counts]:
+    """Of the items that are in the pool."""
+    rows = pool.rows(items.keys.keys)
+    inside = Counts(Vocabulary(items.keys.keys[rows >= 0]), items.values[rows >= 0], items.time)
+    return {name: activity.grouped(inside, getattr(pool, name)[rows[rows >= 0]]) for name in GROUPS}
 
 
 def _groups(learned: Mapping[str, Counts], recent: Activity, pool: Pool) -> dict[str, Counts]:
-    since = {name: _grouped(recent.items, pool, name) for name in GROUPS}
+    since = _by_group(recent.items, pool)
     every = {name: activity.together(learned[name], since[name]) if name in learned else since[name] for name in GROUPS}
     return {name: activity.not_below_zero(counts) for name, counts in every.items()}
 
 
-def _sum(counts: Counts, now: int) -> NDArray[np.float32]:
-    moved = Counts(
-        Vocabulary(np.zeros(1, np.int64)), counts.values.sum(axis=0, dtype=np.float32)[np.newaxis], counts.time
-    )
-    found: NDArray[np.float32] = moved.at_rows(np.zeros(1, np.int64), now)[0]
-    return found
+def _sum(counts: Counts) -> Counts:
+    """Of all of them together, under the key 0."""
+    values: NDArray[np.float32] = counts.values.sum(axis=0, dtype=np.float32)[np.newaxis]
+    return Counts(Vocabulary(np.zeros(1, np.int64)), values, counts.time)
 
 
 def _since(connection: sa.Connection, seq: int) -> Iterator[EventColumns]:
