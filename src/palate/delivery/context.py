@@ -64,9 +64,9 @@ class ServerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     names: tuple[str, ...] = ()
     """Host names by which people reach this server, for example through a proxy; other names are refused. Any name here makes
     the API ask for keys. Empty: on loopback its own names alone, elsewhere every name."""
-    threads: Annotated[int, Meta(ge=1, le=128)] = 4
-    """Threads of one process for what waits for the database or computes a feed: they share one interpreter, so that more of them
-    make all slower."""
+    threads: Annotated[int, Meta(ge=1, le=128)] = 2
+    """Threads of one process for what waits for the database or computes a feed: while one waits for the disk another computes.
+    They share one interpreter, so that more of them make all slower; more processes don't."""
     waiting: Annotated[int, Meta(ge=0)] = 100
     """Requests that may wait for these threads; further ones are answered with 429 and `Retry-After`."""
     connections: Annotated[int, Meta(ge=1)] = 1000
