@@ -177,6 +177,8 @@ def test_of_many_items_those_like_one_are_found_as_if_all_were_compared(
 ) -> None:
     monkeypatch.setattr(similar, "NEAR", 40)
     monkeypatch.setattr(similar, "PROBES", 6)
+    monkeypatch.setattr(similar, "TEXT_PROBES", 6)
+    monkeypatch.setattr(similar, "COMPARED", 25)
     world.add(item("young", "s1", hours=0.1), now=LATER)
     write_texts(world, {"young": text_about(7)}, LATER + timedelta(seconds=1))
     shared = 0

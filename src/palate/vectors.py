@@ -25,10 +25,10 @@ def read(
     query = sa.select(table.c.item, table.c.vector).where(table.c.version == version).order_by(table.c.item)
     rows: list[Any] = []
     if keys is None:
-        rows += connection.execute(query)
+        rows += database.plain_rows(connection.execute(query))
     else:
         for chunk in identities.chunks(np.unique(keys).tolist()):
-            rows += connection.execute(query.where(table.c.item.in_(chunk)))
-    full = [row for row in rows if len(row.vector) == length * TYPE.itemsize]
-    vectors = np.frombuffer(b"".join(row.vector for row in full), TYPE).reshape(-1, length)
-    return np.array([row.item for row in full], np.int64), vectors.astype(np.float16, copy=False)
+            rows += database.plain_rows(connection.execute(query.where(table.c.item.in_(chunk))))
+    full = [(item, vector) for item, vector in rows if len(vector) == length * TYPE.itemsize]
+    vectors = np.frombuffer(b"".join([vector for _, vector in full]), TYPE).reshape(-1, length)
+    return np.array([item for item, _ in full], np.int64), vectors.astype(np.float16, copy=False)

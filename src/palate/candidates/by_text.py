@@ -20,10 +20,10 @@ LATELY = 30
 """Items that a person took to, the newest, whose middle is compared."""
 LAST = 2
 """Of these, the newest, each of which is compared by itself."""
-PROBES = 4
+PROBES = 3
 """Lists of the index that are looked into for each text that is compared with."""
-FOUND = 1_000
-"""Items that an index without lists finds at most for each of them."""
+DEEP = 3
+"""Times as many items are looked at as are taken when their age counts."""
 
 
 def find(stock: Stock, history: History, allowed: Open, limit: int, fresh: Callable[[Rows], Floats]) -> Rows:
@@ -42,8 +42,7 @@ def find(stock: Stock, history: History, allowed: Open, limit: int, fresh: Calla
 
 
 def _old(spaces: Spaces, texts: Floats, allowed: Open, limit: int, fresh: Callable[[Rows], Floats]) -> Iterator[Rows]:
-    for text in texts:
-        rows, cosines = old(spaces, text, allowed, PROBES, FOUND)
+    for rows, cosines in old(spaces, texts, allowed, PROBES, DEEP * limit):
         yield personal.find(cosines * fresh(rows), rows, limit)
 
 
@@ -63,16 +62,10 @@ def asked(spaces: Spaces, history: History) -> Floats:
     return np.vstack((middle / max(float(np.linalg.norm(middle)), 1e-6), texts[-LAST:])).astype(np.float32)
 
 
-def old(spaces: Spaces, text: Floats, allowed: Open, probes: int, limit: int) -> tuple[Rows, Floats]:
-    """Rows that the index has near a text (d,), and the cosine of each, above 0; none without an index.
-
-    An inverted file gives all in so many of its lists, another kind of index at most `limit`.
-    """
-    if spaces.by_text is None:
-        return np.zeros(0, np.int64), np.zeros(0, np.float32)
-    rows, cosines = spaces.by_text.products(text, limit, allowed.bits, probes)
-    kept = (cosines > 0) & is_open(allowed.bits, rows)
-    return rows[kept], cosines[kept]
+def old(spaces: Spaces, texts: Floats, allowed: Open, probes: int, limit: int) -> list[tuple[Rows, Floats]]:
+    """For each of some texts (q, d) the at most `limit` rows that the index has nearest to it, and their cosines; none without an
+    index."""
+    return [] if spaces.by_text is None else spaces.by_text.searches(texts, limit, allowed.bits, probes)
 
 
 def young(spaces: Spaces, texts: Floats, allowed: Open) -> tuple[Rows, Floats]:
@@ -81,5 +74,5 @@ def young(spaces: Spaces, texts: Floats, allowed: Open) -> tuple[Rows, Floats]:
     beside = rows >= base
     kept = is_open(allowed.bits, np.where(beside, 0, rows)) & ~beside
     kept[beside] = allowed.side[rows[beside] - base]
-    rows = rows[kept]
-    return rows, spaces.young_texts[kept] @ texts.T
+    cosines: Floats = (spaces.young_texts @ texts.T)[kept]  # a product of all takes less than a copy of some
+    return rows[kept], cosines

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -34,10 +35,14 @@ TRUST = 5.0
 """Examples with which behaviour counts as much as text."""
 FEW = 5_000
 """Items up to which all are compared."""
-NEAR = 500
-"""The nearest by behaviour, as many by text, and as many by text of what came since, which are compared among more."""
+NEAR = 2_000
+"""The nearest by behaviour, as many by text, and as many by text of what came since, which are looked at among more."""
+COMPARED = 200
+"""Those of them that seem to be most like it, which are compared by their whole texts."""
 PROBES = 48
-"""Lists of each index that are looked into."""
+"""Lists of the index of behaviour that are looked into."""
+TEXT_PROBES = 48
+"""Of texts."""
 BLOCK = 65_536
 
 Rows = NDArray[np.int64]
@@ -97,34 +102,55 @@ def users(connection: sa.Connection, live: Live, user: str, limit: int) -> list[
     return [(ids[key], float(cosines[row])) for key, row in zip(keys[best].tolist(), best, strict=True) if key in ids]
 
 
-def _candidates(connection: sa.Connection, stock: Stock, item: int, wanted: Wanted) -> Rows:
+def _candidates(connection: sa.Connection, stock: Stock, item: int, wanted: Wanted) -> NDArray[np.integer]:
     """Rows that are worth comparing."""
     if len(stock) <= FEW:
         return np.setdiff1d(np.arange(len(stock.base) + len(stock.side)), stock.gone)
     allowed, told = openness.find(stock, wanted, unseen=False), stock.of_stories(stock.stories_of(np.array([item])))
-    return np.unique(
-        np.concatenate(
-            (told, *_by_behaviour(stock, item, allowed), *_by_text(connection, stock, item, allowed)), dtype=np.int64
-        )
-    )
+    _, text = vectors.read(connection, embedding.VERSION, embedding.LENGTH, np.array([item]))
+    near = [told, *_by_behaviour(stock, item, allowed)]
+    own = stock.spaces.turned(text) if stock.spaces is not None and len(text) else None
+    if own is None:
+        return np.unique(np.concatenate((*near, *_first_to_hand(stock, item, allowed))))
+    by_words = _by_text(stock, own, allowed)
+    rows = np.unique(np.concatenate((*near, by_words.rows)))
+    return personal.find(_estimated(stock, item, own, rows, by_words), rows, COMPARED)
 
 
-def _by_text(connection: sa.Connection, stock: Stock, item: int, allowed: Open) -> Iterator[NDArray[np.integer]]:
-    """The nearest by text of what the snapshot knows, and of what came since."""
-    _, read = vectors.read(connection, embedding.VERSION, embedding.LENGTH, np.array([item]))
-    if not len(read):
-        return
+class _Near(NamedTuple):
+    rows: Rows
+    cosines: Floats
+
+
+def _by_text(stock: Stock, text: Floats, allowed: Open) -> _Near:
+    """The nearest to a text (1, d) of what the snapshot knows, and of what came since."""
     spaces = stock.spaces
-    texts = None if spaces is None else spaces.turned(read)
-    if spaces is None or texts is None:
-        yield from _first_to_hand(stock, item, allowed)
-        return
-    old = (
-        by_text.old(spaces, texts[0], allowed, PROBES, NEAR) if spaces.by_text else _compared(stock, texts[0], allowed)
-    )
-    yield _best(*old)
-    rows, cosines = by_text.young(spaces, texts, allowed)
-    yield _best(rows, cosines[:, 0])
+    assert spaces is not None, "It has a place for texts."
+    if spaces.by_text is not None:
+        old = _Near(*by_text.old(spaces, text, allowed, TEXT_PROBES, NEAR)[0])
+    else:
+        rows = allowed.rows(len(stock.base))
+        old = _best(rows, spaces.asking(stock.keys(rows)) @ text[0])
+    rows, cosines = by_text.young(spaces, text, allowed)
+    young = _best(rows, cosines[:, 0])
+    return _Near(np.concatenate((old.rows, young.rows)), np.concatenate((old.cosines, young.cosines)))
+
+
+def _best(rows: Rows, cosines: Floats) -> _Near:
+    places = personal.find(cosines, np.arange(len(rows)), NEAR)
+    return _Near(rows[places], cosines[places])
+
+
+def _estimated(stock: Stock, item: int, text: Floats, rows: Rows, near: _Near) -> Floats:
+    """(r,) about how much like the item these rows are, by their texts as the index keeps them."""
+    spaces, keys = stock.spaces, stock.keys(rows)
+    assert spaces is not None, "It has a place for texts."
+    likeness, others = np.empty(len(rows), np.float32), np.ones(len(rows), bool)
+    places = np.searchsorted(rows, near.rows)
+    likeness[places], others[places] = near.cosines, False
+    likeness[others] = spaces.asking(keys[others]) @ text[0]
+    behaviour, support = _behaviour(spaces.snapshot, item, keys)
+    return blended(behaviour, likeness, support)
 
 
 def _first_to_hand(stock: Stock, item: int, allowed: Open) -> Iterator[NDArray[np.integer]]:
@@ -134,17 +160,6 @@ def _first_to_hand(stock: Stock, item: int, allowed: Open) -> Iterator[NDArray[n
     yield walking.of_groups(orders.by_label_newest, labels, allowed.bits, FEW // max(2 * len(labels), 1))
     yield walking.first(orders.newest, allowed.bits, FEW // 2)
     yield np.flatnonzero(allowed.side) + len(stock.base)
-
-
-def _best(rows: Rows, values: Floats) -> Rows:
-    return personal.find(values, rows, NEAR)
-
-
-def _compared(stock: Stock, text: Floats, allowed: Open) -> tuple[Rows, Floats]:
-    """All rows, and the cosine of each with a text (d,), where there is no index."""
-    rows = allowed.rows(len(stock.base))
-    assert stock.spaces is not None, "It has a place for texts."
-    return rows, stock.spaces.asking(stock.keys(rows)) @ text
 
 
 def _by_behaviour(stock: Stock, item: int, allowed: Open) -> Iterator[Rows]:
@@ -159,7 +174,7 @@ def _by_behaviour(stock: Stock, item: int, allowed: Open) -> Iterator[Rows]:
     array = spaces.snapshot.arrays[array_of(name)]
     rows, known = _around(stock, spaces, np.asarray(array[own], np.float32), allowed)
     cosines = np.nan_to_num(_cosines(array, known, own), nan=-2)
-    yield _best(rows, cosines)
+    yield _best(rows, cosines).rows
 
 
 def _around(stock: Stock, spaces: Spaces, vector: Floats, allowed: Open) -> tuple[Rows, Rows]:

@@ -138,19 +138,22 @@ class Index:
         return found
 
     @cached_property
-    def _lists_of(self) -> NDArray[np.int32]:
-        return self.clusters()
+    def _places(self) -> NDArray[np.int32]:
+        """(n,) of each vector its place in the order of `members`."""
+        places = np.empty(len(self), np.int32)
+        places[self.members[1]] = np.arange(len(self), dtype=np.int32)
+        return places
 
     def vectors(self, numbers: NDArray[np.int64]) -> Floats:
         """(m, d) these of its vectors, as precise as they are kept."""
         if not self.cluster_count:
             each = [self.found.reconstruct(number) for number in numbers.tolist()]
             return np.array(each, np.float32).reshape(len(numbers), self.width) @ self.turn
-        least, wide = self._scale
-        lists, codes = self._lists_of[numbers], np.empty((len(numbers), self.width), np.float32)
-        for place, (number, of) in enumerate(zip(numbers.tolist(), lists.tolist(), strict=True)):
-            ids, bytes_ = self._members[of]
-            codes[place] = bytes_[np.searchsorted(ids, number)]  # vectors came into their lists in order
+        (least, wide), (flat, starts), (offsets, _) = self._scale, self.codes, self.members
+        places = self._places[numbers]
+        lists = np.searchsorted(offsets, places, side="right") - 1
+        begins = starts[lists] + (places - offsets[lists]) * self.width
+        codes = flat[begins[:, np.newaxis] + np.arange(self.width)].astype(np.float32)
         found = least + (codes + np.float32(0.5)) * (wide / 255)
         return np.asarray((found + self.centres[lists] if self.found.by_residual else found) @ self.turn, np.float32)
 
@@ -200,21 +203,31 @@ class Index:
             products += np.repeat(near, [len(ids) for ids, _ in members])
         return np.concatenate([ids for ids, _ in members]), products + start
 
-    def search(self, query: Floats, limit: int, selector: Any, probes: int) -> NDArray[np.int64]:
-        """At most `limit` vectors of those that a selector of faiss lets pass, that of the greatest product with a vector (d,)
-        first."""
-        faiss, turned = _faiss(), np.ascontiguousarray(query @ self.turn, np.float32)
-        if not self.cluster_count:
-            return self.greatest(query, limit, selector, probes)[0]
-        products, found = np.empty(limit, np.float32), np.full(limit, -1, np.int64)
-        lists, near = self._lists(turned, probes)
-        params = faiss.SearchParametersIVF(sel=selector, nprobe=len(lists))
+    def _searched(self, queries: Floats, limit: int, selector: Any, probes: int) -> tuple[NDArray[np.int64], Floats]:
+        """(q, limit) for each of several vectors the numbers of those of greatest product, −1 where there are no more; products."""
+        faiss, turned = _faiss(), np.ascontiguousarray(queries @ self.turn, np.float32)
+        near = turned @ self.centres.T
+        count = min(probes, near.shape[1])
+        lists = np.argpartition(-near, count - 1)[:, :count].astype(np.int64)
+        near = np.take_along_axis(near, lists, axis=1)
+        found, products = np.full((len(queries), limit), -1, np.int64), np.empty((len(queries), limit), np.float32)
+        params = faiss.SearchParametersIVF(sel=selector, nprobe=count)
         given = [faiss.swig_ptr(array) for array in (lists, near, products, found)]
-        self.found.search_preassigned_c(1, faiss.swig_ptr(turned), limit, *given, False, params)
-        return np.asarray(found[found >= 0], np.int64)
+        self.found.search_preassigned_c(len(queries), faiss.swig_ptr(turned), limit, *given, False, params)
+        return found, products
+
+    def searches(
+        self, queries: Floats, limit: int, selector: Any, probes: int
+    ) -> list[tuple[NDArray[np.int64], Floats]]:
+        """For each of several vectors (q, d) at most `limit` vectors of those that a selector of faiss lets pass, that of the
+        greatest product first, and the products."""
+        if not self.cluster_count:
+            return [self.greatest(query, limit, selector, probes) for query in queries]
+        found, products = self._searched(queries, limit, selector, probes)
+        return [(own[own >= 0], by[own >= 0]) for own, by in zip(found, products, strict=True)]
 
     def greatest(self, query: Floats, limit: int, selector: Any, wide: int) -> tuple[NDArray[np.int64], Floats]:
-        """The same of an index without lists, with their products."""
+        """The same for one vector (d,), of an index without lists."""
         faiss, turned = _faiss(), np.ascontiguousarray(query @ self.turn, np.float32)
         how = {"efSearch": max(2 * limit, 4 * wide)} if hasattr(self.found, "hnsw") else {}
         kind = faiss.SearchParametersHNSW if how else faiss.SearchParameters
@@ -255,9 +268,14 @@ class Located:
 
         `probes` is how many lists of an inverted file are looked into, or how wide a graph is searched.
         """
+        return self.searches(query[np.newaxis], limit, bits, probes)[0][0]
+
+    def searches(self, queries: Floats, limit: int, bits: Bits, probes: int) -> list[tuple[NDArray[np.int64], Floats]]:
+        """What `search` finds for each of several vectors (q, d), and the products."""
         if not limit:
-            return self.rows[:0]
-        return np.asarray(self.rows[self.index.search(query, limit, self._selector(bits), probes)], np.int64)
+            return [(self.rows[:0], np.zeros(0, np.float32)) for _ in queries]
+        found = self.index.searches(queries, limit, self._selector(bits), probes)
+        return [(self.rows[ids], products) for ids, products in found]
 
     def _selector(self, bits: Bits) -> Any:
         """Which vectors have the bits of their rows set; as long as the bits are held."""
