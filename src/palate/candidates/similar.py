@@ -37,7 +37,7 @@ FEW = 5_000
 """Items up to which all are compared."""
 NEAR = 2_000
 """The nearest by behaviour, as many by text, and as many by text of what came since, which are looked at among more."""
-COMPARED = 200
+COMPARED = 400
 """Those of them that seem to be most like it, which are compared by their whole texts."""
 PROBES = 48
 """Lists of the index of behaviour that are looked into."""
@@ -102,7 +102,7 @@ def users(connection: sa.Connection, live: Live, user: str, limit: int) -> list[
     return [(ids[key], float(cosines[row])) for key, row in zip(keys[best].tolist(), best, strict=True) if key in ids]
 
 
-def _candidates(connection: sa.Connection, stock: Stock, item: int, wanted: Wanted) -> NDArray[np.integer]:
+def _candidates(connection: sa.Connection, stock: Stock, item: int, wanted: Wanted) -> Rows:
     """Rows that are worth comparing."""
     if len(stock) <= FEW:
         return np.setdiff1d(np.arange(len(stock.base) + len(stock.side)), stock.gone)
@@ -111,7 +111,7 @@ def _candidates(connection: sa.Connection, stock: Stock, item: int, wanted: Want
     near = [told, *_by_behaviour(stock, item, allowed)]
     own = stock.spaces.turned(text) if stock.spaces is not None and len(text) else None
     if own is None:
-        return np.unique(np.concatenate((*near, *_first_to_hand(stock, item, allowed))))
+        return np.unique(np.concatenate((*near, *_first_to_hand(stock, item, allowed))).astype(np.int64))
     by_words = _by_text(stock, own, allowed)
     rows = np.unique(np.concatenate((*near, by_words.rows)))
     return personal.find(_estimated(stock, item, own, rows, by_words), rows, COMPARED)

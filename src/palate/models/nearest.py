@@ -204,7 +204,7 @@ class Index:
         return np.concatenate([ids for ids, _ in members]), products + start
 
     def _searched(self, queries: Floats, limit: int, selector: Any, probes: int) -> tuple[NDArray[np.int64], Floats]:
-        """(q, limit) for each of several vectors the numbers of those of greatest product, −1 where there are no more; products."""
+        """(q, limit) for each of several vectors the numbers of those of greatest product, −1 where there are no more."""
         faiss, turned = _faiss(), np.ascontiguousarray(queries @ self.turn, np.float32)
         near = turned @ self.centres.T
         count = min(probes, near.shape[1])
