@@ -187,7 +187,7 @@ def _products(items: Listed, asked: Asked, places: Places) -> Floats:
     own = np.searchsorted(starts, places, "right") - 1
     first = codes[own] + (places - starts[own]) * len(asked.step)
     told = memory[first[:, np.newaxis] + np.arange(len(asked.step))].astype(np.float32)
-    return (told * asked.step).sum(axis=1) + asked.near[own] + np.float32(asked.start)
+    return np.asarray((told * asked.step).sum(axis=1) + asked.near[own] + np.float32(asked.start), np.float32)
 
 
 def _scan(
