@@ -114,7 +114,7 @@ def test_a_public_page_becomes_a_source(at: list[str]) -> None:
 def test_the_plan_shows_what_is_joined_when_and_why_not_sooner(
     at: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PALATE_JOINING__QUIET_FROM", "8")  # no night: what holds an account back is the same at any hour
+    monkeypatch.setenv("PALATE_JOINING__QUIET_FROM", "8")  # no night: the same holds accounts back at any hour
     palate("channels", "add", *(f"channel{n}" for n in range(12)), *at)
     assert "There is no account" in palate("channels", "plan", *at).stdout
     palate("accounts", "add", "anna", *at)
