@@ -164,9 +164,11 @@ def grouped(items: Counts, group: NDArray[np.integer[Any]]) -> Counts:
     """Counts of groups: `group` (n,) is that of each of the items, below 0 for none."""
     told = np.flatnonzero(group >= 0)
     keys, places = np.unique(group[told], return_inverse=True)
-    values = np.zeros((len(keys), *items.values.shape[1:]), np.float32)
-    np.add.at(values, places, items.values[told])
-    return Counts(Vocabulary(keys.astype(np.int64)), values, items.time)
+    shape = (len(keys), *items.values.shape[1:])
+    of_items = items.values[told].reshape(len(told), -1)
+    # column by column: `np.add.at` takes twice as long
+    values = np.stack([np.bincount(places, column, len(keys)) for column in of_items.T], axis=1)
+    return Counts(Vocabulary(keys.astype(np.int64)), values.reshape(shape).astype(np.float32), items.time)
 
 
 def faded(then: int, now: int) -> Floats:
