@@ -164,11 +164,11 @@ def grouped(items: Counts, group: NDArray[np.integer[Any]]) -> Counts:
     """Counts of groups: `group` (n,) is that of each of the items, below 0 for none."""
     told = np.flatnonzero(group >= 0)
     keys, places = np.unique(group[told], return_inverse=True)
-    shape = (len(keys), *items.values.shape[1:])
-    of_items = items.values[told].reshape(len(told), -1)
+    _, wide, deep = items.values.shape
+    of_items = items.values[told].reshape(len(told), wide * deep)
     # column by column: `np.add.at` takes twice as long
     values = np.stack([np.bincount(places, column, len(keys)) for column in of_items.T], axis=1)
-    return Counts(Vocabulary(keys.astype(np.int64)), values.reshape(shape).astype(np.float32), items.time)
+    return Counts(Vocabulary(keys.astype(np.int64)), values.reshape(-1, wide, deep).astype(np.float32), items.time)
 
 
 def faded(then: int, now: int) -> Floats:
