@@ -65,7 +65,7 @@ def weights(random: np.random.Generator, squared: bool, curved: bool, slope: flo
     curved=st.booleans(),
     slope=st.sampled_from([-0.5, 0.0, 0.8]),
     probes=st.integers(1, 9),
-    limits=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    limits=st.tuples(st.integers(0, 60), st.integers(0, 60)),
     freshness=st.sampled_from([0.0, 0.3, 0.9]),
 )
 @settings(max_examples=60, deadline=None)

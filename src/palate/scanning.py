@@ -139,14 +139,15 @@ def best(
     """Of the items in the lists that `asked` names, and of the places `beside`, the best whose bits are set.
 
     `beside` ascends; what comes twice counts once, and −1 nothing.
-    `limits` are how many of all, and how many of those lifted; at least 1 each.
+    `limits` are how many of all, and how many of those lifted.
     """
-    heaps = [(np.full(limit, -np.inf, np.float32), np.zeros(limit, np.int64)) for limit in limits]
+    sizes = [max(limit, 1) for limit in limits]  # a heap of nothing has no least
+    heaps = [(np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)) for size in sizes]
     (memory, codes), starts = items.index.codes, items.index.members[0]
     # plain tuples: kept machine code that names a class can't be read once the class is gone
     given = tuple(asked), tuple(weights), tuple(age)
     compiled(_scan, memory, codes, starts, items.items, *given, bits, beside, *heaps[0], *heaps[1])
-    return Best(*(_falling(values, places) for values, places in heaps))
+    return Best(*(_falling(*heap)[:limit] for heap, limit in zip(heaps, limits, strict=True)))
 
 
 def _falling(values: Floats, places: Places) -> Places:
