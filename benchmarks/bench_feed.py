@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("fm", "ials", "itemknn"), default="fm", help="which serves")
     parser.add_argument("--profile", action="store_true", help="show where the time of the calls goes")
     parser.add_argument("--recall", action="store_true", help="compare candidates with looking at everything")
+    parser.add_argument("--probes", type=int, default=CandidateParams().probes, help="lists looked into, with --recall")
     parser.add_argument("--rate", type=float, help="requests a second over HTTP, in an open loop")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -69,7 +70,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.recall:
         with tempfile.TemporaryDirectory() as folder:
-            return recall(asked.data or Path(folder), (asked.items or [100_000])[0], asked.model)
+            return recall(asked.data or Path(folder), (asked.items or [100_000])[0], asked.model, asked.probes)
     if asked.rate:
         with tempfile.TemporaryDirectory() as folder:
             return open_loop(asked.data or Path(folder), asked)
@@ -170,7 +171,7 @@ def populate(data: Path, items: int, model: str) -> None:
     engine.dispose()
 
 
-def recall(data: Path, items: int, model: str) -> None:
+def recall(data: Path, items: int, model: str, probes: int) -> None:
     """Share of the 20 items that looking at everything puts first that candidates hold, and of the worth of those served."""
     if not (data / "snapshots").exists():
         populate(data, items, model)
@@ -178,6 +179,7 @@ def recall(data: Path, items: int, model: str) -> None:
     live.refresh(now)
     assert live.pool.model.index is not None, "There is an index."
     plain = FeedParams(exploration=0, questions=0, source_spread=0, label_spread=0, category_spread=0, model=model)
+    plain = msgspec.structs.replace(plain, find=CandidateParams(probes=probes))
     every = msgspec.structs.replace(plain, find=CandidateParams(exact=10**9))
     shares, worth = [], []
     for person in range(60):
@@ -189,7 +191,7 @@ def recall(data: Path, items: int, model: str) -> None:
         shares.append(len(keys & {place.key for place in near.items}) / len(keys))
         worth.append(sum(place.score for place in near.items) / sum(place.score for place in best.items))
     print(
-        f"{items} items, {model}: {np.mean(shares):.3f} of the exact 20 served (least {min(shares):.2f}), their probabilities {np.mean(worth):.4f} of the exact ones"
+        f"{items} items, {model}, {probes} lists: {np.mean(shares):.3f} of the exact 20 served (least {min(shares):.2f}), their probabilities {np.mean(worth):.4f} of the exact ones"
     )
 
 

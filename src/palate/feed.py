@@ -83,9 +83,8 @@ def serve(
         asked = _Asked(wanted, session, limit, request.explain)
         items, version = listed or _scored_now(connection, live, state, asked, params, rng)
     if request.log and items:
-        live.known_items.add(
-            {place.item.id: place.key for place in items}
-        )  # whoever writes the events needn't look them up
+        # whoever writes the events needn't look them up
+        live.known_items.add({place.item.id: place.key for place in items})
         append(shown(items, id, request, version))
     session = session.after([item.key for item in items], request.log, person.key, request.now)
     return Feed(id, items, cursors.write(session, secret), version, request.variant)
