@@ -1,10 +1,11 @@
 """Durable events, single and 500 at a time, and rankings (500 items) a second, over keep-alive connections to one server process.
 
-    python benchmarks/bench_api.py [--connections 64] [--seconds 5] [--peer PYTHON]
+    python benchmarks/bench_api.py [--kinds events rank batches batches_ids] [--connections N] [--rate R] [--peer PYTHON]
 
-The load comes from a second process with plain sockets, so that its cost is not the server's. `--peer` names the Python of an
-environment with Flask and gunicorn: the same load is put on `rating_service_peer.py` there, in turn with ours. With `--rate` only
-rankings are asked for, so many a second, while the command of `--busy` runs again and again.
+The load comes from a second process with plain sockets, so that its cost is not the server's. Each connection asks as soon as it is
+answered (closed loop), or all of them together R times a second whether or not they are answered (open loop): what is late then counts
+from when it should have been asked. `--peer` names the Python of an environment with Flask and gunicorn: the same load is put on
+`rating_service_peer.py` there, in turn with ours. The command of `--busy` runs again and again meanwhile.
 """
 
 from __future__ import annotations
@@ -167,9 +168,9 @@ def report(name: str, port: int, connections: int, seconds: float, whose: str, r
     command += ["--connections", str(connections), "--seconds", str(seconds), "--rate", str(rate)]
     before = time.process_time()
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    count, median, late = json.loads(output)
+    count, median, late, latest = json.loads(output)
     own = (time.process_time() - before) / count * 1e6  # unlike the rate, this hardly depends on what else runs
-    latency = f"p50 {median:.1f} ms  p99 {late:.1f} ms"
+    latency = f"p50 {median:.1f} ms  p99 {late:.1f} ms  max {latest:.0f} ms"
     cost = f"  {own:,.0f} µs of CPU each" if whose == "ours" else ""
     print(f"{whose}: {name:<12} {connections:3} connections {count / seconds:9,.0f}/s  {latency}{cost}", flush=True)
 
@@ -195,9 +196,12 @@ def peer(python: str) -> Iterator[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--kinds", nargs="+", choices=LOADS, default=list(LOADS))
+    parser.add_argument(
+        "--connections", type=int, help="of each kind, by default 64 for events, 8 for rank, 16 for batches"
+    )
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rate", type=float, default=0.0, help="rankings a second of an open loop beside `--busy`")
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second of an open loop")
     parser.add_argument("--busy", help="a command that runs meanwhile, such as a training")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peer", help="Python of an environment with Flask and gunicorn")
@@ -206,19 +210,16 @@ def main() -> None:
     given = parser.parse_args()
     if given.load:
         times = uvloop.run(load(given.port, given.connections, given.seconds, LOADS[given.load], given.rate))
-        print(json.dumps([len(times), *(np.percentile(times, (50, 99)) * 1000).tolist()]))
+        print(json.dumps([len(times), *(np.percentile(times, (50, 99, 100)) * 1000).tolist()]))
         return
     params = ServingParams(server=ServerParams(access_log=False))
     print(f"the disk makes a page durable {synced(1.0):,.0f} times a second", flush=True)
     with tempfile.TemporaryDirectory() as folder, open_serving(Path(folder), None, params) as serving:
         fill(serving)
-        if given.rate:
-            with served(serving) as own, busy(given.busy):
-                report("rank", own, given.connections, given.seconds, "ours", given.rate)
-            return
-        with served(serving) as own, peer(given.peer) if given.peer else nullcontext() as other:
+        with served(serving) as own, peer(given.peer) if given.peer else nullcontext() as other, busy(given.busy):
             for _ in range(given.rounds):
-                compare(own, other, given.connections, given.seconds)
+                for kind in given.kinds:
+                    compare(kind, own, other, given)
 
 
 def fill(serving: Serving) -> None:
@@ -231,13 +232,14 @@ def fill(serving: Serving) -> None:
         feed.rank(serving.live, "user 0", ids, utc_now(), serving.params.feed)
 
 
-def compare(own: int, other: int | None, connections: int, seconds: float) -> None:
-    for name, width in (("events", connections), ("rank", 8), ("batches", 16), ("batches_ids", 16)):
-        report(name, own, width, seconds, "ours")
-        if other is not None and not name.startswith("batches"):
-            report(name, other, width, seconds, "peer")
+def compare(kind: str, own: int, other: int | None, given: argparse.Namespace) -> None:
+    width = given.connections or CONNECTIONS[kind]
+    report(kind, own, width, given.seconds, "ours", given.rate)
+    if other is not None and not kind.startswith("batches"):
+        report(kind, other, width, given.seconds, "peer", given.rate)
 
 
+CONNECTIONS = {"events": 64, "rank": 8, "batches": 16, "batches_ids": 16}
 LOADS = {"events": event, "rank": rank, "batches": batch, "batches_ids": batch_with_ids}
 
 if __name__ == "__main__":

@@ -28,12 +28,20 @@ HALF_LIVES = np.array([1, 24, 168, np.inf])
 
 KINDS = ("shown", "viewed", "liked", "refused")
 SHOWN, VIEWED, LIKED, REFUSED = range(4)
+CELLS = len(KINDS) * len(HALF_LIVES)
+"""Numbers kept of a thing."""
 
 RETRACT = "retract:"
 """How the types begin by which one type is undone. What undoes all types at once isn't counted: it doesn't say what there was."""
 
 LIMIT = 200_000
-"""Things counted since the snapshot at most; beyond it those are left out of which least was heard lately."""
+"""Things counted since the snapshot that are kept when there are more by one in `SLACK`: those of which most was heard lately."""
+
+SLACK = 16
+
+CLOCK = 12 * HOUR
+"""How long counts are added to at the moment they have, which moves none of them: an event of an hour later weighs twice as
+much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +64,11 @@ class Counts:
 
     def at_rows(self, rows: NDArray[np.int64], now: int) -> Floats:
         """The same by row; −1 finds zero."""
-        found = np.zeros((len(rows), *self.values.shape[1:]), np.float32)
-        known = rows >= 0
-        found[known] = self.values[rows[known]]
-        return found * faded(self.time, now)
+        flat = self.values.reshape(len(self), CELLS)
+        found = flat[rows] if len(flat) else np.zeros((len(rows), CELLS), np.float32)
+        found[rows < 0] = 0
+        found *= np.tile(faded(self.time, now), len(KINDS))  # as rows of all columns: those of four take longest
+        return found.reshape(len(rows), *self.values.shape[1:])
 
 
 def nothing(time: int = 0) -> Counts:
@@ -105,33 +114,70 @@ def counted(before: Activity, events: EventColumns, types: Mapping[str, EventTyp
     A retraction takes away as much as an event of its moment adds. The count that never fades is right then; those that fade are
     once it was taken back soon, and else too low for a while: below 0 at the worst, which readers take for 0.
     """
-    now = max(now, before.time)
+    new = told(events, types, max(now, before.time))
+    return Activity(together(before.items, new.items), together(before.users, new.users))
+
+
+def told(events: EventColumns, types: Mapping[str, EventType], now: int) -> Activity:
+    """The counts of these events alone, as `counted` says."""
     kind = kinds(events.types, types)[events.type]
     sign = np.array([-1 if name.startswith(RETRACT) else 1 for name in events.types], np.float32)[events.type]
-    told = np.flatnonzero(kind >= 0)
-    age = np.maximum(now - events.time[told], 0) / HOUR
-    weights = (sign[told, np.newaxis] * np.exp2(-age[:, np.newaxis] / HALF_LIVES)).astype(np.float32)
+    known = np.flatnonzero(kind >= 0)
+    age = np.maximum(now - events.time[known], 0) / HOUR
+    weights = (sign[known, np.newaxis] * np.exp2(-age[:, np.newaxis] / HALF_LIVES)).astype(np.float32)
     return Activity(
-        _added(before.items, events.item[told], kind[told], weights, now),
-        _added(before.users, events.user[told], kind[told], weights, now),
+        _summed(events.item[known], kind[known], weights, now), _summed(events.user[known], kind[known], weights, now)
     )
 
 
-def _added(before: Counts, keys: NDArray[np.int64], kind: NDArray[np.int8], weights: Floats, now: int) -> Counts:
-    every = before.keys.extended(keys)
-    values = np.zeros((len(every), *before.values.shape[1:]), np.float32)
-    values[every.rows(before.keys.keys)] = before.values * faded(before.time, now)
-    np.add.at(values, (every.rows(keys), kind), weights)
-    return Counts(every, values, now)
+def _summed(keys: NDArray[np.int64], kind: NDArray[np.int8], weights: Floats, now: int) -> Counts:
+    if not len(keys):
+        return nothing(now)
+    cells = keys * len(KINDS) + kind
+    order = np.argsort(cells, kind="stable")
+    starts = _starts(cells[order])
+    sums, cells = np.add.reduceat(weights[order], starts, axis=0), cells[order][starts]
+    things = cells // len(KINDS)
+    first = _starts(things)
+    values = np.zeros((len(first), len(KINDS), len(HALF_LIVES)), np.float32)
+    values[np.repeat(np.arange(len(first)), np.diff(first, append=len(things))), cells % len(KINDS)] = sums
+    return Counts(Vocabulary(things[first]), values, now)
+
+
+def _starts(ascending: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of the numbers comes first; there is one at least."""
+    return np.concatenate(([0], np.flatnonzero(ascending[1:] != ascending[:-1]) + 1))
+
+
+def continued(before: Counts, new: Counts) -> Counts:
+    """The sum of both, where `new` are few and no older: at the moment that `before` has, as long as that isn't long ago."""
+    if new.time - before.time > CLOCK:
+        before = Counts(before.keys, before.at_rows(np.arange(len(before)), new.time), new.time)
+    keys, rows = new.keys.keys, before.keys.rows(new.keys.keys)
+    fresh = keys[rows < 0]
+    if len(fresh):
+        places = np.searchsorted(before.keys.keys, fresh)
+        every = Vocabulary(np.insert(before.keys.keys, places, fresh))
+        values = np.insert(before.values, places, np.float32(0), axis=0)
+        rows = every.rows(keys)
+    else:
+        every, values = before.keys, before.values.copy()
+    values[rows] += new.values / faded(before.time, new.time)
+    return Counts(every, values, before.time)
+
+
+def both(before: Activity, new: Activity) -> Activity:
+    """What `continued` gives, of items and of people."""
+    return Activity(continued(before.items, new.items), continued(before.users, new.users))
 
 
 def limited(activity: Activity, limit: int = LIMIT) -> Activity:
-    """With at most so many items, and people, those of which most was heard within a day or so."""
+    """With about so many items, and people, those of which most was heard within a day or so."""
     return Activity(_limited(activity.items, limit), _limited(activity.users, limit))
 
 
 def _limited(counts: Counts, limit: int) -> Counts:
-    if len(counts) <= limit:
+    if len(counts) <= limit + limit // SLACK:
         return counts
     kept = _loudest(counts, limit)
     return Counts(Vocabulary(counts.keys.keys[kept]), counts.values[kept], counts.time)
@@ -162,13 +208,13 @@ def not_below_zero(counts: Counts) -> Counts:
 
 def grouped(items: Counts, group: NDArray[np.integer[Any]]) -> Counts:
     """Counts of groups: `group` (n,) is that of each of the items, below 0 for none."""
-    told = np.flatnonzero(group >= 0)
-    keys, places = np.unique(group[told], return_inverse=True)
-    _, wide, deep = items.values.shape
-    of_items = items.values[told].reshape(len(told), wide * deep)
-    # column by column: `np.add.at` takes twice as long
-    values = np.stack([np.bincount(places, column, len(keys)) for column in of_items.T], axis=1)
-    return Counts(Vocabulary(keys.astype(np.int64)), values.reshape(-1, wide, deep).astype(np.float32), items.time)
+    known = np.flatnonzero(group >= 0)
+    if not len(known):
+        return nothing(items.time)
+    order = known[np.argsort(group[known], kind="stable")]
+    keys = group[order].astype(np.int64)
+    starts = _starts(keys)
+    return Counts(Vocabulary(keys[starts]), np.add.reduceat(items.values[order], starts, axis=0), items.time)
 
 
 def faded(then: int, now: int) -> Floats:

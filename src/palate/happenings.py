@@ -5,7 +5,7 @@ The snapshot's part is on its arrays; what came since is followed in the log, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -31,6 +31,9 @@ PAGES = 10
 GROUPS = ("source", "category", "story")
 """Columns of the pool by which items are counted together."""
 
+NEW = 4_000
+"""Items, or people, of the newest counts from which on they are added to the others."""
+
 HOT = 2_000
 """Items of which most was heard lately, which the light ranker is told of."""
 
@@ -51,16 +54,24 @@ class Happenings:
     learned: Activity = field(default_factory=_empty)
     """Up to the snapshot."""
     recent: Activity = field(default_factory=_empty)
-    """Since then."""
+    """Since then, but what is newest …"""
+    newest: Activity = field(default_factory=_empty)
+    """… which is little, so that a few events don't make a copy of all."""
+    pool: Pool | None = None
+    """That tells the group of each item."""
     learned_groups: Mapping[str, Counts] = field(default_factory=dict)
+    sums: Mapping[str, Counts] = field(default_factory=dict)
+    """Of each of GROUPS, all that happened to items of `pool`; keys are what its column holds."""
     groups: Mapping[str, Counts] = field(default_factory=dict)
-    """Of each of GROUPS, all that happened; keys are what the column of the pool holds."""
+    """The same, never below zero."""
     learned_rows: NDArray[np.int32] = field(default_factory=lambda: np.full(1, -1, np.int32))
     """(I + 1,) of each item of the snapshot its row in `learned`, −1 for none; the last is none."""
-    learned_sum: Counts = field(default_factory=lambda: _sum(activity.nothing()))
-    """Of all items together, up to the snapshot."""
+    sum: Counts = field(default_factory=lambda: _sum(activity.nothing()))
+    """Of all items together, all that happened."""
     learned_hot: Vocabulary = field(default_factory=lambda: Vocabulary(np.zeros(0, np.int64)))
-    """Items of which most had been heard by the snapshot."""
+    """Items of which most had been heard by the snapshot …"""
+    loud: Vocabulary = field(default_factory=lambda: Vocabulary(np.zeros(0, np.int64)))
+    """… and since then."""
     hot: Counts = field(default_factory=activity.nothing)
     """Of items of which most was heard lately, all that happened: few enough to be found among many candidates at once."""
     totals: NDArray[np.float32] = field(
@@ -76,6 +87,7 @@ class Happenings:
         learned = self.learned.items
         counted = learned.keys.rows(keys) if rows is None else self._counted(keys, rows)
         found: NDArray[np.float32] = learned.at_rows(counted, now) + self.recent.items.of(keys, now)
+        found += self.newest.items.of(keys, now)
         return np.maximum(found, np.float32(0))
 
     def of_all(self, now: int) -> NDArray[np.float32]:
@@ -92,7 +104,8 @@ class Happenings:
     def of_user(self, key: int, now: int) -> NDArray[np.float32]:
         """(KINDS, HALF_LIVES) what this person met and did."""
         keys = np.array([key], np.int64)
-        found: NDArray[np.float32] = (self.learned.users.of(keys, now) + self.recent.users.of(keys, now))[0]
+        every = (self.learned, self.recent, self.newest)
+        found = sum((counted.users.of(keys, now)[0] for counted in every), np.zeros_like(self.totals))
         return np.maximum(found, np.float32(0))
 
     def texts(self, keys: NDArray[np.int64], rows: NDArray[np.integer] | None = None) -> NDArray[np.float32] | None:
@@ -111,24 +124,59 @@ def refreshed(
     types: Mapping[str, EventType],
     now: datetime,
 ) -> Happenings:
-    """The state by now; what was there is taken along where it still holds. Cheap when nothing happened."""
+    """The state by now; what was there is taken along where it still holds. Cheap when little happened: only what is new is
+    counted, unless the pool is another one."""
     found = before if snapshot is before.snapshot else _taken_up(snapshot, pool)
-    happened = list(_since(connection, found.seq))
-    if not happened and found is before:
+    return continued(found, _since(connection, found.seq), pool, types, now)
+
+
+def continued(
+    before: Happenings, happened: EventColumns, pool: Pool, types: Mapping[str, EventType], now: datetime
+) -> Happenings:
+    """With these events as well, and by the groups that the pool tells."""
+    if before.pool is pool and not len(happened):
         return before
-    moment, recent = to_milliseconds(now), found.recent
-    for page in happened:
-        recent = activity.limited(activity.counted(recent, page, types, moment))
-    seq = int(happened[-1].seq[-1]) if happened else found.seq
-    groups = _groups(found.learned_groups, recent, pool)
-    sums = (found.learned_sum, _sum(recent.items))
-    totals = sum((counts.at_rows(np.zeros(1, np.int64), moment)[0] for counts in sums), np.zeros_like(found.totals))
-    found = replace(found, seq=seq, recent=recent, groups=groups, totals=np.maximum(totals, 0))
-    return replace(found, hot=_hot(found, moment))
+    moment, found = to_milliseconds(now), before
+    if len(happened):
+        found = _with_new(before, activity.told(happened, types, moment), pool)
+        found = replace(found, seq=int(happened.seq[-1]))
+    if found.pool is not pool:
+        found = replace(found, pool=pool, sums=_sums(found, pool))
+    groups = {name: activity.not_below_zero(counts) for name, counts in found.sums.items()}
+    totals = np.maximum(found.sum.at_rows(np.zeros(1, np.int64), moment)[0], 0)
+    return replace(found, groups=groups, totals=totals, hot=_hot(found, moment))
+
+
+def _with_new(before: Happenings, new: Activity, pool: Pool) -> Happenings:
+    found = replace(_with_newest(before, new), sum=activity.continued(before.sum, _sum(new.items)))
+    if before.pool is pool:
+        of_groups = _by_group(new.items, pool)
+        sums = {name: activity.continued(counts, of_groups[name]) for name, counts in before.sums.items()}
+        found = replace(found, sums=sums)
+    return replace(found, loud=_loud(found, new.items))
+
+
+def _with_newest(before: Happenings, new: Activity) -> Happenings:
+    newest = activity.both(before.newest, new) if len(before.newest.items) + len(before.newest.users) else new
+    if max(len(newest.items), len(newest.users)) <= NEW:
+        return replace(before, newest=newest)
+    return replace(before, recent=activity.limited(activity.both(before.recent, newest)), newest=_empty())
+
+
+def _loud(found: Happenings, new: Counts) -> Vocabulary:
+    """Items of which most was heard: all fade alike, so that those of which nothing is new don't overtake one another."""
+    if len(new) and new.values.min() < 0:  # what fell makes room for others
+        rivals = found.recent.items.keys.extended(found.newest.items.keys.keys)
+    else:
+        rivals = found.loud.extended(new.keys.keys)
+    if len(rivals) <= HOT:
+        return rivals
+    heard = found.recent.items.of(rivals.keys, new.time) + found.newest.items.of(rivals.keys, new.time)
+    return Vocabulary(activity.loudest(Counts(rivals, heard, new.time), HOT))
 
 
 def _hot(found: Happenings, now: int) -> Counts:
-    keys = found.learned_hot.extended(activity.loudest(found.recent.items, HOT))
+    keys = found.learned_hot.extended(found.loud.keys)
     return Counts(keys, found.of_items(keys.keys, now), now)
 
 
@@ -145,7 +193,7 @@ def _taken_up(snapshot: Snapshot | None, pool: Pool) -> Happenings:
         learned=learned,
         learned_groups=_by_group(learned.items, pool),
         learned_rows=np.append(rows, -1).astype(np.int32),
-        learned_sum=_sum(learned.items),
+        sum=_sum(learned.items),
         learned_hot=Vocabulary(activity.loudest(learned.items, HOT)),
     )
 
@@ -157,10 +205,10 @@ def _by_group(items: Counts, pool: Pool) -> dict[str, Counts]:
     return {name: activity.grouped(inside, getattr(pool, name)[rows[rows >= 0]]) for name in GROUPS}
 
 
-def _groups(learned: Mapping[str, Counts], recent: Activity, pool: Pool) -> dict[str, Counts]:
-    since = _by_group(recent.items, pool)
-    every = {name: activity.together(learned[name], since[name]) if name in learned else since[name] for name in GROUPS}
-    return {name: activity.not_below_zero(counts) for name, counts in every.items()}
+def _sums(found: Happenings, pool: Pool) -> dict[str, Counts]:
+    """The counts of groups, anew."""
+    learned, since = found.learned_groups, _by_group(activity.together(found.recent.items, found.newest.items), pool)
+    return {name: activity.together(learned[name], since[name]) if name in learned else since[name] for name in GROUPS}
 
 
 def _sum(counts: Counts) -> Counts:
@@ -169,9 +217,10 @@ def _sum(counts: Counts) -> Counts:
     return Counts(Vocabulary(np.zeros(1, np.int64)), values, counts.time)
 
 
-def _since(connection: sa.Connection, seq: int) -> Iterator[EventColumns]:
+def _since(connection: sa.Connection, seq: int) -> EventColumns:
     """What the log holds after this event, users resolved to persons; at most so many pages."""
-    persons = None
-    for page in islice(hot_columns.small_pages(connection, seq), PAGES):
-        persons = persons or columns.persons(identities.joined(connection))
-        yield replace(page, user=persons.of(page.user))
+    pages = list(islice(hot_columns.small_pages(connection, seq), PAGES))
+    log = columns.Log(sum(map(len, pages)), columns.persons(identities.joined(connection) if pages else {}))
+    for page in pages:
+        log.add(page)
+    return log.columns()

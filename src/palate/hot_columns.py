@@ -7,15 +7,13 @@ gains more: the driver would hand the interpreter over to another thread at ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import database
 from palate.domain import EventColumns
 from palate.machine_code import compiled
 
@@ -36,38 +34,53 @@ Reader = Callable[[str, int], NDArray[np.int64]]
 
 def pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
     """The unsealed events with a greater seq than `after_seq`, in their order; users as they are written."""
-    yield from _pages(connection, after_seq, PAGE, whole_numbers)
+    for first, last in _spans(connection, after_seq, PAGE):
+        page = _page(connection, first, last, whole_numbers)
+        yield _in_order(replace(page, value=_values(connection, first, last, len(page))))
 
 
 def small_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
-    """What `pages` gives, read a little at a time and without machine code: for a process that serves meanwhile."""
-    yield from _pages(connection, after_seq, SMALL_PAGE, decoded_numbers)
+    """What `pages` gives but their values (all NaN), read a little at a time and without machine code: for a process that
+    serves meanwhile."""
+    for first, last in _spans(connection, after_seq, SMALL_PAGE):
+        yield _in_order(_page(connection, first, last, decoded_numbers))
 
 
-def _pages(connection: sa.Connection, after_seq: int, size: int, read: Reader) -> Iterator[EventColumns]:
-    seq = database.events.c.seq
-    while (first := connection.scalar(sa.select(sa.func.min(seq)).where(seq > after_seq))) is not None:
+def _spans(connection: sa.Connection, after_seq: int, size: int) -> Iterator[tuple[int, int]]:
+    """The first and the last seq of pages."""
+    while (first := connection.scalar(_FIRST, {"after": after_seq})) is not None:
         after_seq = first + size - 1
-        yield _page(connection, seq.between(first, after_seq), read)
+        yield first, after_seq
 
 
-def _page(connection: sa.Connection, which: sa.ColumnElement[bool], read: Reader) -> EventColumns:
-    table = database.events.c
-    texts = [_joined(sa.cast(table[name], sa.Text)) for name in NUMBERS]
-    query = sa.select(sa.func.count(), sa.func.count(table.value), _joined(table.type), *texts).where(which)
-    count, valued, names, *numbers = connection.execute(query).one()
-    value = np.full(count, np.nan, np.float32)
-    if valued:
-        texts_of_values = sa.func.coalesce(sa.cast(table.value, sa.Text), "nan")
-        joined = connection.execute(sa.select(_joined(texts_of_values)).where(which)).scalar_one()
-        value = np.fromiter(map(float, joined.split(",")), np.float32, count)
+def _page(connection: sa.Connection, first: int, last: int, read: Reader) -> EventColumns:
+    row = connection.execute(_JOINED[connection.dialect.name], {"first": first, "last": last}).one()
+    count, names, *numbers = row
     type, types = _coded(names.split(","))
     found = {name: read(text, count) for name, text in zip(NUMBERS, numbers, strict=True)}
-    return _in_order(EventColumns(**found, type=type, value=value, types=types))
+    return EventColumns(**found, type=type, value=np.full(count, np.nan, np.float32), types=types)
 
 
-def _joined(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    return sa.func.aggregate_strings(column, ",")
+def _values(connection: sa.Connection, first: int, last: int, count: int) -> NDArray[np.float32]:
+    statement = _VALUES[connection.dialect.name]
+    valued, joined = connection.execute(statement, {"first": first, "last": last}).one()
+    if not valued:
+        return np.full(count, np.nan, np.float32)
+    return np.fromiter(map(float, joined.split(",")), np.float32, count)
+
+
+def _statements(columns: Sequence[str]) -> dict[str, sa.TextClause]:
+    """By dialect. Made once: SQLAlchemy takes longer to make one than the database to read a few events."""
+    text = f"SELECT {', '.join(columns)} FROM events WHERE seq BETWEEN :first AND :last"
+    joins = {"sqlite": "group_concat", "postgresql": "string_agg"}
+    return {dialect: sa.text(text.replace("joined", join)) for dialect, join in joins.items()}
+
+
+_FIRST = sa.text("SELECT min(seq) FROM events WHERE seq > :after")
+_JOINED = _statements(
+    ["count(*)", "joined(type, ',')", *(f"joined(CAST(\"{name}\" AS text), ',')" for name in NUMBERS)]
+)
+_VALUES = _statements(["count(value)", "joined(coalesce(CAST(value AS text), 'nan'), ',')"])
 
 
 def whole_numbers(text: str, count: int) -> NDArray[np.int64]:
