@@ -2,7 +2,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import msgspec
@@ -12,12 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from palate import people
 from palate.database import writing
-from palate.delivery import connections
+from palate.delivery import api, connections
 from palate.delivery.application import configuration, create_app
 from palate.delivery.connections import plain_headers
 from palate.delivery.context import ServerParams, Serving, utc_now
-from palate.domain import Item
-from palate.errors import NotDurable, Overloaded
+from palate.domain import FeedRequest, Item
+from palate.errors import InvalidInput, NotDurable, Overloaded
 from palate.ingest import store_items
 
 LIKE = b'{"user": "ann", "item": "duck", "type": "like"}'
@@ -232,6 +232,37 @@ def test_what_is_being_made_durable_at_the_end_is_answered_first(
         status, headers, _ = answer(client)
         assert (status, headers["connection"]) == (200, "close")
         assert client.recv(1) == b""
+
+
+def test_nothing_is_computed_for_a_client_that_has_gone_while_it_waited(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, busy, go = list[str | None](), threading.Semaphore(0), threading.Event()
+
+    def serve(_: Serving, asked: FeedRequest) -> None:
+        served.append(asked.user)
+        busy.release()
+        go.wait()
+        raise InvalidInput("enough")
+
+    monkeypatch.setattr(api, "_serve", serve)
+    with listening(serving) as (_, _, port), ExitStack() as clients:
+
+        def ask(path: str) -> socket.socket:
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            return client
+
+        running = [ask(f"/v1/feed?user={name}") for name in ("ann", "bob")]
+        for _ in running:
+            busy.acquire()
+        ask("/v1/feed?user=cyd").close()
+        assert answer(ask("/readyz"))[0] == 200  # also while all threads are taken
+        waiting = ask("/v1/feed?user=dan")
+        assert answer(ask("/healthz"))[0] == 200
+        go.set()
+        assert [answer(client)[0] for client in (*running, waiting)] == [400] * 3
+    assert sorted(map(str, served)) == ["ann", "bob", "dan"]
 
 
 def test_plain_headers_are_read_and_all_others_left_to_the_framework() -> None:

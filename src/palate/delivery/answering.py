@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from palate import people
 from palate.database import reading
 from palate.delivery import security
-from palate.delivery.context import ServerParams, Serving, in_thread, utc_now
+from palate.delivery.context import ServerParams, Serving, beside, utc_now
 from palate.delivery.observing import ROUTE, answer, fields, refuse
 from palate.delivery.operations import Asked, Operation, Raw, Table, find, table
 from palate.delivery.refusals import Refusal, no_method, refusal, undecodable
@@ -76,7 +76,7 @@ async def authorize(serving: Serving, scope: people.Scope | None, headers: Mappi
         raise _unauthorized("Send an API key as `Authorization: Bearer KEY`; `palate keys create` makes one.")
     key = serving.keys.get(token)
     if key is None:
-        key = await in_thread(serving, _key, serving, token)
+        key = await beside(serving, _key, serving, token)
         if key is None:
             raise _unauthorized("This API key is unknown or revoked.")
         serving.keys.put(token, key)

@@ -34,7 +34,7 @@ from palate.candidates.wanted import Wanted
 from palate.database import reading, writing
 from palate.delivery import metrics, openapi, security, surfaces
 from palate.delivery.answering import answering
-from palate.delivery.context import Serving, in_thread
+from palate.delivery.context import Serving, beside, in_thread
 from palate.delivery.forgetting import delete_person
 from palate.delivery.messages import (
     Accepted,
@@ -260,13 +260,13 @@ async def readyz(serving: Serving, asked: Asked) -> Status:
     """Events can be made durable now, and this process goes on."""
     if serving.readiness.stopping:
         raise Refusal(503, "stopping", "This process is about to stop.", headers=RETRY)
-    await in_thread(serving, serving.readiness.check)
+    await beside(serving, serving.readiness.check)
     return Status()
 
 
 async def show_metrics(serving: Serving, asked: Asked) -> Raw:
     """What Prometheus reads."""
-    await in_thread(serving, _measure, serving, asked.now)
+    await beside(serving, _measure, serving, asked.now)
     return Raw(serving.metrics.render(), metrics.CONTENT_TYPE)
 
 

@@ -24,6 +24,7 @@ from palate.delivery import observing, rating, security
 from palate.delivery.context import Serving, utc_now
 from palate.delivery.messages import Accepted, PostedEvent, RankQuestion
 from palate.delivery.refusals import refusal
+from palate.delivery.threads import gone
 from palate.domain import Event
 from palate.errors import PalateError
 
@@ -85,6 +86,7 @@ class Connection(HttpToolsProtocol):
         """Bytes of that request."""
         self._late: asyncio.TimerHandle | None = None
         self._closing = False
+        self._lost = False
         self._begun = 0.0
         self._id = b""
         self._path = ""
@@ -96,8 +98,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is left to answer."""
+        self._lost = True
         self._head_came()
         super().connection_lost(exc)
+
+    def _has_gone(self) -> bool:
+        return self._lost
 
     def shutdown(self) -> None:
         """Answer what is being answered, then close."""
@@ -117,6 +123,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is whole."""
         self._head_came()
+        gone.set(self._has_gone)  # the request that is begun now copies the context
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -68,7 +68,10 @@ class ServerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Threads of one process for what waits for the database or computes a feed: while one waits for the disk another computes.
     They share one interpreter, so that more of them make all slower; more processes don't."""
     waiting: Annotated[int, Meta(ge=0)] = 100
-    """Requests that may wait for these threads; further ones are answered with 429 and `Retry-After`."""
+    """Requests that may wait for these threads at most; further ones are answered with 429 and `Retry-After`."""
+    longest_wait: Annotated[float, Meta(gt=0)] = 1.0
+    """Seconds that a request may wait for these threads: one that would wait longer, as requests took lately, gets 429 at once,
+    and so does one that waited longer all the same."""
     connections: Annotated[int, Meta(ge=1)] = 1000
     """Open connections of one process; further ones are answered with 503."""
     max_body: Annotated[int, Meta(ge=1000)] = 10_000_000
@@ -215,7 +218,7 @@ def open_serving(
             secret=secret,
             metrics=metrics,
             keys=KeyCache(),
-            threads=Threads(params.server.threads, params.server.waiting),
+            threads=Threads(params.server.threads, params.server.waiting, params.server.longest_wait),
             readiness=Readiness(engine),
             varying=varying,
             ranks=Ranks(live),
@@ -245,6 +248,12 @@ def utc_now() -> datetime:
 async def in_thread(serving: Serving, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run what would block the event loop in one of the installation's threads. Raises Overloaded when too many wait for them."""
     return await serving.threads.run(lambda: function(*args, **kwargs))
+
+
+async def beside(serving: Serving, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run what is short in a thread that doesn't wait for those of `in_thread`: so who watches this process, or sends it events
+    with a key, isn't refused because feeds are slow."""
+    return await serving.threads.beside(lambda: function(*args, **kwargs))
 
 
 def _keep_fresh(serving: Serving, stop: threading.Event) -> None:

@@ -19,7 +19,7 @@ from palate.delivery import gorse_data as data
 from palate.delivery import gorse_lists as lists
 from palate.delivery import security
 from palate.delivery.answering import MAX_QUERY_FIELDS, authorize, read_body, read_bytes
-from palate.delivery.context import ServerParams, Serving, in_thread, utc_now
+from palate.delivery.context import ServerParams, Serving, beside, utc_now
 from palate.delivery.gorse_calls import Answer, Call, Parts, Route, Upload, find
 from palate.delivery.observing import ROUTE, answer, fields
 from palate.delivery.refusals import Refusal, no_method, refusal
@@ -36,7 +36,7 @@ async def live(serving: Serving, call: Call) -> Any:
 async def ready(serving: Serving, call: Call) -> Any:
     """Events can be made durable now."""
     try:
-        await in_thread(serving, serving.readiness.check)
+        await beside(serving, serving.readiness.check)
     except DatabaseError as error:
         raise Refusal(503, "unavailable", msgspec.json.encode(_health(str(error))).decode()) from None
     return _health(None)

@@ -33,7 +33,7 @@ MEANINGS = {
     408: "The body did not arrive in time.",
     413: "The body is larger than the limit.",
     415: "The body is not JSON as it is.",
-    429: "More events are waiting than fit; try again after the time in Retry-After.",
+    429: "More is waiting than can be done soon; try again after the time in Retry-After.",
     500: "The server made a mistake.",
     503: "Nothing can be made durable now; try again after the time in Retry-After.",
 }
