@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate import happenings
-from palate.activity import HOUR, LIKED, VIEWED
+from palate.activity import HOUR, LIKED, SHOWN, VIEWED
 from palate.columns import from_rows
 from palate.domain import EventColumns
 from palate.happenings import Happenings
@@ -66,6 +66,7 @@ def test_counts_continued_part_by_part_are_those_of_a_full_count(parts: list[Hap
     assert own.seq == whole.seq
     same = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     same(own.of_items(ITEMS, now), whole.of_items(ITEMS, now))
+    same(own.shown(ITEMS), whole.of_items(ITEMS, now)[:, SHOWN, 3])
     same(own.of_all(now), whole.of_all(now))
     for user in range(1, 6):
         same(own.of_user(user, now), whole.of_user(user, now))

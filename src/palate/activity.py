@@ -26,6 +26,9 @@ HOUR = 3_600_000
 HALF_LIVES = np.array([1, 24, 168, np.inf])
 """Hours."""
 
+EVER = 3
+"""Of them the one by which nothing is forgotten."""
+
 KINDS = ("shown", "viewed", "liked", "refused")
 SHOWN, VIEWED, LIKED, REFUSED = range(4)
 CELLS = len(KINDS) * len(HALF_LIVES)
@@ -69,6 +72,13 @@ class Counts:
         found[rows < 0] = 0
         found *= np.tile(faded(self.time, now), len(KINDS))  # as rows of all columns: those of four take longest
         return found.reshape(len(rows), *self.values.shape[1:])
+
+    def ever(self, rows: NDArray[np.int64], kind: int) -> Floats:
+        """(m,) how often this one of KINDS happened to the things of these rows, nothing forgotten; −1 finds zero."""
+        found = np.zeros(len(rows), np.float32)
+        known = np.flatnonzero(rows >= 0)
+        found[known] = self.values[rows[known], kind, EVER]
+        return found
 
 
 def nothing(time: int = 0) -> Counts:

@@ -124,7 +124,8 @@ def _scored_now(
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
     ranked = _ranked(state, plain, unseen, wanted.now)
     looked = ranked.looked
-    places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng, state.happenings)
+    compiled = state.rankers is not None  # else a process may do without what makes machine code
+    places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng, state.happenings, compiled)
     places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
     told = telling.explained(connection, live.cards, stock, looked, places, session.places)
     items = _with_features(live, state, ranked, told, asked)

@@ -8,12 +8,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import activity
 from palate.candidates import exploration, filters, fresh, openness, personal, popular, stories
 from palate.candidates import wanted as of_wanted
 from palate.candidates.wanted import Wanted
 from palate.cursors import Session
-from palate.domain import to_milliseconds
 from palate.feed_params import FeedParams
 from palate.happenings import Happenings
 from palate.live import Live
@@ -25,9 +23,6 @@ from palate.stock import Stock
 from palate.surface_params import Order
 
 NOTHING_HAPPENED = Happenings()
-
-EVER = -1
-"""Of the half-lives of counts: without one."""
 
 
 def unseen(looked: Considered, allowed: filters.Mask) -> filters.Mask:
@@ -77,12 +72,14 @@ def fill(
     params: FeedParams,
     rng: np.random.Generator,
     happened: Happenings,
+    compiled: bool = False,
 ) -> list[Place]:
-    """Up to `limit` places of a list that begins at place `first` of a session; `happened` tells how often items were shown."""
+    """Up to `limit` places of a list that begins at place `first` of a session; `happened` tells how often items were shown.
+    `compiled`: in machine code, which takes a process some memory; the places are the same."""
     if order != "own":
         return _plain(looked.pool, allowed, limit, order)
-    places = arrange(looked, allowed, limit, params.exploration, params, rng, happened)
-    return with_questions(looked, allowed, places, first, params)
+    places = arrange(looked, allowed, limit, params.exploration, params, rng, happened, compiled)
+    return with_questions(looked, allowed, places, first, params, compiled)
 
 
 def _plain(pool: Pool, allowed: filters.Mask, limit: int, order: Order) -> list[Place]:
@@ -102,7 +99,12 @@ def with_hits(looked: Considered, wanted: Wanted, places: list[Place], first: in
 
 
 def with_questions(
-    looked: Considered, allowed: filters.Mask, places: list[Place], first: int, params: FeedParams
+    looked: Considered,
+    allowed: filters.Mask,
+    places: list[Place],
+    first: int,
+    params: FeedParams,
+    compiled: bool = False,
 ) -> list[Place]:
     """The same list, beginning at place `first` of a session, with questions in it for somebody who hasn't voted much yet.
 
@@ -112,8 +114,9 @@ def with_questions(
     count = min(left, sum(map(arranging.asks, range(first, first + len(places)))))
     if count <= 0 or looked.pool.model.version is None:
         return places
-    allowed = filters.without(looked.pool, allowed, looked.pool.keys[[place.row for place in places[:1]]])
-    asked = asking.find(looked.pool, looked.judgement, allowed, looked.values, params.exploration_evidence, count)
+    pool, least = looked.pool, params.exploration_evidence
+    allowed = allowed & ~_marked(pool, [place.row for place in places[:1]])
+    asked = asking.find(pool, looked.judgement, allowed, looked.values, least, count, compiled)
     return arranging.with_questions(places, asked, first)
 
 
@@ -125,6 +128,7 @@ def arrange(
     params: FeedParams,
     rng: np.random.Generator,
     happened: Happenings = NOTHING_HAPPENED,
+    compiled: bool = False,
 ) -> list[Place]:
     """The best of what is allowed and, for the share that explores, what little is known of, as a list."""
     if limit <= 0:
@@ -136,22 +140,39 @@ def arrange(
     if share:
         learnable = exploration.find(pool, allowed, params.exploration_pool, params.exploration_evidence)
     spread = params.first_spread if new else params.source_spread
-    rows = np.union1d(found, learnable)[::-1]  # of equal values the newest wins
+    drawable = _marked(pool, learnable)
+    rows = np.flatnonzero(drawable | _marked(pool, found))[::-1]  # of equal values the newest wins
     by_label = Spread(filters.main_label(pool, rows), params.label_spread)
     if len(topics):
         by_label = Spread(filters.first_label(pool, rows, topics), spread)
-    by_category = Spread(pool.category[rows].astype(np.int32), params.category_spread)
-    spreads = [Spread(pool.source[rows], spread, params.source_cap), by_label, by_category]
-    alike = Likeness(_directions(pool, rows), params.likeness_spread) if params.likeness_spread else None
-    drawable = np.isin(rows, learnable)
-    owed = np.isin(rows, _hardly_shown(looked, learnable, happened, params.impressions_floor))
-    return arranging.arrange(rows, values[rows], drawable, spreads, share, limit, rng, likeness=alike, owed=owed)
+    few = take(pool, rows)
+    by_category = Spread(few.category.astype(np.int32), params.category_spread)
+    spreads = [Spread(few.source, spread, params.source_cap), by_label, by_category]
+    return arranging.arrange(
+        rows,
+        values[rows],
+        drawable[rows],
+        spreads,
+        share,
+        limit,
+        rng,
+        likeness=Likeness(_directions(pool, rows), params.likeness_spread) if params.likeness_spread else None,
+        owed=_marked(pool, _hardly_shown(pool, learnable, happened, params.impressions_floor))[rows],
+        compiled=compiled,
+    )
 
 
-def _hardly_shown(looked: Considered, rows: NDArray[np.int64], happened: Happenings, floor: int) -> NDArray[np.int64]:
+def _marked(pool: Pool, rows: NDArray[np.int64] | list[int]) -> filters.Mask:
+    """(n,) these rows."""
+    mask = np.zeros(len(pool), bool)
+    mask[rows] = True
+    return mask
+
+
+def _hardly_shown(pool: Pool, rows: NDArray[np.int64], happened: Happenings, floor: int) -> NDArray[np.int64]:
     """Those of the rows that were shown fewer times than the floor."""
-    shown = happened.of_items(looked.pool.keys[rows], to_milliseconds(looked.judgement.now))[:, activity.SHOWN, EVER]
-    return rows[shown < floor]
+    few = take(pool, rows)
+    return rows[happened.shown(few.keys, None if happened.snapshot is None else few.learned) < floor]
 
 
 def _directions(pool: Pool, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -90,6 +90,14 @@ class Happenings:
         found += self.newest.items.of(keys, now)
         return np.maximum(found, np.float32(0))
 
+    def shown(self, keys: NDArray[np.int64], rows: NDArray[np.integer] | None = None) -> NDArray[np.float32]:
+        """(n,) how often these items were ever shown; `rows` as in `of_items`."""
+        learned = self.learned.items
+        found = learned.ever(learned.keys.rows(keys) if rows is None else self._counted(keys, rows), activity.SHOWN)
+        for later in (self.recent.items, self.newest.items):
+            found += later.ever(later.keys.rows(keys), activity.SHOWN)
+        return np.maximum(found, np.float32(0))
+
     def of_all(self, now: int) -> NDArray[np.float32]:
         """(KINDS, HALF_LIVES) what happened to all items together."""
         return self.totals * activity.faded(self.hot.time, now)

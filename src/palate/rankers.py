@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate import feature_log, heavy_learning, light_learning
+from palate import feature_log, greedy, heavy_learning, light_learning
 from palate.domain import Part
 from palate.errors import SnapshotBroken
 from palate.heavy_learning import Heavy
@@ -134,6 +134,7 @@ def _loaded(snapshot: Snapshot, found: Mapping[str, Any]) -> Rankers:
     arrays, wide = snapshot.arrays, len(feature_log.NAMES)
     asked = forest.from_arrays(arrays, FOREST, wide)
     forest.raw(asked, np.zeros((1, wide), np.float32))  # so that no request waits until it is machine code
+    greedy.prepare()
     return Rankers(
         trees=np.asarray(arrays["heavy_trees"]),
         forest=asked,

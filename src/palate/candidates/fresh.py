@@ -16,8 +16,10 @@ def find(pool: Pool, allowed: Mask, limit: int) -> NDArray[np.int64]:
 
 def newest(pool: Pool, rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """The `limit` newest of the rows, newest first."""
-    published = pool.published[rows]
-    times = np.where(published == NO_DATE, pool.received[rows], published)
+    times = pool.published[rows]
+    undated = np.flatnonzero(times == NO_DATE)
+    if len(undated):
+        times[undated] = pool.received[rows[undated]]
     if len(rows) > limit:
         part = np.argpartition(times, -limit)[-limit:] if limit else np.zeros(0, np.int64)
         rows, times = rows[part], times[part]

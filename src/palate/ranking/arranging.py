@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from palate import greedy
 
 REACH = 10
 """Places before the one to be filled that count as its neighbours."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """One place of the list."""
 
     row: int
@@ -57,29 +59,68 @@ def arrange(
     *,
     likeness: Likeness | None = None,
     owed: NDArray[np.bool_] | None = None,
+    compiled: bool = False,
 ) -> list[Place]:
     """Fill up to `limit` places, each with the candidate of the highest value after the spreads, or, with probability `share`,
     with any of the explorable ones, all as likely; of these with one that is `owed` impressions as long as there is one. `values`
-    (positive), `explorable`, `owed`, the groups and the vectors run along `rows`.
+    (positive), `explorable`, `owed`, the groups and the vectors run along `rows`. `compiled`: in machine code.
 
     The greedy choice of Carbonell and Goldstein, "The Use of MMR" (SIGIR 1998), with sameness of group and of vectors for
     similarity.
     """
-    around = _Neighbours(spreads, likeness, len(rows))
-    free = np.ones(len(rows), bool)
-    learnable, first = np.array(explorable, bool), np.zeros(len(rows), bool) if owed is None else explorable & owed
-    places: list[Place] = []
-    while len(places) < min(limit, len(rows)):
+    first = np.zeros(len(rows), bool) if owed is None else explorable & owed
+    chances = rng.random((max(min(limit, len(rows)), 0), 2))
+    choose = _chosen_by_machine if compiled else _chosen
+    chosen, probabilities, explored = choose(values, explorable, first, share, chances, spreads, likeness)
+    return list(map(Place, rows[chosen].tolist(), probabilities.tolist(), explored.tolist()))
+
+
+def _chosen_by_machine(
+    values: NDArray[np.float32],
+    explorable: NDArray[np.bool_],
+    owed: NDArray[np.bool_],
+    share: float,
+    chances: NDArray[np.float64],
+    spreads: Sequence[Spread],
+    likeness: Likeness | None,
+) -> greedy.Chosen:
+    """What `_chosen` gives."""
+    groups = np.array([spread.group for spread in spreads], np.int32).reshape(len(spreads), len(values))
+    kept = np.array([_kept(spread) for spread in spreads], np.float32).reshape(len(spreads), REACH + 1)
+    caps = np.array([-1 if spread.cap is None else spread.cap for spread in spreads], np.int64)
+    alike = (np.zeros((len(values), 0), np.float32), 0.0) if likeness is None else (likeness.vectors, likeness.strength)
+    return greedy.places(values, explorable, owed, share, chances, groups, kept, caps, alike)
+
+
+def _chosen(
+    values: NDArray[np.float32],
+    explorable: NDArray[np.bool_],
+    owed: NDArray[np.bool_],
+    share: float,
+    chances: NDArray[np.float64],
+    spreads: Sequence[Spread],
+    likeness: Likeness | None,
+) -> greedy.Chosen:
+    """The candidate at each place, with which probability it was chosen for it, and whether against the order.
+
+    `owed` are explorable; `chances` (places, 2) decide whether a place explores, and with which candidate.
+    """
+    around = _Neighbours(spreads, likeness, len(values))
+    free = np.ones(len(values), bool)
+    learnable, first = explorable.copy(), owed.copy()
+    chosen, probabilities = np.zeros(len(chances), np.int64), np.zeros(len(chances))
+    explored = np.zeros(len(chances), bool)
+    for place, (chance, which) in enumerate(chances.tolist()):
         best = around.best(values, free)
         drawable = first if first.any() else learnable
         count = int(np.count_nonzero(drawable)) if share else 0
-        explores = rng.random() < share and count > 0
-        choice = int(np.flatnonzero(drawable)[rng.integers(count)]) if explores else best
-        probability = _probability(choice == best, bool(drawable[choice]), count, share)
-        places.append(Place(int(rows[choice]), probability, choice != best))
+        explores = chance < share and count > 0
+        choice = int(np.flatnonzero(drawable)[int(which * count)]) if explores else best
+        chosen[place], explored[place] = choice, choice != best
+        probabilities[place] = _probability(choice == best, bool(drawable[choice]), count, share)
         around.add(choice)
         free[choice] = learnable[choice] = first[choice] = False
-    return places
+    return chosen, probabilities, explored
 
 
 class _Neighbours:
@@ -90,7 +131,7 @@ class _Neighbours:
         self._likeness = likeness
         self._chosen: list[int] = []
         self._same = [np.zeros(count, np.int64) for _ in spreads]
-        self._kept = [np.float32(1 - spread.strength) ** np.arange(REACH + 1, dtype=np.float32) for spread in spreads]
+        self._kept = [_kept(spread) for spread in spreads]
         self._like = np.zeros((REACH, count), np.float32)
         self._full = np.zeros(count, bool)
 
@@ -122,6 +163,12 @@ class _Neighbours:
             self._like[(len(self._chosen) - 1) % REACH] = np.clip(cosines, 0, 1)
 
 
+def _kept(spread: Spread) -> NDArray[np.float32]:
+    """(REACH + 1,) what is left of a value beside so many neighbours of its group."""
+    kept: NDArray[np.float32] = np.float32(1 - spread.strength) ** np.arange(REACH + 1, dtype=np.float32)
+    return kept
+
+
 def _of_group(spread: Spread, choice: int) -> NDArray[np.bool_]:
     """Candidates of the group of this one."""
     alike: NDArray[np.bool_] = (spread.group == spread.group[choice]) & (spread.group >= 0)
@@ -136,8 +183,9 @@ def asks(place: int) -> bool:
 def with_questions(places: Sequence[Place], questions: NDArray[np.int64], first: int) -> list[Place]:
     """A list as long, with these rows of the pool where questions stand, its own first place being `first`; what came last gives
     way to them. There are no more questions than places for them."""
-    asked = [Place(int(row), 1.0, explored=False, asked=True) for row in questions]
-    rest = iter([place for place in places if place.row not in set(questions.tolist())])
+    rows = questions.tolist()
+    asked = [Place(row, 1.0, explored=False, asked=True) for row in rows]
+    rest = iter([place for place in places if place.row not in rows])
     together = []
     for number in range(first, first + len(places)):
         together.append(asked.pop(0) if asked and asks(number) else next(rest))

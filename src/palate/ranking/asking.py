@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from palate import greedy
 from palate.candidates import personal
 from palate.candidates.filters import Mask
-from palate.pool import Pool, take
-from palate.ranking.scoring import Judgement, features
-from palate.ranking.taste import Features, Taste, TasteParams, design
+from palate.pool import Pool
+from palate.ranking.scoring import Judgement
+from palate.ranking.taste import Features, Taste, TasteParams, design, strengths
 
 Rows = NDArray[np.int64]
 
@@ -21,22 +22,30 @@ POPULATION = 200
 
 
 def find(
-    pool: Pool, judgement: Judgement, allowed: Mask, values: NDArray[np.float32], least: float, count: int
+    pool: Pool,
+    judgement: Judgement,
+    allowed: Mask,
+    values: NDArray[np.float32],
+    least: float,
+    count: int,
+    compiled: bool = False,
 ) -> Rows:
     """Rows of up to `count` allowed items to ask about, best question first, given what the person has voted on.
 
     Asked about is what may well be liked, by `values` (n,), and what enough people have judged for its vector to mean something:
-    `least` is the evidence that it must have.
+    `least` is the evidence that it must have. `compiled`: in machine code.
     """
-    rows = np.flatnonzero(allowed & (pool.evidence >= least))
-    likely = np.sort(personal.find(values[rows], rows, LIKELY))
     everything = np.flatnonzero(allowed)
+    rows = everything[pool.evidence[everything] >= least]
+    likely = np.sort(personal.find(values[rows], rows, LIKELY))
     population = everything[np.linspace(0, len(everything) - 1, min(POPULATION, len(everything))).astype(np.int64)]
-    asked, told = (features(take(pool, own)) for own in (likely, population))
+    unbiased = Features(pool.vectors, np.zeros(len(pool), np.float32), pool.source, pool.label_offsets, pool.labels)
+    asked, told = unbiased.take(likely), unbiased.take(population)
     answered = judgement.voted if len(judgement.labels) else asked.take(likely[:0])
     nothing = Taste(loss=pool.model.loss, base=0.0, vector=np.zeros(pool.vectors.shape[1], np.float32))
     items = answered.and_then(asked)
-    best = order(nothing, items, told, judgement.scale, judgement.params, count, len(answered))
+    choose = order_by_machine if compiled else order
+    best = choose(nothing, items, told, judgement.scale, judgement.params, count, len(answered))
     return likely[best - len(answered)]
 
 
@@ -68,6 +77,21 @@ def order(
         chosen.append(int(np.argmax(gain)))
         _answer(own, shared, chosen[-1])
     return np.array(chosen[answered:], np.int64)
+
+
+def order_by_machine(
+    prior: Taste,
+    items: Features,
+    population: Features,
+    scale: float,
+    params: TasteParams,
+    count: int,
+    answered: int = 0,
+) -> Rows:
+    """What `order` gives, of the same numbers but for their last digits."""
+    both = items.and_then(population)
+    columns = both.vectors, both.source, both.label_offsets, both.labels
+    return greedy.questions(*columns, len(items), strengths(prior.loss, scale, params), answered, count)
 
 
 def _answer(own: NDArray[np.float64], shared: NDArray[np.float64], row: int) -> None:

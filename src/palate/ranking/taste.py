@@ -254,6 +254,13 @@ def design(
     return _design(items, sources, tags), _l2(prior, len(sources), len(tags), scale, params)
 
 
+def strengths(loss: Loss, scale: float, params: TasteParams) -> tuple[float, float, float, float]:
+    """The l2 of a vector's column, of the bias, of a source's weight and of a label's."""
+    part = CURVATURE[loss]
+    vector = params.l2_vector * max(scale, 1e-6)
+    return vector * part, params.l2_bias * part, params.l2_source * part, params.l2_label * part
+
+
 def _prior_part(prior: Taste, voted: Features, labels: Floats, items: Features) -> Floats:
     alike = np.maximum(items.vectors @ voted.vectors.T, 0) * (labels > 0.5)
     total = alike.sum(axis=1, keepdims=True)
@@ -272,8 +279,8 @@ def _seen(values: NDArray[np.int32], prior: NDArray[np.int32]) -> NDArray[np.int
 
 
 def _l2(prior: Taste, sources: int, labels: int, scale: float, params: TasteParams) -> NDArray[np.float64]:
-    each = [params.l2_vector * max(scale, 1e-6), params.l2_bias, params.l2_source, params.l2_label]
-    repeated: NDArray[np.float64] = np.repeat(each, [len(prior.vector), 1, sources, labels]) * CURVATURE[prior.loss]
+    each = strengths(prior.loss, scale, params)
+    repeated: NDArray[np.float64] = np.repeat(each, [len(prior.vector), 1, sources, labels])
     return repeated
 
 
