@@ -116,6 +116,49 @@ def test_runs_and_tail_find_what_an_index_finds_whatever_happens() -> None:
     engine.dispose()
 
 
+@pytest.mark.usefixtures("small_runs")
+def test_a_run_goes_once_its_last_event_is_sealed_and_not_before(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as connection:
+        for count in (60, 20, 6, 2):  # each a run, the first two of several blocks; the last stays in the tail
+            append(connection, ["ann", "bob"] * (count // 2))
+        first, second, third = (1, 60), (61, 80), (81, 86)
+        for sealed, left in (
+            (0, [first, second, third]),
+            (59, [first, second, third]),  # one of its events is there yet
+            (1, [second, third]),
+            (1, [second, third]),
+            (18, [second, third]),
+            (1, [third]),
+            (6, []),
+            (2, []),  # the log is empty
+        ):
+            seal(connection, sealed)
+            runs = connection.execute(sa.select(user_index.runs.c.first_seq, user_index.runs.c.last_seq)).all()
+            assert sorted(tuple(run) for run in runs) == left
+            assert blocks_of_runs(connection) == {run[0]: run[1] - run[0] + 1 for run in left}
+            agrees(connection, 0)
+        append(connection, ["ann"] * 9)
+        agrees(connection, 0)
+        assert uncovered_from(connection) == events.last_seq(connection)
+
+
+def blocks_of_runs(connection: sa.Connection) -> dict[int, int]:
+    """By the first place of each run that has blocks, how many entries they hold."""
+    found: dict[int, int] = {}
+    for run, entries in connection.execute(sa.select(user_index.blocks.c.run, user_index.blocks.c.entries)):
+        found[run] = found.get(run, 0) + len(entries) // 8
+    return found
+
+
+def test_an_empty_log_leaves_no_run(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as connection:
+        append(connection, ["ann"] * user_index.TAIL)
+        assert blocks_of_runs(connection) == {1: user_index.TAIL}
+        seal(connection, user_index.TAIL)
+        assert connection.scalar(sa.select(sa.func.count()).select_from(user_index.runs)) == 0
+        assert blocks_of_runs(connection) == {}
+
+
 @given(st.lists(st.integers(1, 3000), max_size=300))
 def test_runs_stay_few_and_are_seldom_written_anew(sizes: list[int]) -> None:
     runs, moved = list[int](), 0
