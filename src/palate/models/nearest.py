@@ -104,13 +104,9 @@ class Index:
         """The at most `count` lists whose centres have the greatest products with a vector (d,)."""
         if not self.cluster_count or not count:
             return np.zeros(0, np.int64)
-        return self._lists(query @ self.turn, count)[0]
-
-    def _lists(self, turned: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
-        products = self.centres @ turned
+        products = self.centres @ (query @ self.turn)
         count = min(count, len(products))
-        lists = np.argpartition(-products, count - 1)[:count].astype(np.int64)
-        return lists, products[lists]
+        return np.argpartition(-products, count - 1)[:count].astype(np.int64)
 
     @cached_property
     def _unturned(self) -> Floats:
@@ -189,20 +185,6 @@ class Index:
         start = float(turned @ least + step.sum() / 2)
         return Asked(lists, near if self.found.by_residual else np.zeros_like(near), step, start)
 
-    def products(self, query: Floats, probes: int) -> tuple[NDArray[np.int64], Floats]:
-        """All vectors in the lists of an inverted file whose centres have the greatest products with a vector (d,), and the
-        product of each, as precise as its bytes."""
-        turned = query @ self.turn
-        lists, near = self._lists(turned, probes)
-        members = [self._members[number] for number in lists.tolist()]
-        least, wide = self._scale
-        step = (turned * wide / 255).astype(np.float32)
-        products = np.concatenate([codes for _, codes in members]).astype(np.float32) @ step
-        start = np.float32(turned @ least + step.sum() / 2)
-        if self.found.by_residual:  # bytes are of what a vector differs by from its list's centre
-            products += np.repeat(near, [len(ids) for ids, _ in members])
-        return np.concatenate([ids for ids, _ in members]), products + start
-
     def _searched(self, queries: Floats, limit: int, selector: Any, probes: int) -> tuple[NDArray[np.int64], Floats]:
         """(q, limit) for each of several vectors the numbers of those of greatest product, −1 where there are no more."""
         faiss, turned = _faiss(), np.ascontiguousarray(queries @ self.turn, np.float32)
@@ -252,16 +234,6 @@ class Located:
         vector = faiss.Int64Vector()
         faiss.copy_array_to_vector(self.rows, vector)
         return vector
-
-    def products(self, query: Floats, limit: int, bits: Bits, probes: int) -> tuple[NDArray[np.int64], Floats]:
-        """Rows, and the product of each with a vector (d,): all in so many lists of an inverted file, open or not; of another
-        kind of index the `limit` greatest of those whose bits are set."""
-        if self.index.cluster_count:
-            ids, products = self.index.products(query, probes)
-            rows = ids if self._map is None else self.rows[ids]
-            return rows[rows >= 0], products[rows >= 0]
-        ids, products = self.index.greatest(query, limit, self._selector(bits), probes)
-        return self.rows[ids], products
 
     def search(self, query: Floats, limit: int, bits: Bits, probes: int) -> NDArray[np.int64]:
         """The at most `limit` rows of greatest inner product with a vector (d,), the greatest first, of those whose bits are set.
