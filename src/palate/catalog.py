@@ -7,7 +7,7 @@ when its source took it back, *deleted* when somebody asked for that: of the las
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -15,31 +15,16 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from palate import database, identities
+from palate import database, identities, item_drafts
 from palate.domain import Also, Item, Media, from_milliseconds, to_milliseconds
+from palate.item_drafts import CONTENT, Draft, Known, Outcome
 from palate.lately import Lately
 
-Outcome = Literal["new", "updated", "unchanged", "merged"]
 State = Literal["stub", "live", "hidden", "withdrawn", "deleted"]
 
 _NO_SOURCE = 0  # stands in `item_origins` for an item that a caller gave without a source
 _TURN = 7073618  # the advisory lock of PostgreSQL by which writers of the catalog take turns
-_CONTENT = (
-    "source",
-    "url",
-    "title",
-    "text",
-    "author",
-    "published",
-    "language",
-    "kind",
-    "duration",
-    "media",
-    "labels",
-    "license",
-)
-_CONTENT_ITSELF = tuple(name for name in (*_CONTENT, "category", "story", "leads") if name not in ("source", "kind"))
-_WRITTEN = (*_CONTENT, "canonical_url", "state", "received", "updated")
+_CONTENT_ITSELF = tuple(name for name in (*CONTENT, "category", "story", "leads") if name not in ("source", "kind"))
 
 
 @dataclass(frozen=True)
@@ -110,14 +95,12 @@ def upsert(
     addresses = [item.url for item in items] if canonical is None else canonical
     time = to_milliseconds(now)
     sources = _source_keys(connection, {item.source for item in items if item.source is not None}, time)
-    known = _read_known(connection, items, addresses)
+    known = item_drafts.read(connection, items, addresses)
     placed = [
-        _place(known, item, address, sources.get(item.source or ""), time, revive)
+        item_drafts.place(known, item, address, sources.get(item.source or ""), time, revive)
         for item, address in zip(items, addresses, strict=True)
     ]
-    _release_addresses(connection, known.drafts)
-    _insert(connection, [draft for draft in known.drafts if draft.before is None], time)
-    _update(connection, [draft for draft in known.drafts if draft.before is not None], time)
+    item_drafts.write(connection, known.drafts, time)
     _record_origins(connection, known, items, sources, [draft for draft, _ in placed])
     return [Stored(id=draft.id, key=draft.key, outcome=outcome) for draft, outcome in placed]
 
@@ -203,8 +186,8 @@ def already_stored(
     connection: sa.Connection, items: Sequence[Item], canonical: Sequence[str | None]
 ) -> dict[str, StoredItem]:
     """Which of these items the catalog has, by their id: under that id, or another with the same canonical address."""
-    known = _read_known(connection, items, canonical)
-    drafts = {item.id: _find(known, item, address) for item, address in zip(items, canonical, strict=True)}
+    known = item_drafts.read(connection, items, canonical)
+    drafts = {item.id: item_drafts.find(known, item, address) for item, address in zip(items, canonical, strict=True)}
     stored = get_many(connection, (draft.key for draft in drafts.values() if draft))
     return {id: stored[draft.key] for id, draft in drafts.items() if draft and draft.key in stored}
 
@@ -243,7 +226,11 @@ def unknown(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
 def amend(connection: sa.Connection, item: Item, hidden: bool, now: datetime) -> None:
     """Make title, time and labels of a stored item exactly what is given, None and empty included, and hide or show it."""
     table = database.items
-    values = {name: value for name, value in _given(item, None).items() if name in ("title", "published", "labels")}
+    values = {
+        name: value
+        for name, value in item_drafts.columns(item, None).items()
+        if name in ("title", "published", "labels")
+    }
     values |= {"state": "hidden" if hidden else "live"}
     known = (table.c.id == item.id) & table.c.state.in_(("live", "hidden"))
     row = connection.execute(sa.select(*(table.c[name] for name in values)).where(known)).one_or_none()
@@ -401,180 +388,12 @@ def _key_of(connection: sa.Connection, id: str) -> int | None:
     return merged if merged is not None else row and row.key
 
 
-# Storing: what is known of a batch is read at once, changed in memory item by item, and written at once.
-
-
-@dataclass(eq=False)
-class _Draft:
-    """A row of `items` as it will be. `before` is as it was, None when there was none; `key` is 0 until it is inserted."""
-
-    id: str
-    key: int
-    values: dict[str, Any]
-    before: dict[str, Any] | None
-
-
-@dataclass
-class _Known:
-    """What the catalog knows of the ids and addresses of a batch, and what the batch has added so far."""
-
-    drafts: list[_Draft] = field(default_factory=list)
-    by_id: dict[str, _Draft] = field(default_factory=dict)
-    by_key: dict[int, _Draft] = field(default_factory=dict)
-    by_address: dict[str, _Draft] = field(default_factory=dict)
-    merged: dict[str, _Draft] = field(default_factory=dict)
-    """The item that an id which isn't its own was merged into."""
-    origins: set[tuple[int, str]] = field(default_factory=set)
-
-    def add(self, draft: _Draft) -> None:
-        self.drafts.append(draft)
-        self.by_id[draft.id] = draft
-        if draft.values["canonical_url"] is not None:
-            self.by_address[draft.values["canonical_url"]] = draft
-        if draft.key:
-            self.by_key[draft.key] = draft
-
-
-def _read_known(connection: sa.Connection, items: Sequence[Item], addresses: Sequence[str | None]) -> _Known:
-    known, origins, table = _Known(), database.item_origins, database.items
-    merged: dict[str, int] = {}
-    ids = sorted({item.id for item in items})
-    for chunk in identities.chunks(ids):
-        for row in connection.execute(sa.select(origins).where(origins.c.guid.in_(chunk))):
-            known.origins.add((row.source, row.guid))
-            merged[row.guid] = row.item
-    _read_drafts(connection, known, table.c.id, ids)
-    _read_drafts(connection, known, table.c.key, sorted(set(merged.values()) - known.by_key.keys()))
-    _read_drafts(
-        connection, known, table.c.canonical_url, sorted({url for url in addresses if url} - known.by_address.keys())
-    )
-    known.merged = {id: known.by_key[key] for id, key in merged.items() if known.by_key[key].id != id}
-    return known
-
-
-_SELECT_DRAFT = sa.select(database.items.c.key, database.items.c.id, *(database.items.c[name] for name in _WRITTEN))
-
-
-def _read_drafts(connection: sa.Connection, known: _Known, column: sa.Column[Any], values: Sequence[Any]) -> None:
-    for chunk in identities.chunks(values):
-        for key, id, *content in connection.execute(_SELECT_DRAFT.where(column.in_(chunk))):
-            if key not in known.by_key:
-                before = dict(zip(_WRITTEN, content, strict=True))
-                known.add(_Draft(id=id, key=key, values=dict(before), before=before))
-
-
-def _place(
-    known: _Known, item: Item, address: str | None, source: int | None, time: int, revive: bool
-) -> tuple[_Draft, Outcome]:
-    """Put an item where it belongs: into the row of its id, or of its address, or into a new one."""
-    draft = _find(known, item, address)
-    if draft is not None and draft.id != item.id:
-        known.merged[item.id] = draft
-    given = _given(item, source)
-    if draft is None:
-        draft = _Draft(id=item.id, key=0, values=given | {"canonical_url": address}, before=None)
-        _publish(draft, time)
-        known.add(draft)
-        return draft, "new"
-    if draft.values["state"] == "deleted" and not revive:
-        return draft, "unchanged" if draft.id == item.id else "merged"
-    before = dict(draft.values)
-    if draft.id == item.id:
-        _edit(known, draft, given, address)
-    else:
-        draft.values.update({name: value for name, value in given.items() if before[name] in (None, []) and value})
-    if before["state"] == "hidden" and source is not None:
-        draft.values["source"] = source  # the one that it came by is gone
-    if before["state"] != "live":
-        _publish(draft, time)
-    return draft, _outcome(draft, item, before)
-
-
-def _find(known: _Known, item: Item, address: str | None) -> _Draft | None:
-    """The row of an item's id; when that is none or a mere stub, the row of another id with its address."""
-    own = known.by_id.get(item.id)
-    if own is not None and own.values["state"] != "stub":
-        return own
-    return known.merged.get(item.id) or known.by_address.get(address or "") or own
-
-
-def _edit(known: _Known, draft: _Draft, given: Mapping[str, Any], address: str | None) -> None:
-    changed = {
-        name: value for name, value in given.items() if value not in (None, []) and (name, value) != ("kind", "post")
-    }
-    if known.by_address.get(address or "", draft) is not draft:
-        changed.pop("url", None)  # it is another item's: two rows can't have one address
-    elif address is not None:
-        changed["canonical_url"] = address
-        known.by_address.pop(draft.values["canonical_url"] or "", None)
-        known.by_address[address] = draft
-    draft.values.update(changed)
-
-
-def _publish(draft: _Draft, time: int) -> None:
-    draft.values.update(state="live", received=time)
-
-
-def _outcome(draft: _Draft, item: Item, before: Mapping[str, Any]) -> Outcome:
-    if draft.id != item.id:
-        return "merged"
-    if before["state"] in ("stub", "withdrawn", "deleted"):
-        return "new"
-    return "unchanged" if draft.values == before else "updated"
-
-
-def _given(item: Item, source: int | None) -> dict[str, Any]:
-    values = {name: getattr(item, name) for name in _CONTENT}
-    return values | {
-        "source": source,
-        "published": None if item.published is None else to_milliseconds(item.published),
-        "media": msgspec.to_builtins(list(item.media)),
-        "labels": list(item.labels),
-    }
-
-
-def _release_addresses(connection: sa.Connection, drafts: Sequence[_Draft]) -> None:
-    """Take the old addresses of rows that move first, since other rows may move to them: no two may have one, even midway."""
-    table = database.items
-    moving = [
-        draft.key
-        for draft in drafts
-        if draft.before and draft.before["canonical_url"] not in (None, draft.values["canonical_url"])
-    ]
-    for chunk in identities.chunks(sorted(moving)):
-        connection.execute(sa.update(table).where(table.c.key.in_(chunk)).values(canonical_url=None))
-
-
-def _insert(connection: sa.Connection, drafts: Sequence[_Draft], time: int) -> None:
-    if not drafts:
-        return
-    table = database.items
-    insert = identities.insert_new(connection, table)
-    # An event may have made a stub of the same id in the meantime.
-    insert = insert.on_conflict_do_update(
-        index_elements=["id"], set_={name: insert.excluded[name] for name in _WRITTEN}, where=table.c.state == "stub"
-    )
-    rows = [{"id": draft.id, **draft.values, "updated": time} for draft in sorted(drafts, key=lambda draft: draft.id)]
-    keys = {row.id: row.key for row in connection.execute(insert.returning(table.c.id, table.c.key), rows)}
-    for draft in drafts:
-        draft.key = keys[draft.id]
-
-
-def _update(connection: sa.Connection, drafts: Sequence[_Draft], time: int) -> None:
-    changed = sorted((draft for draft in drafts if draft.values != draft.before), key=lambda draft: draft.key)
-    if changed:
-        table = database.items
-        update = sa.update(table).where(table.c.key == sa.bindparam("of"))
-        update = update.values({name: sa.bindparam(name) for name in _WRITTEN})
-        connection.execute(update, [draft.values | {"of": draft.key, "updated": time} for draft in changed])
-
-
 def _record_origins(
     connection: sa.Connection,
-    known: _Known,
+    known: Known,
     items: Sequence[Item],
     sources: Mapping[str, int],
-    drafts: Sequence[_Draft],
+    drafts: Sequence[Draft],
 ) -> None:
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     for item, draft in zip(items, drafts, strict=True):
