@@ -36,7 +36,7 @@ test: .venv/.all  ## types, style, imports and all tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
+	$(BIN)/pytest -n 2 -m "not soak"
 
 soak: .venv/.all  ## the long runs that `make test` leaves out
 	$(BIN)/pytest -m soak

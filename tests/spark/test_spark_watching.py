@@ -16,7 +16,7 @@ from palate.watching.rules import WatchParams
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
+pytestmark = pytest.mark.spark
 
 
 def put_odd_rows(folder: Path) -> None:
