@@ -73,8 +73,12 @@ def test_the_command_says_what_it_did_and_a_player_view_counts_in_the_feed(tmp_p
     again = CliRunner().invoke(app, ["watch-etl", str(archives), "--data", str(data), "--json", "--threads", "1"])
     answer = json.loads(again.stdout)
     assert (answer["built"], answer["entered"], answer["totals"]["views"]) == ({}, 0, 8)
-    feed = CliRunner().invoke(app, ["recommend", "--user", "ann", "--data", str(data), "--json"])
-    assert {item["item"] for item in json.loads(feed.stdout)["items"]}.isdisjoint({"film-1", "film-2"})
+    films = tmp_path / "films.csv"
+    films.write_text("item,title\n" + "".join(f"film-{day},Film\n" for day in (1, 2, 3, 4, 5)))
+    assert CliRunner().invoke(app, ["import", "items", str(films), "--data", str(data)]).exit_code == 0
+    for user, left in (("ann", {"film-3", "film-4", "film-5"}), ("eve", {f"film-{day}" for day in (1, 2, 3, 4, 5)})):
+        feed = CliRunner().invoke(app, ["recommend", "--user", user, "--data", str(data), "--json"])
+        assert {item["item"] for item in json.loads(feed.stdout)["items"]} == left
 
 
 @pytest.mark.parametrize("column", ["user", "viewer=x", "user="])

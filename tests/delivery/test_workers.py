@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +17,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from feed_world import World
 
-from palate import events
+from palate import events, snapshots
 from palate.database import opened, reading, writing
 
 
@@ -53,9 +54,10 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.fixture
-def service(data: Path) -> Iterator[Service]:
-    service = Service(data)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One for several tests, the last of which ends it."""
+    service = Service(tmp_path_factory.mktemp("workers") / "data")
     yield service
     service.process.kill()
     service.process.wait()
@@ -107,6 +109,92 @@ def test_workers_that_cannot_write_refuse_what_would_wait_too_long_and_keep_all_
 def post_one(service: Service, number: int) -> httpx.Response:
     event = {"user": f"u{number}", "item": "duck", "type": "like"}
     return httpx.post(f"{service.address}/v1/events", json=event, timeout=30)
+
+
+UP = {f"p{number}": 0.8 - 0.1 * number for number in range(6)}
+DOWN = {id: 1 - liked for id, liked in UP.items()}
+
+
+class Reader(threading.Thread):
+    """Asks for an order and for a feed again and again, by one connection or by one for each call."""
+
+    def __init__(self, service: Service, keeps: bool) -> None:
+        super().__init__(daemon=True)
+        self.service, self.keeps, self.over = service, keeps, threading.Event()
+        self.told = list[tuple[str, list[str], set[str]]]()
+        """Of each answer the version that scored it, the order, and what the feed held."""
+        self.wrong = list[str]()
+
+    def run(self) -> None:
+        client = httpx.Client(base_url=self.service.address, timeout=30)
+        while not self.over.is_set():
+            ranked = client.post("/v1/rank", json={"user": "somebody", "items": list(UP)})
+            feed = client.get("/v1/feed", params={"user": "somebody", "log": "false"})
+            if {ranked.status_code, feed.status_code} != {200}:
+                self.wrong.append(ranked.text + feed.text)
+                break
+            order = [place["item"] for place in ranked.json()["items"]]
+            self.told.append((ranked.json()["model"], order, {place["item"] for place in feed.json()["items"]}))
+            if not self.keeps:
+                client.close()
+                client = httpx.Client(base_url=self.service.address, timeout=30)
+        client.close()
+
+    def has_seen(self, version: str, times: int) -> bool:
+        return sum(told[0] == version for told in list(self.told)) >= times or not self.is_alive()
+
+
+def test_a_snapshot_is_swapped_under_load_without_a_wrong_answer(service: Service) -> None:
+    items = [{"id": id, "title": f"Title of {id}"} for id in (*UP, "gone")]
+    httpx.post(f"{service.address}/v1/items", json=items).raise_for_status()
+    with opened(None, service.data) as engine:
+        world = World(engine, service.data)
+        readers = [Reader(service, keeps) for keeps in (True, True, False)]
+        versions = [publish(world, UP)]
+        httpx.delete(f"{service.address}/v1/items/gone").raise_for_status()
+        until(lambda: all(model_of(service) == versions[0] for _ in range(8)))
+        for reader in readers:
+            reader.start()
+        for likely in (DOWN, UP):
+            until(lambda: all(reader.has_seen(versions[-1], 5) for reader in readers))
+            versions.append(publish(world, likely))
+        until(lambda: all(reader.has_seen(versions[-1], 5) for reader in readers))
+    for reader in readers:
+        reader.over.set()
+        reader.join()
+    assert [reader.wrong for reader in readers] == [[]] * 3
+    for reader in readers:
+        for version, order, feed in reader.told:
+            assert order == (sorted(UP, reverse=True) if version == versions[1] else sorted(UP)), version
+            assert feed == set(UP)
+        if reader.keeps:  # one worker answers all of a connection, and doesn't go back
+            told = [versions.index(version) for version, _, _ in reader.told]
+            assert told == sorted(told)
+    assert {model_of(service) for _ in range(16)} == {versions[-1]}
+
+
+def publish(world: World, likely: dict[str, float]) -> str:
+    """A snapshot by which items are liked by so many of all people; its version."""
+    popularity = {id: (share, 1000.0) for id, share in {**likely, "gone": 0.99}.items()}
+    world.publish({id: [0.0, 0.0] for id in popularity}, popularity=popularity)
+    version = snapshots.current(world.data / "snapshots")
+    assert version is not None
+    return version
+
+
+def model_of(service: Service) -> str | None:
+    """By a connection of its own."""
+    answer = httpx.post(f"{service.address}/v1/rank", json={"user": "somebody", "items": ["p0"]})
+    model: str | None = answer.json()["model"]
+    return model
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came about")
 
 
 def test_workers_share_votes_and_one_that_is_killed_under_load_loses_nothing(service: Service) -> None:
