@@ -18,7 +18,7 @@ from palate.domain import to_milliseconds
 from palate.machine_code import compiled
 from palate.models.factorization_machine import MARGIN, link
 from palate.models.nearest import Asked, Index
-from palate.pool import NO_DATE, Pool
+from palate.pool import LABELS_PER_ITEM, NO_DATE, Pool
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint8]
@@ -33,6 +33,8 @@ UNDATED = np.iinfo(np.int32).max
 """Minutes of an item without a date: it lies after any now, and so is always new."""
 STEPS = 256
 """In a half-life, by which what age takes off is looked up."""
+NEAR = 1e-5
+"""Of a sum that is told apart from another: what is left after it, for how sums are rounded."""
 HALVES = 16
 """Half-lives after which nothing more is taken off."""
 
@@ -48,6 +50,9 @@ class Listed:
     none; at COUNT how many labels it has; and from LABELS on the first of them, as the source."""
     places: NDArray[np.int32]
     """(n,) of each row of the pool, −1 for one that the index doesn't have."""
+    columns: Bits
+    """(m · d,) the bytes of the vectors list by list, those of a list number by number: so one pass over a list's first numbers is
+    followed by one over its second ones, many at a time."""
 
 
 class Weights(NamedTuple):
@@ -99,7 +104,16 @@ def listed(pool: Pool, index: Index, rows: NDArray[np.int64]) -> Listed:
     ).astype(np.int32)
     items = items[own]
     items[own < 0, ROW] = -1
-    return Listed(index, items, places)
+    return Listed(index, items, places, _columns(index))
+
+
+def _columns(index: Index) -> Bits:
+    (memory, codes), starts, wide = index.codes, index.members[0], index.width
+    columns = np.empty(starts[-1] * wide, np.uint8)
+    for code, start, end in zip(codes.tolist(), starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        own = memory[code : code + (end - start) * wide].reshape(end - start, wide)
+        columns[start * wide : end * wide] = own.T.reshape(-1)
+    return columns
 
 
 def prepare() -> None:
@@ -110,20 +124,8 @@ def prepare() -> None:
     asked = none, nothing, nothing, 0.0
     weights, years = (True, 0.0, nothing, nothing, False, 1.0, 0.0), (0, 0.0, nothing)
     heaps = nothing, np.zeros(1, np.int64)
-    compiled(
-        _scan,
-        memory,
-        np.zeros(1, np.int64),
-        starts,
-        items,
-        asked,
-        weights,
-        years,
-        memory.copy(),
-        items[0, :0],
-        *heaps,
-        *heaps,
-    )
+    bytes_ = memory, np.zeros(1, np.int64), memory.copy()
+    compiled(_scan, bytes_, starts, items, asked, weights, years, memory.copy(), items[0, :0], heaps, heaps)
 
 
 def age(now: datetime, most: float, half_life_days: float) -> Age:
@@ -143,10 +145,10 @@ def best(
     """
     sizes = [max(limit, 1) for limit in limits]  # a heap of nothing has no least
     heaps = [(np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)) for size in sizes]
-    (memory, codes), starts = items.index.codes, items.index.members[0]
+    starts = items.index.members[0]
     # plain tuples: kept machine code that names a class can't be read once the class is gone
     given = tuple(asked), tuple(weights), tuple(age)
-    compiled(_scan, memory, codes, starts, items.items, *given, bits, beside, *heaps[0], *heaps[1])
+    compiled(_scan, (*items.index.codes, items.columns), starts, items.items, *given, bits, beside, *heaps)
     return Best(*(_falling(*heap)[:limit] for heap, limit in zip(heaps, limits, strict=True)))
 
 
@@ -192,8 +194,7 @@ def _products(items: Listed, asked: Asked, places: Places) -> Floats:
 
 
 def _scan(
-    memory: Any,
-    codes: Any,
+    vectors: Any,
     starts: Any,
     items: Any,
     asked: Any,
@@ -202,50 +203,103 @@ def _scan(
     bits: Any,
     beside: Any,
     best: Any,
-    best_places: Any,
     lifted: Any,
-    lifted_places: Any,
 ) -> None:
     """Put the greatest values and their places into heaps, the least first."""
+    memory, codes, columns = vectors
     lists, near, step, start = asked
     probed = np.zeros(len(codes), np.bool_)
     by_source = max(weights[2].max(), np.float32(0))
     by_labels = np.float32(np.sqrt(FIRST)) * max(weights[3].max(), np.float32(0))
     longest = max((starts[1:] - starts[:-1]).max(), len(beside))
-    products, places = np.empty(longest, np.float32), np.empty(longest, np.int64)
+    products, lifts = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    places, numbers = np.empty(longest, np.int64), np.empty(longest, np.int64)
     for turn in range(len(lists) + 1):
+        first, count = 0, 0
         if turn < len(lists):
             own = lists[turn]
             probed[own] = True
-            count = starts[own + 1] - starts[own]
-            places[:count] = np.arange(starts[own], starts[own + 1])
-            _multiply(memory, codes[own], step, np.float32(near[own] + start), products[:count])
+            first, count = starts[own], starts[own + 1] - starts[own]
+            _multiply_list(columns[first * len(step) :], step, np.float32(near[own] + start), products[:count])
         else:
             count = _multiply_beside(memory, codes, starts, beside, probed, asked, products, places)
-        least = min(best[0], lifted[0]) if by_source + by_labels > 0 else best[0]
-        floor = np.float32(_least_product(least, weights, by_source + by_labels))
-        heaps = best, best_places, lifted, lifted_places
-        _sift(products[:count], places, floor, by_labels, items, weights, age, bits, heaps)
+        if turn < len(lists):
+            places[:count] = np.arange(first, first + count)
+        passed = _above(products[:count], _floor(best, lifted, weights, by_source + by_labels), numbers)
+        if weights[4]:
+            _bend(products, passed, weights[5], weights[6])
+        passed = _lift(products, places, passed, items, weights, best, lifted, lifts)
+        _sift(products, lifts, places, passed, items, weights, age, bits, best, lifted)
 
 
-def _multiply(memory: Any, code: int, step: Any, start: Any, products: Any) -> None:
-    """The products of vectors whose bytes lie one after the other."""
-    wide = np.uint64(len(step))
-    at = np.uint64(code)
+def _floor(best: Any, lifted: Any, weights: Any, most: Any) -> Any:
+    """What a product must be above for its item to come into a heap, if the person's own weights add the most they can."""
+    squared, start, _, _, curved, slope, intercept = weights
+    least = min(best[0][0], lifted[0][0]) if most > 0 else best[0][0]
+    if curved and slope <= 0:
+        return np.float32(-np.inf)
+    floor = _least_sum(least, squared) - start - most - NEAR
+    return np.float32((_log_odds(floor) - intercept) / slope if curved else floor)
+
+
+def _above(products: Any, floor: Any, numbers: Any) -> Any:
+    """The numbers of those above it: without a branch, which would be guessed wrong half the time."""
+    count = 0
     for number in range(len(products)):
-        product = start
-        for column in range(wide):
-            product += step[column] * np.float32(memory[at + column])
-        products[number] = product
-        at += wide
+        numbers[count] = number
+        count += products[number] > floor
+    return numbers[:count]
+
+
+def _bend(products: Any, passed: Any, slope: Any, intercept: Any) -> None:
+    """Put the logistic curve of each product in its place."""
+    for number in passed:
+        products[number] = 1 / (1 + np.exp(-(slope * products[number] + intercept)))
+
+
+def _lift(
+    products: Any, places: Any, passed: Any, items: Any, weights: Any, best: Any, lifted: Any, lifts: Any
+) -> Any:
+    """Add to products what the person's own weights say, which is kept in `lifts` too; returns which are left that can come into
+    a heap."""
+    squared, start, of_source, of_label, _, _, _ = weights
+    all_above = np.float32(_least_sum(best[0][0], squared) - start - NEAR)
+    lifted_above = np.float32(_least_sum(lifted[0][0], squared) - start - NEAR)
+    roots = 1 / np.sqrt(np.maximum(np.arange(LABELS_PER_ITEM + 1), 1).astype(np.float32))
+    count = 0
+    for turn in range(len(passed)):
+        number = np.uint64(passed[turn])
+        own = items[np.uint64(places[number])]  # unsigned: nothing is counted from an end
+        lift = np.float32(0)
+        for label in range(FIRST):
+            lift += of_label[np.uint32(own[np.uint64(LABELS + label)])]
+        lift = of_source[np.uint32(own[np.uint64(SOURCE)])] + lift * roots[np.uint32(own[np.uint64(COUNT)])]
+        total = products[number] + lift
+        products[number] = total
+        lifts[number] = lift
+        passed[count] = number  # no later than where it was read from
+        count += np.int64((total > all_above) | ((lift > 0) & (total > lifted_above)))
+    return passed[:count]
+
+
+def _multiply_list(columns: Any, step: Any, start: Any, products: Any) -> None:
+    """The products of the vectors of a list, whose bytes lie number by number."""
+    count = np.uint64(len(products))
+    products[:] = start
+    at = np.uint64(0)
+    for column in range(len(step)):
+        own, by = columns[at : at + count], step[column]
+        for number in range(count):
+            products[number] += by * np.float32(own[number])
+        at += count
 
 
 def _multiply_beside(
     memory: Any, codes: Any, starts: Any, beside: Any, probed: Any, asked: Any, products: Any, places: Any
 ) -> int:
-    """The same of places here and there whose lists weren't looked into; returns how many they are."""
+    """The products of places here and there whose lists weren't looked into; returns how many they are."""
     _, near, step, start = asked
-    own, count = 0, 0
+    own, count, wide = 0, 0, np.uint64(len(step))
     for number in range(len(beside)):
         place = beside[number]
         if place < 0 or (number and place == beside[number - 1]):
@@ -253,20 +307,13 @@ def _multiply_beside(
         while starts[own + 1] <= place:
             own += 1
         if not probed[own]:
-            code = codes[own] + (place - starts[own]) * len(step)
-            places[count] = place
-            _multiply(memory, code, step, np.float32(near[own] + start), products[count : count + 1])
+            at = np.uint64(codes[own] + (place - starts[own]) * len(step))
+            product = np.float32(near[own] + start)
+            for column in range(wide):
+                product += step[column] * np.float32(memory[at + column])
+            places[count], products[count] = place, product
             count += 1
     return count
-
-
-def _least_product(value: Any, weights: Any, most: Any) -> Any:
-    """Products up to this can't come to more than a value, whatever the person's own weights add."""
-    squared, start, _, _, curved, slope, intercept = weights
-    if curved and slope <= 0:
-        return -np.inf
-    least = _least_sum(value, squared) - start - most
-    return (_log_odds(least) - intercept) / slope if curved else least
 
 
 def _least_sum(value: Any, squared: bool) -> Any:
@@ -282,36 +329,32 @@ def _log_odds(probability: Any) -> Any:
 
 
 def _sift(
-    products: Any, places: Any, floor: Any, most: Any, items: Any, weights: Any, age: Any, bits: Any, heaps: Any
+    sums: Any,
+    lifts: Any,
+    places: Any,
+    passed: Any,
+    items: Any,
+    weights: Any,
+    age: Any,
+    bits: Any,
+    best: Any,
+    lifted: Any,
 ) -> None:
-    """Put the open ones into the heaps that are good enough for them."""
-    best, best_places, lifted, lifted_places = heaps
-    squared, start, of_source, of_label, curved, slope, intercept = weights
+    """Put the open ones of those that passed into the heaps that they are good enough for."""
+    (best_values, best_places), (lifted_values, lifted_places) = best, lifted
+    squared, start = weights[0], weights[1]
     now, a_minute, kept = age
-    for number in range(len(products)):
-        if products[number] <= floor:
-            continue
+    for number in passed:
         place = places[number]
         row = items[place, ROW]
         if row < 0 or not (bits[row >> 3] >> (row & 7)) & 1:
             continue
         part = kept[min(int(max(now - items[place, MINUTE], 0) * a_minute), len(kept) - 1)]
-        product = products[number]
-        if curved:
-            product = np.float32(1 / (1 + np.exp(-(slope * product + intercept))))
-        lift = of_source[items[place, SOURCE]]
-        bound = _value(product + lift + most + start, squared) * part
-        if bound <= best[0] and (bound <= lifted[0] or lift + most <= 0):
-            continue
-        own = np.float32(0)
-        for label in range(LABELS, LABELS + FIRST):
-            own += of_label[items[place, label]]
-        lift += own / np.float32(np.sqrt(max(items[place, COUNT], 1)))
-        value = np.float32(_value(product + lift + start, squared) * part)
-        if value > best[0]:
-            _replace_least(best, best_places, value, place)
-        if lift > 0 and value > lifted[0]:
-            _replace_least(lifted, lifted_places, value, place)
+        value = np.float32(_value(sums[number] + start, squared) * part)
+        if value > best_values[0]:
+            _replace_least(best_values, best_places, value, place)
+        if lifts[number] > 0 and value > lifted_values[0]:
+            _replace_least(lifted_values, lifted_places, value, place)
 
 
 def _value(raw: Any, squared: bool) -> Any:
