@@ -24,7 +24,7 @@ from palate.live import Live
 from palate.models import trees
 from palate.models.trees import TreeParams
 from palate.ranker_training import RankerTraining
-from palate.ranking import considered, features, light, scoring
+from palate.ranking import considered, feature_kernels, features, light, scoring
 from palate.ranking.considered import Age
 from palate.ranking.features import Scene
 
@@ -267,3 +267,14 @@ def test_the_parts_of_an_items_score_say_what_sets_it_apart(shelf: Shelf) -> Non
     weights = [abs(part.adds) for part in served.items[0].parts]
     assert weights == sorted(weights, reverse=True)
     assert all(not place.parts for place in shelf.serve("u3", 6, now=NOW + 5 * HOUR, log=False).items)
+
+
+@pytest.mark.parametrize("user", ["u3", "somebody else", "nobody"])
+def test_machine_code_tells_the_columns_that_reading_tells(shelf: Shelf, user: str) -> None:
+    scene = scene_of(shelf, user)
+    found = np.arange(len(scene.looked), dtype=np.uint16) % 64
+    for looked in (scene.looked, replace(scene.looked, found=found), scene.looked.take(np.arange(0, 40, 7))):
+        some = replace(scene, looked=looked)
+        told, plain = feature_kernels.of(some), features.of(some)
+        for place, name in enumerate(feature_log.NAMES):
+            np.testing.assert_allclose(told[:, place], plain[:, place], rtol=1e-4, atol=1e-5, err_msg=name)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from palate import activity, columns, hot_columns, identities
 from palate.activity import Activity, Counts
 from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import EventType
+from palate.lately import Lately
 from palate.pool import Pool
 from palate.snapshots import Snapshot
 from palate.spaces import Spaces
@@ -40,6 +42,24 @@ HOT = 2_000
 
 def _empty() -> Activity:
     return Activity(activity.nothing(), activity.nothing())
+
+
+class Part(NamedTuple):
+    """Counts of some items."""
+
+    values: NDArray[np.float32]
+    """(counted, KINDS, HALF_LIVES), never to be written to."""
+    rows: NDArray[np.int64]
+    """(n,) of each item among them, −1 for one of which nothing was heard."""
+    left: NDArray[np.float32]
+    """(HALF_LIVES,) what is left of them by now."""
+
+
+def _read_only(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Like the arrays of a snapshot: to machine code an array that may be written to is another kind."""
+    found = values.view(np.ndarray)
+    found.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +98,8 @@ class Happenings:
         default_factory=lambda: np.zeros((len(activity.KINDS), len(activity.HALF_LIVES)), np.float32)
     )
     """(KINDS, HALF_LIVES) of all items, at the moment of `hot`."""
+    worked_out: Lately[int, Any] = field(default_factory=lambda: Lately(4))
+    """What rankers make of these counts at each of the last seconds, the same for all who ask within it."""
 
     def of_items(
         self, keys: NDArray[np.int64], now: int, rows: NDArray[np.integer] | None = None
@@ -97,6 +119,12 @@ class Happenings:
         for later in (self.recent.items, self.newest.items):
             found += later.ever(later.keys.rows(keys), activity.SHOWN)
         return np.maximum(found, np.float32(0))
+
+    def parts_of_items(self, keys: NDArray[np.int64], now: int, rows: NDArray[np.integer]) -> tuple[Part, ...]:
+        """The parts that `of_items` adds up: up to the snapshot, since then, and the newest."""
+        found = [(self.learned.items, self._counted(keys, rows))]
+        found += [(later.items, later.items.keys.rows(keys)) for later in (self.recent, self.newest)]
+        return tuple(Part(_read_only(of.values), own, activity.faded(of.time, now)) for of, own in found)
 
     def of_all(self, now: int) -> NDArray[np.float32]:
         """(KINDS, HALF_LIVES) what happened to all items together."""
@@ -152,7 +180,7 @@ def continued(
         found = replace(found, pool=pool, sums=_sums(found, pool))
     groups = {name: activity.not_below_zero(counts) for name, counts in found.sums.items()}
     totals = np.maximum(found.sum.at_rows(np.zeros(1, np.int64), moment)[0], 0)
-    return replace(found, groups=groups, totals=totals, hot=_hot(found, moment))
+    return replace(found, groups=groups, totals=totals, hot=_hot(found, moment), worked_out=Lately(4))
 
 
 def _with_new(before: Happenings, new: Activity, pool: Pool) -> Happenings:

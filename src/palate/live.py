@@ -161,7 +161,8 @@ class Live:
     `interactions` says what a person's newest events mean, as it does in training; `model` is the one to serve by,
     `secret` this installation's (None: it is read when it is needed), `rules` what is obeyed of labels, `surfaces` those of the
     settings by their names. Each model that a surface wants beside the one of the feed takes a pool of its own. `ranking` says
-    whether the snapshot's rankers order what is served, and what they know of it is logged.
+    whether the snapshot's rankers order what is served, and what they know of it is logged; `prepare` is called before any of
+    them is served first.
     """
 
     def __init__(
@@ -174,8 +175,10 @@ class Live:
         rules: RuleParams | None = None,
         surfaces: Mapping[str, SurfaceParams] | None = None,
         ranking: bool = False,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self.engine = engine
+        self._prepare = prepare
         self.surfaces = surfaces or {}
         self.ranking = ranking
         self._model = model
@@ -234,6 +237,8 @@ class Live:
                 prepare(one)
             same = snapshot is self.state.snapshot
             loaded = self.state.rankers if same or not self.ranking else rankers.load(snapshot)
+            if loaded is not None and self.state.rankers is None and self._prepare is not None:
+                self._prepare()
             self.state = State(snapshot, stock, others, self._happenings(stock, snapshot, now), loaded)
 
     def _with_spaces(self, items: Stock, snapshot: Snapshot | None) -> Stock:

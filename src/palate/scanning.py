@@ -51,8 +51,8 @@ class Listed:
     places: NDArray[np.int32]
     """(n,) of each row of the pool, −1 for one that the index doesn't have."""
     columns: Bits
-    """(m · d,) the bytes of the vectors list by list, those of a list number by number: so one pass over a list's first numbers is
-    followed by one over its second ones, many at a time."""
+    """(m · d,) the bytes of the vectors list by list, those of a list number by number: many are multiplied by one number at a
+    time."""
 
 
 class Weights(NamedTuple):
@@ -257,9 +257,7 @@ def _bend(products: Any, passed: Any, slope: Any, intercept: Any) -> None:
         products[number] = 1 / (1 + np.exp(-(slope * products[number] + intercept)))
 
 
-def _lift(
-    products: Any, places: Any, passed: Any, items: Any, weights: Any, best: Any, lifted: Any, lifts: Any
-) -> Any:
+def _lift(products: Any, places: Any, passed: Any, items: Any, weights: Any, best: Any, lifted: Any, lifts: Any) -> Any:
     """Add to products what the person's own weights say, which is kept in `lifts` too; returns which are left that can come into
     a heap."""
     squared, start, of_source, of_label, _, _, _ = weights

@@ -37,6 +37,7 @@ from palate.labels import LabelParams
 from palate.live import Live
 from palate.models import trees
 from palate.quality import QualityParams
+from palate.ranking import feature_kernels
 from palate.ranks import Ranks
 from palate.rules import RuleParams
 from palate.sources.fetching import FetchParams
@@ -202,7 +203,17 @@ def open_serving(
             secret = people.secret(connection)
         rules, surfaces = params.rules, params.surfaces
         ranking = params.heavy.enabled and trees.installed()
-        live = Live(engine, data, params.interactions, params.feed.model, secret, rules, surfaces, ranking)
+        live = Live(
+            engine,
+            data,
+            params.interactions,
+            params.feed.model,
+            secret,
+            rules,
+            surfaces,
+            ranking,
+            feature_kernels.prepare,
+        )
         varying = Varying(engine, live, Varied(feed=params.feed, surfaces=params.surfaces))
         varying.refresh()
         live.refresh(utc_now())

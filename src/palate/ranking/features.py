@@ -31,6 +31,7 @@ from palate.vocabulary import Vocabulary
 Floats = NDArray[np.float32]
 Columns = Iterator[tuple[str, Floats | float]]
 
+SECOND = 1_000
 HOUR = 3_600_000
 NEWEST = 200
 """Of a person's history that is compared with items."""
@@ -46,6 +47,9 @@ TRACE = 1e-3
 """Of a view: what has fewer is as if it had so much of one, in a share of all views."""
 DAYS_LONG = 3650.0
 """An item without a date is as old as this, in days."""
+
+SOURCE_WINDOWS, CATEGORY_WINDOWS = (1, 2, 3), (1, 2)
+"""Over which sources and categories are told of, by their places in WINDOWS."""
 
 PLACE = {name: at for at, name in enumerate(NAMES)}
 
@@ -76,12 +80,17 @@ class Scene:
         """Milliseconds since 1970."""
         return to_milliseconds(self.now)
 
+    @property
+    def second(self) -> int:
+        """The moment at which counts are read: at its second, so that all who ask within it share what is worked out of them."""
+        return self.moment // SECOND * SECOND
+
 
 def of(scene: Scene) -> Floats:
     """(n, F) the columns of `feature_log.NAMES` for each candidate, each in one piece; the place is 0, NaN stands for what isn't
     known."""
     table = np.full((len(NAMES), len(scene.looked)), np.nan, np.float32)
-    for part in (_context, _model, _factors, _item, _texts, _counters, _history, _found):
+    for part in (context, _model, factors, _item, texts, _counters, _history, _found):
         for name, column in part(scene):
             table[PLACE[name]] = column
     return table.T
@@ -92,7 +101,7 @@ def written(scene: Scene) -> list[str]:
     return feature_log.written(of(scene))
 
 
-def _context(scene: Scene) -> Columns:
+def context(scene: Scene) -> Columns:
     hour = float(hours(np.array([scene.moment]))[0]) / 24 * 2 * np.pi
     yield "position", 0.0
     yield "hour_sin", float(np.sin(hour))
@@ -125,7 +134,7 @@ def _labels_of(taste: Taste, pool: Pool) -> Floats:
     return label_part(taste, pool.label_offsets, pool.labels)
 
 
-def _factors(scene: Scene) -> Columns:
+def factors(scene: Scene) -> Columns:
     """By each pair of factors that the snapshot holds: vector of the person, as it was learned, times vector of the item."""
     snapshot, person = scene.snapshot, scene.looked.person
     if snapshot is None or person.key is None:
@@ -163,10 +172,10 @@ def _item(scene: Scene) -> Columns:
         reads = np.isin(pool.language, pool.languages.find(person.languages)).astype(np.float32)
         yield "language_match", np.where(pool.language >= 0, reads, np.float32(np.nan))
     yield "leads", pool.leads.astype(np.float32)
-    yield "story_size", np.log1p(_story_sizes(scene.whole, pool))
+    yield "story_size", np.log1p(story_sizes(scene.whole, pool))
 
 
-def _story_sizes(whole: Pool, pool: Pool) -> Floats:
+def story_sizes(whole: Pool, pool: Pool) -> Floats:
     """(n,) how many others its story has."""
     found, told = np.zeros(len(pool), np.float32), np.flatnonzero(pool.story >= 0)
     if len(told):
@@ -178,7 +187,7 @@ def _story_sizes(whole: Pool, pool: Pool) -> Floats:
     return found
 
 
-def _texts(scene: Scene) -> Columns:
+def texts(scene: Scene) -> Columns:
     """How near an item's text is to those that the person took to, or refused."""
     snapshot, history = scene.snapshot, scene.looked.person.history
     if snapshot is None:
@@ -186,15 +195,15 @@ def _texts(scene: Scene) -> Columns:
     items = scene.happenings.texts(scene.looked.pool.keys, scene.looked.pool.learned)
     if items is None:
         return
-    liked, refused = (_theirs(scene, history.items[mask][-NEWEST:]) for mask in _verdicts(history))
+    liked, refused = (_theirs(scene, history.items[mask][-NEWEST:]) for mask in verdicts(history))
     wordless = ~items.any(axis=1)
-    for name, texts in (
+    for name, theirs in (
         ("text_near_liked", liked),
         ("text_near_recent", liked[-RECENT:]),
         ("text_near_refused", refused),
     ):
-        if len(texts):
-            middle = texts.mean(axis=0)
+        if len(theirs):
+            middle = theirs.mean(axis=0)
             near = items @ (middle / max(float(np.linalg.norm(middle)), 1e-6))
             yield name, np.where(wordless, np.float32(np.nan), near)
     if len(liked):
@@ -210,7 +219,7 @@ def _theirs(scene: Scene, keys: NDArray[np.int64]) -> Floats:
     return found[found.any(axis=1)]
 
 
-def _verdicts(history: History) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def verdicts(history: History) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which items of a history were taken to, and which refused."""
     liked = np.where(history.voted, history.labels > 0.5, history.weights > 0)
     refused = np.where(history.voted, history.labels < 0.5, history.weights < 0)
@@ -221,27 +230,62 @@ def _verdicts(history: History) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _counters(scene: Scene) -> Columns:
-    counted, pool, now = scene.happenings, scene.looked.pool, scene.moment
-    of_all = counted.of_all(now)
-    common = _rates(of_all[..., np.newaxis], None)
+    counted, pool, now = scene.happenings, scene.looked.pool, scene.second
+    of_all, common = worked_out(scene).of_all, worked_out(scene).common
     yield from _of_items(_turned(counted.of_items(pool.keys, now, pool.learned)), of_all, common)
-    yield from _of_group("source", _group(counted, "source", pool.source, now), common, (1, 2, 3))
-    yield from _of_group("category", _group(counted, "category", pool.category, now), common, (1, 2))
-    story = _group(counted, "story", pool.story, now)
-    yield "story_viewed_hour", np.log1p(story.counts[VIEWED, 0])[story.of_item]
-    yield "story_viewed_day", np.log1p(story.counts[VIEWED, 1])[story.of_item]
-    yield "story_like_rate_ever", _rates(story.counts, common).like[3][story.of_item]
-    if scene.looked.person.key is not None:
-        yield from _of_user(counted.of_user(scene.looked.person.key, now), common)
+    yield from _of_group("source", _group(counted, "source", pool.source, now), common, SOURCE_WINDOWS)
+    yield from _of_group("category", _group(counted, "category", pool.category, now), common, CATEGORY_WINDOWS)
+    yield from of_story(scene)
+    yield from of_user(scene)
+
+
+@dataclass(frozen=True, eq=False)
+class WorkedOut:
+    """What is the same for all who ask within a second."""
+
+    of_all: Floats
+    """(KINDS, HALF_LIVES) what happened to all items together."""
+    common: Rates
+    """(HALF_LIVES, 1)"""
+    hot: dict[str, Floats]
+    """By name, columns (1 + hot items,) of what was counted of items; first of one of which nothing was heard."""
+    sources: Floats
+    """(columns, sources + 1) those of each number, last of none; likewise the next."""
+    categories: Floats
+
+
+def worked_out(scene: Scene) -> WorkedOut:
+    """Of the counts at the scene's second."""
+    counted, pool, now = scene.happenings, scene.looked.pool, scene.second
+    found: WorkedOut | None = counted.worked_out.get(now)
+    if found is None or found.sources.shape[1] <= len(pool.sources):
+        found = _worked_out(counted, pool, now)
+        counted.worked_out.add({now: found})
+    return found
+
+
+def _worked_out(counted: Happenings, pool: Pool, now: int) -> WorkedOut:
+    of_all = counted.of_all(now)
+    common = rates_of(of_all[..., np.newaxis], None)
+    hot = _turned(counted.hot.at_rows(np.arange(-1, len(counted.hot)), now))
+    sources, categories = (np.append(np.arange(len(of)), -1) for of in (pool.sources, pool.categories))
+    return WorkedOut(
+        of_all,
+        common,
+        dict(_of_items(hot, of_all, common)),
+        _table(_of_group("source", _group(counted, "source", sources, now), common, SOURCE_WINDOWS)),
+        _table(_of_group("category", _group(counted, "category", categories, now), common, CATEGORY_WINDOWS)),
+    )
+
+
+def _table(columns: Columns) -> Floats:
+    return np.ascontiguousarray([column for _, column in columns], np.float32)
 
 
 def hot_columns(scene: Scene) -> tuple[dict[str, Floats], NDArray[np.int64]]:
     """Where candidates are very many, what was counted of items: by name columns (1 + hot items,), first of an item of which
     nothing was heard; and the row (n,) of each candidate in them."""
-    hot, now = scene.happenings.hot, scene.moment
-    of_all, counts = scene.happenings.of_all(now), _turned(hot.at_rows(np.arange(-1, len(hot)), now))
-    found = dict(_of_items(counts, of_all, _rates(of_all[..., np.newaxis], None)))
-    return found, 1 + hot.keys.rows(scene.looked.pool.keys)
+    return worked_out(scene).hot, 1 + scene.happenings.hot.keys.rows(scene.looked.pool.keys)
 
 
 class _Group(NamedTuple):
@@ -270,7 +314,7 @@ def _turned(counts: Floats) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rates:
+class Rates:
     """(HALF_LIVES, n) each: of what was shown, how much was viewed; of what was met, how much was liked and refused."""
 
     view: Floats
@@ -278,7 +322,7 @@ class _Rates:
     dislike: Floats
 
 
-def _rates(counts: Floats, common: _Rates | None) -> _Rates:
+def rates_of(counts: Floats, common: Rates | None) -> Rates:
     """Held at the common rates by `BEFORE` items, so that few say little; where nothing was ever counted, by those of nobody."""
     shown, viewed, liked, refused = (counts[kind] for kind in (SHOWN, VIEWED, LIKED, REFUSED))
     met = np.maximum(np.maximum(shown, viewed), liked + refused)
@@ -287,15 +331,15 @@ def _rates(counts: Floats, common: _Rates | None) -> _Rates:
     def held(part: Floats, before: Floats) -> Floats:
         return np.asarray((part + BEFORE * before) / (met + BEFORE), np.float32)
 
-    return _Rates(held(np.minimum(viewed, met), start.view), held(liked, start.like), held(refused, start.dislike))
+    return Rates(held(np.minimum(viewed, met), start.view), held(liked, start.like), held(refused, start.dislike))
 
 
-_NOBODYS = _Rates(*(np.full((1, 1), rate, np.float32) for rate in (0.1, 0.05, 0.01)))
+_NOBODYS = Rates(*(np.full((1, 1), rate, np.float32) for rate in (0.1, 0.05, 0.01)))
 """Where nothing was ever counted."""
 
 
-def _of_items(counts: Floats, of_all: Floats, common: _Rates) -> Iterator[tuple[str, Floats]]:
-    rates, logs = _rates(counts, common), np.log1p(counts[:REFUSED])
+def _of_items(counts: Floats, of_all: Floats, common: Rates) -> Iterator[tuple[str, Floats]]:
+    rates, logs = rates_of(counts, common), np.log1p(counts[:REFUSED])
     for place, window in enumerate(WINDOWS):
         yield f"item_shown_{window}", logs[SHOWN, place]
         yield f"item_viewed_{window}", logs[VIEWED, place]
@@ -308,16 +352,28 @@ def _of_items(counts: Floats, of_all: Floats, common: _Rates) -> Iterator[tuple[
         yield f"item_share_{window}", np.log((counts[VIEWED, place] + TRACE) / (of_all[VIEWED, place] + TRACE))
 
 
-def _of_group(name: str, group: _Group, common: _Rates, places: tuple[int, ...]) -> Columns:
-    rates = _rates(group.counts, common)
+def _of_group(name: str, group: _Group, common: Rates, places: tuple[int, ...]) -> Columns:
+    rates = rates_of(group.counts, common)
     for place in places:
         yield f"{name}_viewed_{WINDOWS[place]}", np.log1p(group.counts[VIEWED, place])[group.of_item]
         yield f"{name}_view_rate_{WINDOWS[place]}", rates.view[place][group.of_item]
         yield f"{name}_like_rate_{WINDOWS[place]}", rates.like[place][group.of_item]
 
 
-def _of_user(counts: Floats, common: _Rates) -> Columns:
-    rates = _rates(counts[..., np.newaxis], common)
+def of_story(scene: Scene) -> Columns:
+    """What happened to the stories of the candidates."""
+    group = _group(scene.happenings, "story", scene.looked.pool.story, scene.second)
+    yield "story_viewed_hour", np.log1p(group.counts[VIEWED, 0])[group.of_item]
+    yield "story_viewed_day", np.log1p(group.counts[VIEWED, 1])[group.of_item]
+    yield "story_like_rate_ever", rates_of(group.counts, worked_out(scene).common).like[3][group.of_item]
+
+
+def of_user(scene: Scene) -> Columns:
+    """What the person did of late; nothing of somebody new."""
+    if scene.looked.person.key is None:
+        return
+    counts = scene.happenings.of_user(scene.looked.person.key, scene.second)
+    rates = rates_of(counts[..., np.newaxis], worked_out(scene).common)
     yield "user_shown_hour", float(np.log1p(counts[SHOWN, 0]))
     yield "user_shown_day", float(np.log1p(counts[SHOWN, 1]))
     yield "user_viewed_day", float(np.log1p(counts[VIEWED, 1]))
@@ -333,50 +389,62 @@ def _of_user(counts: Floats, common: _Rates) -> Columns:
 def _history(scene: Scene) -> Columns:
     person, pool = scene.looked.person, scene.looked.pool
     history = person.history
-    liked, _ = _verdicts(history)
+    liked, _ = verdicts(history)
     yield "history_length", float(np.log1p(len(history)))
     yield "history_liked", float(np.log1p(np.count_nonzero(liked)))
-    rows = scene.whole.rows(history.items[-NEWEST:])
-    there, taken = rows[rows >= 0], liked[-NEWEST:][rows >= 0]
-    for name, theirs, groups, count in (
-        ("source", scene.whole.source[there], pool.source, len(pool.sources)),
-        ("category", scene.whole.category[there], pool.category, len(pool.categories)),
-    ):
-        met, good = _met(theirs, taken, count)
-        yield f"same_{name}_met", np.log1p(met)[groups]
-        yield f"same_{name}_liked", _share(good, met)[groups]
-    yield from _by_label(scene, there, taken)
+    own = habits(scene)
+    yield "same_source_met", own.sources.met[pool.source]
+    yield "same_source_liked", own.sources.liked[pool.source]
+    yield "same_category_met", own.categories.met[pool.category]
+    yield "same_category_liked", own.categories.liked[pool.category]
+    yield "same_label_met", _means(pool.label_offsets, own.labels.met[pool.labels])
+    yield "same_label_liked", _means(pool.label_offsets, own.labels.liked[pool.labels])
     yield "followed", _among(pool.source, pool.sources.find(person.followed))
     yield "on_topic", _any_label(pool, pool.label_names.find(person.topics))
 
 
-def _met(theirs: NDArray[np.integer], liked: NDArray[np.bool_], count: int) -> tuple[Floats, Floats]:
-    """(count + 1,) how many items of each group the person met, and how many of those they took to; the last of no group."""
+class Habit(NamedTuple):
+    """Of each of c groups, and last of none, (c + 1,)."""
+
+    met: Floats
+    """The logarithm of one more than how many of its items the person met lately."""
+    liked: Floats
+    """The share of these that they took to, held at a half by two items."""
+
+
+class Habits(NamedTuple):
+    """What a person met lately, by the numbers of the pool."""
+
+    sources: Habit
+    categories: Habit
+    labels: Habit
+
+
+def habits(scene: Scene) -> Habits:
+    """Of the person who asks."""
+    history, pool, whole = scene.looked.person.history, scene.looked.pool, scene.whole
+    rows = whole.rows(history.items[-NEWEST:])
+    there, taken = rows[rows >= 0], verdicts(history)[0][-NEWEST:][rows >= 0]
+    counts = whole.label_offsets[there + 1] - whole.label_offsets[there]
+    starts = np.cumsum(counts) - counts
+    places = np.arange(counts.sum()) - np.repeat(starts - whole.label_offsets[there], counts)
+    return Habits(
+        _habit(whole.source[there], taken, len(pool.sources)),
+        _habit(whole.category[there], taken, len(pool.categories)),
+        _habit(whole.labels[places], np.repeat(taken, counts), len(pool.label_names)),
+    )
+
+
+def _habit(theirs: NDArray[np.integer], liked: NDArray[np.bool_], count: int) -> Habit:
     told = theirs >= 0
-    met, good = (np.bincount(theirs[told], weights, count + 1) for weights in (None, liked[told]))
-    return met.astype(np.float32), good.astype(np.float32)
+    met, good = (np.bincount(theirs[told], weights, count + 1).astype(np.float32) for weights in (None, liked[told]))
+    return Habit(np.log1p(met), (good + 1) / (met + 2))
 
 
 def _among(numbers: NDArray[np.integer], wanted: NDArray[np.int32]) -> Floats:
     if not len(wanted):
         return np.zeros(len(numbers), np.float32)
     return np.isin(numbers, wanted).astype(np.float32)
-
-
-def _share(good: Floats, met: Floats) -> Floats:
-    """Held at a half by two items."""
-    return (good + 1) / (met + 2)
-
-
-def _by_label(scene: Scene, there: NDArray[np.int64], liked: NDArray[np.bool_]) -> Columns:
-    """The means over an item's labels."""
-    whole, pool = scene.whole, scene.looked.pool
-    counts = whole.label_offsets[there + 1] - whole.label_offsets[there]
-    starts = np.cumsum(counts) - counts
-    places = np.arange(counts.sum()) - np.repeat(starts - whole.label_offsets[there], counts)
-    met, good = _met(whole.labels[places], np.repeat(liked, counts), len(pool.label_names))
-    yield "same_label_met", _means(pool.label_offsets, np.log1p(met)[pool.labels])
-    yield "same_label_liked", _means(pool.label_offsets, _share(good, met)[pool.labels])
 
 
 def _means(offsets: NDArray[np.int64], values: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from palate.candidates import found
 from palate.feature_log import NAMES
 from palate.rankers import Rankers
-from palate.ranking import features, light
+from palate.ranking import feature_kernels, features, light
 from palate.ranking.considered import Considered
 from palate.ranking.features import Floats, Scene
 
@@ -31,6 +32,8 @@ class Ranked:
     """(k,) ascending: those that came before it."""
     features: Floats
     """(k, F)"""
+    told_by: Callable[[Scene], Floats] = features.of
+    """What finds the columns of others."""
 
     def features_of(self, rows: NDArray[np.int64]) -> Floats:
         """(n, F) the columns of these candidates; those that it wasn't told are found now."""
@@ -39,7 +42,7 @@ class Ranked:
         told = np.append(self.rows, -1)[places] == rows
         table[told] = self.features[places[told]]
         if not told.all():
-            table[~told] = features.of(replace(self.scene, looked=self.scene.looked.take(rows[~told])))
+            table[~told] = self.told_by(replace(self.scene, looked=self.scene.looked.take(rows[~told])))
         return table
 
 
@@ -54,12 +57,12 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
     rows = np.zeros(0, np.int64) if rankers is None else _chosen(scene, wanted, rankers)
     if rankers is None or not len(rows):
         return Ranked(looked, scene, rows[:0], np.zeros((0, len(NAMES)), np.float32))
-    told = features.of(replace(scene, looked=looked.take(rows)))
+    told = feature_kernels.of(replace(scene, looked=looked.take(rows)))
     raw = rankers.raw(told)
     said = rankers.calibration(raw)
     scores, values = np.minimum(looked.scores, said.min()), looked.values * np.float32(BEHIND)
     scores[rows], values[rows] = said, 1 / (1 + np.exp(-raw))
-    return Ranked(replace(looked, scores=scores, values=values), scene, rows, told)
+    return Ranked(replace(looked, scores=scores, values=values), scene, rows, told, feature_kernels.of)
 
 
 def _chosen(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers) -> NDArray[np.int64]:
