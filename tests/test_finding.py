@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from feed_world import NOW, PLAIN, World, item
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from palate import catalog, feed, finding, live, snapshots, stock
 from palate.candidates import found, groups, walking
@@ -148,6 +150,17 @@ def test_an_order_is_walked_only_as_far_as_it_takes() -> None:
     together = grouped(order, np.array([0, 1, 0, 1, 1]), 2)
     assert together.of(1).tolist() == [4, 3, 1]
     assert walking.of_groups(together, np.array([1, 0, 7]), bits, 1).tolist() == [3, 0]
+
+
+@given(seed=st.integers(0, 2**32 - 1), limit=st.integers(0, 12), closed=st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_walking_in_machine_code_finds_what_reading_finds(seed: int, limit: int, closed: float) -> None:
+    random = np.random.default_rng(seed)
+    order, bits = random.permutation(90).astype(np.int32), packed(random.random(90) > closed)
+    np.testing.assert_array_equal(walking.first(order, bits, limit), walking.readable_first(order, bits, limit))
+    together, numbers = grouped(order, random.integers(-1, 5, 90), 5), random.permutation(7) - 1
+    plain = walking.readable_of_groups(together, numbers, bits, limit)
+    np.testing.assert_array_equal(walking.of_groups(together, numbers, bits, limit), plain)
 
 
 def test_ways_that_are_switched_off_find_nothing(world: World) -> None:

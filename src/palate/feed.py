@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from palate import cursors, editions, feature_log, filling, finding, identities, serving_lists, telling
+from palate.candidates import walking
 from palate.candidates import wanted as of_wanted
 from palate.candidates.filters import Mask
 from palate.candidates.wanted import ANYWHERE, Wanted
@@ -24,13 +25,14 @@ from palate.errors import InvalidInput
 from palate.feed_params import FeedParams
 from palate.finding import Found
 from palate.live import Live, Person, State
-from palate.ranking import considered, features, heavy, scoring
+from palate.ranking import considered, feature_kernels, features, heavy, scoring
 from palate.ranking.arranging import Place
 from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
 from palate.ranking.heavy import Ranked
 from palate.ranking.scoring import Judgement
 from palate.ranking.taste import Tastes
+from palate.stock import SPLIT
 from palate.surface_params import SurfaceParams
 
 Append = Callable[[Sequence[Event]], None]
@@ -53,6 +55,14 @@ class Prediction:
     """True for what the next call would bring, exploration aside."""
     threshold: float | None
     """The lowest score among the served; None when nothing is."""
+
+
+def prepare(state: State) -> None:
+    """Make the machine code that calls on this state would else wait for."""
+    if len(state.stock.base) > SPLIT:
+        walking.prepare()
+    if state.rankers is not None:
+        feature_kernels.prepare()
 
 
 def serve(

@@ -25,7 +25,7 @@ from palate.models.factorization_machine import Floats
 from palate.models.nearest import Located
 from palate.models.neighbours import Neighbours
 from palate.orders import Bits
-from palate.pool import Pool
+from palate.pool import Pool, take
 from palate.ranking import scoring
 from palate.ranking.by_model import Answer
 from palate.ranking.considered import Age, freshness
@@ -269,6 +269,6 @@ def _joined(stock: Stock, ways: list[tuple[str, Rows]]) -> Found:
     first = np.flatnonzero(np.diff(every, prepend=-1))
     rows = every[first]
     bits = np.bitwise_or.reduceat(by, first) if len(first) else by
-    pool = stock.take(rows)
-    keys = stock.keys(rows)
-    return Found(pool, bits[np.argsort(keys)])
+    if not len(rows) or rows[-1] < len(stock.base):
+        return Found(take(stock.base, rows), bits)
+    return Found(stock.take(rows), bits[np.argsort(stock.keys(rows))])

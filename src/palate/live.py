@@ -161,8 +161,8 @@ class Live:
     `interactions` says what a person's newest events mean, as it does in training; `model` is the one to serve by,
     `secret` this installation's (None: it is read when it is needed), `rules` what is obeyed of labels, `surfaces` those of the
     settings by their names. Each model that a surface wants beside the one of the feed takes a pool of its own. `ranking` says
-    whether the snapshot's rankers order what is served, and what they know of it is logged; `prepare` is called before any of
-    them is served first.
+    whether the snapshot's rankers order what is served, and what they know of it is logged; `prepare` is called before items or
+    rankers are served that weren't before.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Live:
         rules: RuleParams | None = None,
         surfaces: Mapping[str, SurfaceParams] | None = None,
         ranking: bool = False,
-        prepare: Callable[[], None] | None = None,
+        prepare: Callable[[State], None] | None = None,
     ) -> None:
         self.engine = engine
         self._prepare = prepare
@@ -237,9 +237,11 @@ class Live:
                 prepare(one)
             same = snapshot is self.state.snapshot
             loaded = self.state.rankers if same or not self.ranking else rankers.load(snapshot)
-            if loaded is not None and self.state.rankers is None and self._prepare is not None:
-                self._prepare()
-            self.state = State(snapshot, stock, others, self._happenings(stock, snapshot, now), loaded)
+            before, happened = self.state, self._happenings(stock, snapshot, now)
+            found = State(snapshot, stock, others, happened, loaded)
+            if self._prepare is not None and (loaded is not before.rankers or stock.base is not before.stock.base):
+                self._prepare(found)
+            self.state = found
 
     def _with_spaces(self, items: Stock, snapshot: Snapshot | None) -> Stock:
         if items is self.state.stock and snapshot is self.state.snapshot:

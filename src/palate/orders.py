@@ -41,14 +41,6 @@ class Groups:
         """All rows of a group."""
         return self.rows[self.offsets[group] : self.offsets[group + 1]]
 
-    def heads(self, groups: NDArray[np.integer], depth: int) -> Rows:
-        """(groups, depth) the first rows of each of these groups, −1 where there are no more."""
-        starts, ends = self.offsets[groups], self.offsets[np.asarray(groups) + 1]
-        places = starts[:, np.newaxis] + np.arange(depth)
-        inside = places < ends[:, np.newaxis]
-        found = self.rows[np.minimum(places, len(self.rows) - 1)] if len(self.rows) else places
-        return np.where(inside, found, -1).astype(np.int32)
-
 
 def grouped(order: Rows, group: NDArray[np.integer], count: int) -> Groups:
     """The rows of an order by their group (n,); what has a group below 0 is in none."""

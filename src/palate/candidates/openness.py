@@ -51,6 +51,8 @@ def find(stock: Stock, wanted: Wanted, unseen: bool) -> Open:
     out, told = left_out(stock, wanted, unseen)
     bits = np.bitwise_and.reduce(list(_parts(stock, wanted)))
     clear(bits, _closed(stock, wanted, out, told))
+    if not len(stock.side):
+        return Open(bits, np.zeros(0, bool))
     side = of_wanted.narrowed(stock.side, _fitting(stock, wanted), wanted)
     side &= ~np.isin(stock.side.keys, out) & ~np.isin(stock.side.story, told)
     return Open(bits, side)

@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import Meta
 
-from palate import database, gorse_feedback, people, replica
+from palate import database, feed, gorse_feedback, people, replica
 from palate.database import connect, migrate, writing
 from palate.delivery.gorse_messages import GorseParams
 from palate.delivery.metrics import Metrics
@@ -37,7 +37,6 @@ from palate.labels import LabelParams
 from palate.live import Live
 from palate.models import trees
 from palate.quality import QualityParams
-from palate.ranking import feature_kernels
 from palate.ranks import Ranks
 from palate.rules import RuleParams
 from palate.sources.fetching import FetchParams
@@ -212,7 +211,7 @@ def open_serving(
             rules,
             surfaces,
             ranking,
-            feature_kernels.prepare,
+            feed.prepare,
         )
         varying = Varying(engine, live, Varied(feed=params.feed, surfaces=params.surfaces))
         varying.refresh()
