@@ -272,8 +272,11 @@ def test_the_parts_of_an_items_score_say_what_sets_it_apart(shelf: Shelf) -> Non
 @pytest.mark.parametrize("user", ["u3", "somebody else", "nobody"])
 def test_machine_code_tells_the_columns_that_reading_tells(shelf: Shelf, user: str) -> None:
     scene = scene_of(shelf, user)
-    found = np.arange(len(scene.looked), dtype=np.uint16) % 64
-    for looked in (scene.looked, replace(scene.looked, found=found), scene.looked.take(np.arange(0, 40, 7))):
+    pool, found = scene.looked.pool, np.arange(len(scene.looked), dtype=np.uint16) % 64
+    names = {"topics": tuple(pool.label_names.values[:1]), "languages": tuple(pool.languages.values[:1]) or ("en",)}
+    choosy = replace(scene.looked.person, followed=(pool.sources.values[-1],), **names)
+    chosen = replace(scene.looked, found=found, person=choosy)
+    for looked in (scene.looked, chosen, scene.looked.take(np.arange(0, 40, 7))):
         some = replace(scene, looked=looked)
         told, plain = feature_kernels.of(some), features.of(some)
         for place, name in enumerate(feature_log.NAMES):

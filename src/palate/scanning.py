@@ -264,7 +264,7 @@ def _lift(products: Any, places: Any, passed: Any, items: Any, weights: Any, bes
     all_above = np.float32(_least_sum(best[0][0], squared) - start - NEAR)
     lifted_above = np.float32(_least_sum(lifted[0][0], squared) - start - NEAR)
     roots = 1 / np.sqrt(np.maximum(np.arange(LABELS_PER_ITEM + 1), 1).astype(np.float32))
-    count = 0
+    count: Any = 0
     for turn in range(len(passed)):
         number = np.uint64(passed[turn])
         own = items[np.uint64(places[number])]  # unsigned: nothing is counted from an end

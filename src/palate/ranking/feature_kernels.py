@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.candidates import found
 from palate.domain import from_milliseconds
 from palate.feature_log import NAMES
 from palate.happenings import Happenings
@@ -59,13 +60,13 @@ def _first_places() -> tuple[int, ...]:
 
 def _alike(scene: Scene) -> Floats:
     """(F,) what is the same for all candidates; NaN for the other columns."""
-    found = np.full(len(NAMES), np.nan, np.float32)
+    alike = np.full(len(NAMES), np.nan, np.float32)
     history = scene.looked.person.history
-    found[PLACE["history_length"]] = np.log1p(len(history))
-    found[PLACE["history_liked"]] = np.log1p(np.count_nonzero(features.verdicts(history)[0]))
+    alike[PLACE["history_length"]] = np.log1p(len(history))
+    alike[PLACE["history_liked"]] = np.log1p(np.count_nonzero(features.verdicts(history)[0]))
     for name, number in chain(features.context(scene), features.of_user(scene)):
-        found[PLACE[name]] = number
-    return found
+        alike[PLACE[name]] = number
+    return alike
 
 
 def _beside(scene: Scene) -> Iterator[tuple[str, Floats | float]]:
@@ -123,7 +124,7 @@ def _of_person(scene: Scene) -> tuple[Any, ...]:
     )
 
 
-_MASKS = np.array([sum(int(features.ways.bit(way)) for way in joined) for joined in FOUND.values()], np.uint16)
+_MASKS = np.array([sum(int(found.bit(way)) for way in joined) for joined in FOUND.values()], np.uint16)
 
 
 def _counts(scene: Scene) -> tuple[Any, ...]:
@@ -136,7 +137,7 @@ def _counts(scene: Scene) -> tuple[Any, ...]:
 
 def _put_down(table: Any, first: Any, items: Any, person: Any, counts: Any) -> None:
     """Every column that is told by these (F, n)."""
-    model, item, counted, groups, habits, found = first
+    model, item, counted, groups, habits, ways = first
     _put_scores(table[model:], items, person)
     _put_items(table[item:], items, person)
     _put_counts(table[counted:], counts)
@@ -146,7 +147,7 @@ def _put_down(table: Any, first: Any, items: Any, person: Any, counts: Any) -> N
     bits = items[2]
     for way in range(len(masks)):
         for row in range(len(bits)):
-            table[found + way, row] = 1 if bits[row] & masks[way] else 0
+            table[ways + way, row] = 1 if bits[row] & masks[way] else 0
 
 
 def _log_odds(probability: Any) -> Any:

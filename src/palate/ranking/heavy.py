@@ -30,7 +30,7 @@ class Ranked:
     """The same candidates by the plain score."""
     rows: NDArray[np.int64]
     """(k,) ascending: those that came before it."""
-    features: Floats
+    told: Floats
     """(k, F)"""
     told_by: Callable[[Scene], Floats] = features.of
     """What finds the columns of others."""
@@ -39,10 +39,10 @@ class Ranked:
         """(n, F) the columns of these candidates; those that it wasn't told are found now."""
         table = np.empty((len(rows), len(NAMES)), np.float32)
         places = np.searchsorted(self.rows, rows)
-        told = np.append(self.rows, -1)[places] == rows
-        table[told] = self.features[places[told]]
-        if not told.all():
-            table[~told] = self.told_by(replace(self.scene, looked=self.scene.looked.take(rows[~told])))
+        known = np.append(self.rows, -1)[places] == rows
+        table[known] = self.told[places[known]]
+        if not known.all():
+            table[~known] = self.told_by(replace(self.scene, looked=self.scene.looked.take(rows[~known])))
         return table
 
 

@@ -303,7 +303,7 @@ def _places(known: NDArray[np.int32], values: NDArray[np.int32]) -> NDArray[np.i
     return np.where(known[places] == values, places, -1)
 
 
-def spread(numbers: NDArray[np.int32], weights: Floats, count: int) -> Floats:
+def spread(numbers: NDArray[np.int32], weights: Floats | np.float32, count: int) -> Floats:
     """(count + 1,) the weight of each number from 0, 0 for those without one; the last is what −1 finds."""
     table = np.zeros(count + 1, np.float32)
     table[numbers] = weights
