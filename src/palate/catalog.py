@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -53,6 +54,11 @@ class StoredItem:
     story: int | None
     source_key: int | None
     source_title: str | None
+
+    @cached_property
+    def version(self) -> tuple[int, State, str | None]:
+        """What changes with it: time of the last change in milliseconds since 1970, state, and title of the source."""
+        return to_milliseconds(self.updated), self.state, self.source_title
 
 
 class Change(NamedTuple):
@@ -156,10 +162,9 @@ Cards = Lately[int, "StoredItem"]
 def remembered(connection: sa.Connection, keys: Collection[int], cards: Cards) -> dict[int, StoredItem]:
     """What `get_many` gives, of which only those are read that were changed since they were asked for, or never were."""
     known, found = cards.find(keys), dict[int, StoredItem]()
-    for key, updated, state, source_title in _versions(connection, known):
-        card = known[key]
-        if (to_milliseconds(card.updated), card.state, card.source_title) == (updated, state, source_title):
-            found[key] = card
+    for key, *version in _versions(connection, known):
+        if known[key].version == tuple(version):
+            found[key] = known[key]
     if len(found) < len(keys):
         read = get_many(connection, [key for key in keys if key not in found])
         cards.add(read)

@@ -207,8 +207,7 @@ class FeedRequest:
     """Whether the parts of the heavy ranker's scores are wanted."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, gc=False):
     """What one column of the heavy ranker held for a served item, and what it added to the log-odds."""
 
     name: str
@@ -218,8 +217,7 @@ class Part:
     adds: float
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True, gc=False):
     """Why an item was served, in a form that a page puts into words.
 
     `kind` is `liked` (because you liked `subject`, an item id), `source` or `label` (you like what comes from it), `popular`
@@ -233,8 +231,7 @@ class Reason:
     strength: float
 
 
-@dataclass(frozen=True)
-class Also:
+class Also(msgspec.Struct, frozen=True, gc=False):
     """Another item of the same story."""
 
     item: str
@@ -243,8 +240,7 @@ class Also:
     source_title: str | None
 
 
-@dataclass(frozen=True)
-class RankedItem:
+class RankedItem(msgspec.Struct, frozen=True, gc=False):
     """One place of a served feed."""
 
     key: int

@@ -25,13 +25,12 @@ from palate.errors import InvalidInput
 from palate.feed_params import FeedParams
 from palate.finding import Found
 from palate.live import Live, Person, State
-from palate.ranking import considered, feature_kernels, features, heavy, scoring
+from palate.ranking import considered, feature_kernels, features, heavy, judged, scoring
 from palate.ranking.arranging import Place
 from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
 from palate.ranking.heavy import Ranked
 from palate.ranking.scoring import Judgement
-from palate.ranking.taste import Tastes
 from palate.stock import SPLIT
 from palate.surface_params import SurfaceParams
 
@@ -128,7 +127,7 @@ def _scored_now(
 ) -> _Answer:
     """Find candidates, filter, rank, arrange, explain; and what was shown without an answer where that is too little."""
     wanted, session = asked.wanted, asked.session
-    stock, judgement = state.stock, _judge(state, wanted.person, wanted.now, params, live.tastes)
+    stock, judgement = state.stock, _judge_again(live, state, wanted, params)
     found = finding.find(stock, wanted, judgement, params)
     plain = _considered(found, wanted.person, judgement, params)
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
@@ -164,10 +163,11 @@ def _with_features(
     if not live.ranking or not items:
         return items
     told = ranked.features_of(ranked.looked.pool.rows(np.array([item.key for item in items], np.int64)))
-    items = tuple(replace(item, features=text) for item, text in zip(items, feature_log.written(told), strict=True))
+    again = msgspec.structs.replace
+    items = tuple(again(item, features=text) for item, text in zip(items, feature_log.written(told), strict=True))
     if not asked.explain or state.rankers is None:
         return items
-    return tuple(replace(item, parts=parts) for item, parts in zip(items, state.rankers.parts(told), strict=True))
+    return tuple(again(item, parts=parts) for item, parts in zip(items, state.rankers.parts(told), strict=True))
 
 
 def visit(
@@ -340,8 +340,14 @@ def _window(asked: timedelta | None, person: Person, params: FeedParams) -> time
     return asked or person.window or timedelta(days=params.window_days)
 
 
-def _judge(state: State, person: Person, now: datetime, params: FeedParams, tastes: Tastes | None = None) -> Judgement:
-    return scoring.judge_in(state, person, now, params.first_items, params.taste, tastes)
+def _judge(state: State, person: Person, now: datetime, params: FeedParams) -> Judgement:
+    return scoring.judge_in(state, person, now, params.first_items, params.taste)
+
+
+def _judge_again(live: Live, state: State, wanted: Wanted, params: FeedParams) -> Judgement:
+    """As before, where nothing has happened that it depends on."""
+    taste = params.taste
+    return judged.find(live.judged, state, wanted.person, wanted.now, params.first_items, taste, live.tastes)
 
 
 def _considered(found: Found, person: Person, judgement: Judgement, params: FeedParams) -> Considered:

@@ -201,7 +201,9 @@ class Live:
         """Items by their ids, of those that were asked for lately."""
         self.cards: catalog.Cards = Lately(CARDS)
         self.tastes: Lately[tuple[int, ...], Any] = Lately(TASTES)
-        """What people's votes were solved to, by the keys of their ids."""
+        """What people's votes were solved to, by the keys of their ids …"""
+        self.judged: Lately[tuple[int, ...], Any] = Lately(TASTES)
+        """… and by what they are judged, as long as that holds."""
 
     @property
     def snapshot(self) -> Snapshot | None:

@@ -227,6 +227,8 @@ class Stories:
 
 def _stories(story: NDArray[np.int64]) -> Stories:
     told = np.flatnonzero(story >= 0)
+    if not len(told):
+        return Stories(told, told, told.astype(np.int32), np.full(len(story), -1, np.int32))
     rows = told[np.argsort(story[told], kind="stable")]
     first = np.diff(story[rows], prepend=-1) != 0
     sizes = np.diff(np.flatnonzero(first), append=len(rows))

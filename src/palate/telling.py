@@ -42,21 +42,23 @@ def explained(
     also = _also(connection, stock, looked, rows)
     titles = {item.source_key: item.source_title or item.item.source for item in stored.values()}
     named = {key: (stored[key].item.id, _name(stored[key].item)) for key in liked if key in stored}
+    scores, ways = looked.scores[rows].tolist(), looked.found[rows].tolist()
     items: list[RankedItem] = []
     for place, (key, chosen) in enumerate(zip(keys, places, strict=True)):
-        if key not in stored or stored[key].state != "live":
+        card = stored.get(key)
+        if card is None or card.state != "live":
             continue
         ranked = RankedItem(
             key=key,
-            item=stored[key].item,
-            source_title=stored[key].source_title,
-            score=float(looked.scores[chosen.row]),
+            item=card.item,
+            source_title=card.source_title,
+            score=scores[place],
             probability=chosen.probability,
             position=first + len(items),
-            reasons=explanation.reasons(grounds, place, chosen, looked.judgement.now, named, titles.get),
-            story=looked.pool.story_id(chosen.row),
+            reasons=explanation.reasons(grounds, place, chosen, named, titles.get),
+            story=grounds.pool.story_id(place),
             also=also[place],
-            found=found.names(int(looked.found[chosen.row])),
+            found=found.names(ways[place]),
         )
         items.append(ranked)
     return tuple(items)

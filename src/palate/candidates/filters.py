@@ -85,6 +85,8 @@ def from_sources(pool: Pool, sources: tuple[int, ...]) -> Mask:
 
 def without(pool: Pool, mask: Mask, keys: NDArray[np.int64]) -> Mask:
     """The mask with these items taken out."""
+    if not len(keys):
+        return mask
     rows = pool.rows(keys)
     mask = mask.copy()
     mask[rows[rows >= 0]] = False

@@ -30,7 +30,8 @@ def refused(pool: Pool, history: History) -> NDArray[np.int64]:
     What was viewed or rated low has a weight above 0, and what was hidden with its source has no label: no to neither.
     """
     said = history.of_items(history.voted)
-    return said.items[_last_of_story(pool, said.items) & (said.labels < 0.5) & (said.weights <= 0)]
+    refused = (said.labels < 0.5) & (said.weights <= 0)
+    return said.items[refused & _last_of_story(pool, said.items)] if refused.any() else said.items[:0]
 
 
 def one_verdict(pool: Pool, votes: History) -> History:

@@ -6,17 +6,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.domain import Reason, from_milliseconds
+from palate.domain import EPOCH, Reason
 from palate.models.factorization_machine import Floats
 from palate.pool import NO_DATE, Pool, take
 from palate.ranking import by_model
 from palate.ranking.arranging import Place
 from palate.ranking.scoring import Judgement, features
-from palate.ranking.taste import influence
+from palate.ranking.taste import source_part
 
 LEAST = 0.005
 """A part of the score below this is no reason."""
@@ -40,41 +41,61 @@ class Grounds:
 
     pool: Pool
     """The served items alone."""
-    liked: NDArray[np.int64]
+    liked: list[int]
     """(n,) key of the item the person liked or took to that adds most to the score, −1 if there is none."""
-    liked_strength: Floats
+    liked_strength: list[float]
     voted: frozenset[int]
     """Keys of the items that were liked by a vote."""
-    sources: Mapping[int, float]
-    """What the person's own weights add for each source; likewise `labels`."""
-    labels: Mapping[int, float]
+    source: list[int]
+    """(n,) number of the source, −1 for none."""
+    by_source: list[float]
+    """(n,) what the person's own weight for it adds."""
+    labels: list[list[int]]
+    """(n,) numbers of each item's labels."""
+    by_label: Mapping[int, float]
+    """What the person's own weights add for each label."""
+    popular: list[float]
+    """(n,) by how much it is liked more than most; 0 where too few have judged it."""
+    fresh: list[bool]
+    """(n,) whether it counts as new."""
 
 
 def grounds(judgement: Judgement, pool: Pool, rows: NDArray[np.int64]) -> Grounds:
     """What the scores of these rows are made of."""
-    served = take(pool, rows)
+    served, taste = take(pool, rows), judgement.taste
     liked, strength = _most_liked(judgement, served)
-    taste = judgement.taste
+    above = np.where(served.evidence < JUDGED, np.float32(0), served.popularity - np.float32(served.model.prior))
+    ends, labels = served.label_offsets.tolist(), served.labels.tolist()
     return Grounds(
         pool=served,
-        liked=liked,
-        liked_strength=strength,
+        liked=liked.tolist(),
+        liked_strength=strength.tolist(),
         voted=frozenset(_voted(judgement).tolist()),
-        sources=dict(zip(taste.sources.tolist(), taste.source_weights.tolist(), strict=True)),
-        labels=dict(zip(taste.labels.tolist(), taste.label_weights.tolist(), strict=True)),
+        source=served.source.tolist(),
+        by_source=source_part(taste, served.source).tolist(),
+        labels=[labels[start:end] for start, end in pairwise(ends)],
+        by_label=dict(zip(taste.labels.tolist(), taste.label_weights.tolist(), strict=True)),
+        popular=above.tolist(),
+        fresh=_fresh(served.published, judgement.now).tolist(),
     )
+
+
+def _fresh(published: NDArray[np.int64], now: datetime) -> NDArray[np.bool_]:
+    since = (now - NEW - EPOCH) / timedelta(milliseconds=1)
+    fresh: NDArray[np.bool_] = (published >= since) & (published != NO_DATE)
+    return fresh
 
 
 def liked_keys(grounds: Grounds) -> list[int]:
     """Keys of the items that reasons may name: whoever asks for the reasons looks up their titles."""
-    return sorted(set(grounds.liked[grounds.liked_strength > LEAST].tolist()))
+    told = zip(grounds.liked, grounds.liked_strength, strict=True)
+    return sorted({key for key, strength in told if strength > LEAST})
 
 
 def reasons(
     grounds: Grounds,
     place: int,
     chosen: Place,
-    now: datetime,
     liked: Mapping[int, tuple[str, str]],
     source_title: Callable[[int], str | None],
 ) -> tuple[Reason, ...]:
@@ -87,7 +108,7 @@ def reasons(
         *_source(grounds, place, source_title),
         *_labels(grounds, place),
         *_popular(grounds, place),
-        *_new(grounds, place, now, source_title),
+        *_new(grounds, place, source_title),
     ]
     found.sort(key=lambda reason: -reason.strength)
     if chosen.asked:
@@ -116,15 +137,8 @@ def _parts(judgement: Judgement, served: Pool) -> tuple[NDArray[np.int64], Float
     """Keys (m,) of all that was liked or taken to, and (served, m) what each adds to each score."""
     keys, parts = _voted(judgement), np.zeros((len(served), 0), np.float32)
     if len(keys):
-        parts = influence(
-            judgement.prior,
-            judgement.taste,
-            judgement.voted,
-            judgement.labels,
-            features(served, answer=judgement.answer),
-            judgement.scale,
-            judgement.params,
-        )[:, judgement.labels > 0.5]
+        own = features(served, answer=judgement.answer)
+        parts = judgement.solution.influence(own)[:, judgement.labels > 0.5]
     if judgement.answer is None:
         return keys, parts
     more_keys, more = by_model.contributions(judgement.answer, served)
@@ -135,11 +149,8 @@ def _parts(judgement: Judgement, served: Pool) -> tuple[NDArray[np.int64], Float
 
 
 def _liked(grounds: Grounds, place: int, liked: Mapping[int, tuple[str, str]]) -> list[Reason]:
-    strength = float(grounds.liked_strength[place])
-    if strength <= LEAST:
-        return []
-    key = int(grounds.liked[place])
-    if key not in liked:
+    strength, key = grounds.liked_strength[place], grounds.liked[place]
+    if strength <= LEAST or key not in liked:
         return []
     id, title = liked[key]
     words = f"Because you liked «{title}»" if key in grounds.voted else f"Because «{title}» interested you"
@@ -147,18 +158,15 @@ def _liked(grounds: Grounds, place: int, liked: Mapping[int, tuple[str, str]]) -
 
 
 def _source(grounds: Grounds, place: int, source_title: Callable[[int], str | None]) -> list[Reason]:
-    number = int(grounds.pool.source[place])
-    strength = grounds.sources.get(number, 0.0)
-    title = source_title(grounds.pool.sources.values[number]) if number >= 0 else None
-    if strength <= LEAST or title is None:
-        return []
-    return [Reason("source", title, f"You like posts from {title}", strength)]
+    strength = grounds.by_source[place]
+    title = _title(grounds, place, source_title) if strength > LEAST else None
+    return [] if title is None else [Reason("source", title, f"You like posts from {title}", strength)]
 
 
 def _labels(grounds: Grounds, place: int) -> list[Reason]:
-    numbers = grounds.pool.labels_of(place).tolist()
-    best = max(numbers, key=lambda number: grounds.labels.get(number, 0.0), default=None)
-    strength = 0.0 if best is None else grounds.labels.get(best, 0.0)
+    numbers, weights = grounds.labels[place], grounds.by_label
+    best = max(numbers, key=lambda number: weights.get(number, 0.0), default=None) if weights else None
+    strength = 0.0 if best is None else weights.get(best, 0.0)
     if best is None or strength <= LEAST:
         return []
     name = grounds.pool.label_names.values[best]
@@ -166,16 +174,16 @@ def _labels(grounds: Grounds, place: int) -> list[Reason]:
 
 
 def _popular(grounds: Grounds, place: int) -> list[Reason]:
-    pool = grounds.pool
-    strength = float(pool.popularity[place]) - pool.model.prior
-    if strength <= LEAST or pool.evidence[place] < JUDGED:
-        return []
-    return [Reason("popular", None, "Many liked it", strength)]
+    strength = grounds.popular[place]
+    return [] if strength <= LEAST else [Reason("popular", None, "Many liked it", strength)]
 
 
-def _new(grounds: Grounds, place: int, now: datetime, source_title: Callable[[int], str | None]) -> list[Reason]:
-    published, number = int(grounds.pool.published[place]), int(grounds.pool.source[place])
-    if published == NO_DATE or number < 0 or now - from_milliseconds(published) > NEW:
-        return []
-    title = source_title(grounds.pool.sources.values[number])
+def _new(grounds: Grounds, place: int, source_title: Callable[[int], str | None]) -> list[Reason]:
+    title = _title(grounds, place, source_title) if grounds.fresh[place] else None
     return [] if title is None else [Reason("fresh", title, f"New from {title}", NOVELTY)]
+
+
+def _title(grounds: Grounds, place: int, source_title: Callable[[int], str | None]) -> str | None:
+    """Of the item's source."""
+    number = grounds.source[place]
+    return source_title(grounds.pool.sources.values[number]) if number >= 0 else None

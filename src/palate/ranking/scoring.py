@@ -16,6 +16,7 @@ from palate.ranking import by_model
 from palate.ranking.by_model import EVERY, Answer
 from palate.ranking.taste import (
     Features,
+    Solution,
     Taste,
     TasteParams,
     Tastes,
@@ -46,6 +47,8 @@ class Judgement:
     labels: Floats
     scale: float
     params: TasteParams
+    solution: Solution
+    """By which the votes were solved to the taste."""
     answer: Answer | None = None
     """Of the model that ranks, if one is served and can say anything; None also where its part is in the pool's columns."""
 
@@ -72,8 +75,10 @@ def judge(
     prior = with_choices(start, pool.sources.find(person.followed), pool.label_names.find(person.topics), params)
     voted = features(of_keys(pool, keys, snapshot), by_popularity, answer)
     scale = pool.model.scale
-    taste = remembered(tastes, person.keys, Votes(prior, voted, labels, scale, params))
-    return Judgement(taste, now, prior, by_popularity, voted, keys, labels, scale, params, answer)
+    solved = Votes(prior, voted, labels, scale, params)
+    taste = remembered(tastes, person.keys, solved)
+    solution = Solution(solved, taste)
+    return Judgement(taste, now, prior, by_popularity, voted, keys, labels, scale, params, solution, answer)
 
 
 def judge_in(

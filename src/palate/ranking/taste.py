@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -227,6 +228,43 @@ def remembered(tastes: Tastes | None, person: tuple[int, ...], votes: Votes) -> 
     return taste
 
 
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What votes were solved to, with what tells which of them is behind a score: found out once."""
+
+    votes: Votes
+    taste: Taste
+
+    @cached_property
+    def residuals(self) -> Floats:
+        """(votes,) what the votes say beyond what is believed of them."""
+        scores = linear(self.taste, self.votes.items)
+        return self.votes.labels - (scores if self.taste.loss == "squared" else link(scores, self.taste.loss))
+
+    @cached_property
+    def tags(self) -> NDArray[np.int32]:
+        """The labels of what was voted on, sorted."""
+        return np.unique(self.votes.items.labels)
+
+    @cached_property
+    def by_tag(self) -> Floats:
+        """(labels, votes) the labels of each item that was voted on, of length 1 together."""
+        return np.ascontiguousarray(_by_label(self.votes.items, self.tags).T, np.float32)
+
+    def influence(self, items: Features) -> Floats:
+        """(items, votes) what `influence` gives."""
+        votes = self.votes
+        by_vector, _, by_source, by_label = strengths(votes.prior.loss, votes.scale, votes.params)
+        products = items.vectors @ votes.items.vectors.T
+        kernel = products / np.float32(by_vector)
+        kernel += ((items.source[:, np.newaxis] == votes.items.source) & (votes.items.source >= 0)) / np.float32(
+            by_source
+        )
+        if len(self.tags):
+            kernel += (_by_label(items, self.tags).astype(np.float32) @ self.by_tag) / np.float32(by_label)
+        return kernel * self.residuals + _prior_part(votes.prior, products, votes.labels, items)
+
+
 def influence(
     prior: Taste, taste: Taste, voted: Features, labels: Floats, items: Features, scale: float, params: TasteParams
 ) -> Floats:
@@ -235,12 +273,7 @@ def influence(
     At the solution a weight is Σ residual·feature / l2 over the votes (the representer theorem), so what `solve` has added
     splits exactly. What the prior's vector adds was learned from votes too: it is split over the likes by how alike they are.
     """
-    sources, tags = _seen(voted.source, taste.sources), _seen(voted.labels, taste.labels)
-    l2 = _l2(prior, len(sources), len(tags), scale, params)
-    l2[len(prior.vector)] = np.inf
-    residuals = labels - _raw_response(taste, voted)
-    kernel = (_design(items, sources, tags) / l2) @ _design(voted, sources, tags).T
-    return (kernel * residuals + _prior_part(prior, voted, labels, items)).astype(np.float32)
+    return Solution(Votes(prior, voted, labels, scale, params), taste).influence(items)
 
 
 def design(
@@ -261,17 +294,13 @@ def strengths(loss: Loss, scale: float, params: TasteParams) -> tuple[float, flo
     return vector * part, params.l2_bias * part, params.l2_source * part, params.l2_label * part
 
 
-def _prior_part(prior: Taste, voted: Features, labels: Floats, items: Features) -> Floats:
-    alike = np.maximum(items.vectors @ voted.vectors.T, 0) * (labels > 0.5)
+def _prior_part(prior: Taste, products: Floats, labels: Floats, items: Features) -> Floats:
+    """`products` (items, votes) are those of their vectors."""
+    alike = np.maximum(products, 0) * (labels > 0.5)
     total = alike.sum(axis=1, keepdims=True)
     share = np.divide(alike, total, out=np.zeros_like(alike), where=total > 0)
     part: Floats = share * np.maximum(items.vectors @ prior.vector, 0)[:, np.newaxis]
     return part
-
-
-def _raw_response(taste: Taste, items: Features) -> Floats:
-    scores = linear(taste, items)
-    return scores if taste.loss == "squared" else link(scores, taste.loss)
 
 
 def _seen(values: NDArray[np.int32], prior: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -286,13 +315,18 @@ def _l2(prior: Taste, sources: int, labels: int, scale: float, params: TastePara
 
 def _design(items: Features, sources: NDArray[np.int32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
     """(n, factors + 1 + sources + labels) [vector ‖ 1 ‖ source ‖ labels], the labels of an item scaled to length 1."""
-    n = len(items)
     by_source = items.source[:, np.newaxis] == sources
-    by_label = np.zeros((n, len(labels) + 1))
+    return np.hstack([items.vectors, np.ones((len(items), 1)), by_source, _by_label(items, labels)])
+
+
+def _by_label(items: Features, labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(n, labels) those of each item, of length 1 together."""
+    n = len(items)
+    found = np.zeros((n, len(labels) + 1))
     counts = np.diff(items.label_offsets)
     rows = np.repeat(np.arange(n), counts)
-    by_label[rows, _places(labels, items.labels)] = 1 / np.sqrt(np.maximum(counts, 1))[rows]
-    return np.hstack([items.vectors, np.ones((n, 1)), by_source, by_label[:, :-1]])
+    found[rows, _places(labels, items.labels)] = 1 / np.sqrt(np.maximum(counts, 1))[rows]
+    return found[:, :-1]
 
 
 def _places(known: NDArray[np.int32], values: NDArray[np.int32]) -> NDArray[np.int64]:
