@@ -32,7 +32,7 @@ import uvloop
 from bench_insert import synced
 
 from palate import feed
-from palate.delivery.application import configuration, create_app
+from palate.delivery.application import configuration, create_app, settle
 from palate.delivery.connections import connections
 from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving, utc_now
 from palate.domain import Event, Item
@@ -216,6 +216,7 @@ def main() -> None:
     print(f"the disk makes a page durable {synced(1.0):,.0f} times a second", flush=True)
     with tempfile.TemporaryDirectory() as folder, open_serving(Path(folder), None, params) as serving:
         fill(serving)
+        settle()
         with served(serving) as own, peer(given.peer) if given.peer else nullcontext() as other, busy(given.busy):
             for _ in range(given.rounds):
                 for kind in given.kinds:

@@ -78,7 +78,7 @@ def logged(rows: Rows, size: int) -> float:
         for first in range(0, len(given), size):
             part = given[first : first + size]
             with writing(engine) as connection:
-                events.append_received(connection, part, [received] * len(part), NOW, keys)
+                events.append_received(connection, events.in_columns(part), [received] * len(part), NOW, keys)
             keys.kept()
         return time.perf_counter() - started
 

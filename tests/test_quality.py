@@ -109,7 +109,7 @@ def test_an_account_that_acts_like_a_machine_is_told(engine: sa.Engine) -> None:
         start = to_milliseconds(FIRST)
         for user, offsets in times.items():
             acts = [Event(user=user, item=f"i{n}", type="like", time=start + int(at)) for n, at in enumerate(offsets)]
-            events.append_received(connection, acts, [start] * len(acts), FIRST)
+            events.append_received(connection, events.in_columns(acts), [start] * len(acts), FIRST)
     quality.watch(engine, PARAMS, FIRST + DAY)
     assert list(told(engine, "account_machine")) == ["timer"]
     assert "timer acts like a machine: 250 acts on 2026-03-02" in told(engine, "account_machine")["timer"]

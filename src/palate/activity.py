@@ -200,7 +200,10 @@ def loudest(counts: Counts, limit: int) -> NDArray[np.int64]:
 
 def _loudest(counts: Counts, limit: int) -> NDArray[np.int64]:
     heard = counts.values[:, :, 1].sum(axis=1)
-    return np.sort(np.argsort(-heard, kind="stable")[:limit])
+    least = np.partition(heard, len(heard) - limit)[len(heard) - limit]
+    kept = heard > least
+    kept[np.flatnonzero(heard == least)[: limit - np.count_nonzero(kept)]] = True
+    return np.flatnonzero(kept)
 
 
 def together(first: Counts, second: Counts) -> Counts:

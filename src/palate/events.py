@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import chain, compress
@@ -55,10 +55,31 @@ class EventParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Events that may wait for their commit in one process; more are refused for the moment."""
     max_commit: Annotated[int, msgspec.Meta(ge=1)] = 5_000
     """Events in one commit, unless a single request brings more."""
+    commit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.01
+    """Seconds that it may take to write the events of one commit: while that takes longer, fewer come into the next, 500 at
+    least. Whoever comes waits for the commit that is under way, and for their own."""
     hot_days: Annotated[int, msgspec.Meta(ge=0)] = 1
     """Complete days that stay in the database before they are sealed into Parquet files."""
     keep_days: Annotated[int, msgspec.Meta(ge=1)] | None = 730
     """Days for which sealed events are kept; None keeps them for ever."""
+
+
+Row = tuple[Any, ...]
+
+Columns = dict[str, Sequence[Any]]
+"""Of events, or of rows of the log, by their names; of events without what nobody filled. A tuple or an object of each event
+would keep the garbage collector busy."""
+
+_FIELDS = {name: attrgetter(name) for name in Event.__struct_fields__ if name not in ("seq", "received")}
+
+_PLAIN = frozenset(("user", "item", "type", "value", "time", "id"))
+"""Who did what, when; beyond that nothing needs to be known of an event."""
+
+
+def in_columns(several: Sequence[msgspec.Struct]) -> Columns:
+    """Events, or other structs that have their fields, as columns."""
+    every = {name: list(map(getter, several)) for name, getter in _FIELDS.items()}
+    return {name: column for name, column in every.items() if column.count(None) < len(column)}
 
 
 def check_all(posted: Sequence[Event], now: datetime) -> Sequence[Event]:
@@ -66,39 +87,23 @@ def check_all(posted: Sequence[Event], now: datetime) -> Sequence[Event]:
 
     Raises InvalidEvent.
     """
-    if len(posted) < TOGETHER or not _are_plain(posted, to_milliseconds(now + CLOCK_SKEW)):
+    if len(posted) < TOGETHER or not are_plain(in_columns(posted), now):
         for index, event in enumerate(posted):
             check(event, index, now)
     return posted
 
 
-def _are_plain(posted: Sequence[Event], latest: int) -> bool:
+def are_plain(given: Columns, now: datetime) -> bool:
     """Whether events break no rule at a glance, all of them together; of others `check` says."""
-    given = _columns(posted)
-    ids = [*given["user"], *given["item"], *(id for id in given["id"] if id is not None)]
+    latest = to_milliseconds(now + CLOCK_SKEW)
+    values, times, ids = (set(given.get(name, ())) - {None} for name in ("value", "time", "id"))
     return (
-        all(given[name].count(None) == len(posted) for name in _TOLD)
-        and _are_plain_ids(ids)
+        given.keys() <= _PLAIN
+        and _are_plain_ids([*given["user"], *given["item"], *ids])
         and all(map(_is_type, set(given["type"])))
-        and all(value is None or -MAX_VALUE <= value <= MAX_VALUE for value in set(given["value"]))
-        and all(time is None or (type(time) is int and 0 <= time <= latest) for time in set(given["time"]))
+        and all(-MAX_VALUE <= value <= MAX_VALUE for value in values)
+        and all(type(time) is int and 0 <= time <= latest for time in times)
     )
-
-
-Row = tuple[Any, ...]
-
-Columns = dict[str, Sequence[Any]]
-"""Of events, or of rows of the log, by their names."""
-
-_FIELDS = {name: attrgetter(name) for name in Event.__struct_fields__ if name not in ("seq", "received")}
-
-_TOLD = ("request", "surface", "position", "snapshot", "variant", "probability", "features")
-"""What is known of an event beyond who did what, when."""
-
-
-def _columns(several: Sequence[Event]) -> Columns:
-    """The fields of events by name. A tuple of each would keep the garbage collector busy."""
-    return {name: list(map(getter, several)) for name, getter in _FIELDS.items()}
 
 
 def _are_plain_ids(ids: Sequence[str]) -> bool:
@@ -167,46 +172,63 @@ def append(connection: sa.Connection, events: Sequence[Event], now: datetime) ->
     Users and items that nobody named before get their rows. An event whose client id came within the last seven days, or
     earlier in this call, is not added again. Returns how many of the events the log then holds: all, repeats included.
     """
-    return append_received(connection, events, [to_milliseconds(now)] * len(events), now)
+    if events:
+        append_received(connection, in_columns(events), [to_milliseconds(now)] * len(events), now)
+    return len(events)
 
 
 def append_received(
     connection: sa.Connection,
-    events: Sequence[Event],
+    given: Columns,
     received: Sequence[int],
     now: datetime,
     keys: identities.WriterKeys | None = None,
-) -> int:
-    """What `append` does, for events that came at moments of their own (milliseconds), the last of them at `now`.
+) -> Appended | None:
+    """What `append` does, for events that came at moments of their own (milliseconds), the last of them at `now`; one at least.
 
-    `keys` is what the caller knows of ids; it has to tell it whether the transaction was committed.
+    `keys` is what the caller knows of ids; it has to tell it whether the transaction was committed. Returns what the log then
+    holds more; None where the database doesn't say in which place.
     """
     keys = keys or identities.WriterKeys()
     if connection.dialect.name == "postgresql":
         # Numbers are drawn under this lock, so that they become visible in their order and followers skip none.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7073618)"))
-    fresh = _first_seen(connection, events, to_milliseconds(now))
-    if not all(fresh):
-        events, received = list(compress(events, fresh)), list(compress(received, fresh))
-    if events:
-        given = _columns(events)
-        given["user"] = keys.users(connection, given["user"], now)
-        given["item"] = keys.items(connection, given["item"], now)
-        given["time"] = [at if time is None else time for time, at in zip(given["time"], received, strict=True)]
-        given["received"] = received
-        (_insert_arrays if connection.dialect.name == "postgresql" else _insert_rows)(connection, given)
-    return len(fresh)
+    given = given | {"received": received}
+    if "id" in given:
+        fresh = _first_seen(connection, given["id"], to_milliseconds(now))
+        given = given if all(fresh) else {name: list(compress(column, fresh)) for name, column in given.items()}
+    if not given["received"]:
+        return None
+    given["user"] = keys.users(connection, given["user"], now)
+    given["item"] = keys.items(connection, given["item"], now)
+    given["time"] = _times(given.get("time"), given["received"])
+    if connection.dialect.name == "postgresql":
+        _insert_arrays(connection, given)
+        return None
+    return Appended(_insert_rows(connection, given), given)
 
 
-def _first_seen(connection: sa.Connection, events: Sequence[Event], now: int) -> list[bool]:
+@dataclass(frozen=True)
+class Appended:
+    """What came to the log: `rows` one after the other from the place `first_seq` on, by its names; users as they are written."""
+
+    first_seq: int
+    rows: Columns
+
+
+def _times(given: Sequence[int | None] | None, received: Sequence[int]) -> Sequence[int]:
+    if given is None:
+        return received
+    return [at if time is None else time for time, at in zip(given, received, strict=True)]
+
+
+def _first_seen(connection: sa.Connection, given: Sequence[str | None], now: int) -> list[bool]:
     """Of each event whether it has no client id, or one that wasn't known; remembers those."""
-    ids = {event.id for event in events if event.id is not None}
-    if not ids:
-        return [True] * len(events)
+    ids = {id for id in given if id is not None}
     limit = now - EXACTLY_ONCE // timedelta(milliseconds=1)
     unseen = set(_remembered(connection, sorted(ids), now, limit))
     _forget_old_ids(connection, limit, 2 * len(ids))
-    return [event.id is None or _take(unseen, event.id) for event in events]
+    return [id is None or _take(unseen, id) for id in given]
 
 
 _REMEMBER = """
@@ -263,16 +285,19 @@ _INSERT_POSTGRESQL = (  # one statement: executemany sends a message a row
 
 
 def _insert_arrays(connection: sa.Connection, given: Columns) -> None:
-    measures = {name: [None if one is None else float(one) for one in given[name]] for name in ("value", "probability")}
-    connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list((given | measures)[name]) for name in _NAMES))
+    nothing = [None] * len(given["user"])
+    every = {name: list(given.get(name, nothing)) for name in _NAMES}
+    for name in ("value", "probability"):
+        every[name] = [None if one is None else float(one) for one in every[name]]
+    connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(every[name] for name in _NAMES))
 
 
-def _insert_rows(connection: sa.Connection, given: Columns) -> None:
-    """One statement for many rows: a statement a row takes twice the time, as do columns that nobody filled, and at every one
-    the driver hands the interpreter over to another thread.
+def _insert_rows(connection: sa.Connection, given: Columns) -> int:
+    """The place of the first. One statement for many rows: a statement a row takes twice the time, as do columns that nobody
+    filled, and at every one the driver hands the interpreter over to another thread.
     """
     count = len(given["user"])
-    names = tuple(name for name in _NAMES if given[name].count(None) < count)
+    names = tuple(name for name in _NAMES if name in given)
     flat: list[Any] = [None] * (count * len(names))
     for place, name in enumerate(names):
         flat[place :: len(names)] = given[name]
@@ -281,7 +306,9 @@ def _insert_rows(connection: sa.Connection, given: Columns) -> None:
             part = flat[start : start + ROWS * len(names)]
             cursor.execute(_insert(names, len(part) // len(names)), part)
         [(last,)] = cursor.execute("SELECT last_insert_rowid()")
-    user_index.add(connection, last + 1 - count, given["user"])
+    first = int(last) + 1 - count
+    user_index.add(connection, first, given["user"])
+    return first
 
 
 @lru_cache(maxsize=STATEMENTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -18,11 +19,16 @@ from palate.database import writing
 from palate.domain import Event, to_milliseconds
 from palate.errors import NotDurable, Overloaded
 from palate.events import EventParams
+from palate.log_tail import LogTail
+
+FEWEST = 500
+"""Events that a commit has room for at least, however long it takes to write them."""
 
 
 @dataclass(frozen=True)
 class _Submission:
-    events: Sequence[Event]
+    columns: events.Columns
+    count: int
     now: datetime
     future: Future[int]
 
@@ -32,7 +38,7 @@ class GroupCommit:
 
     A commit to disk costs the same for one event and for hundreds, so callers that wait at the same time share it.
     `committed` is called with the number of events after each commit, and must not raise. `items` are keys that are known,
-    and those that come to be.
+    and those that come to be; `tail` is told what was written.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class GroupCommit:
         params: EventParams | None = None,
         committed: Callable[[int], object] | None = None,
         items: identities.KnownKeys | None = None,
+        tail: LogTail | None = None,
     ) -> None:
         self._engine = engine
         self._committed = committed or (lambda _: None)
@@ -48,26 +55,32 @@ class GroupCommit:
         self._waiting: deque[_Submission] = deque()
         self._writing: list[_Submission] = []
         self._keys = identities.WriterKeys(items)
+        self._tail = tail or LogTail()
         self._rows = 0
+        self._room = self._params.max_commit
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="palate-events", daemon=True)
         self._thread.start()
 
-    def submit(self, events: Sequence[Event], now: datetime) -> Future[int]:
+    def submit(self, several: Sequence[Event], now: datetime) -> Future[int]:
         """Hand over checked events; the future gives their number once they are durable.
 
         The future raises NotDurable when they could not be written. Raises Overloaded at once when too many wait,
         NotDurable after `close`.
         """
+        return self.submit_columns(events.in_columns(several), len(several), now)
+
+    def submit_columns(self, columns: events.Columns, count: int, now: datetime) -> Future[int]:
+        """What `submit` does, for so many events that are columns already."""
         future: Future[int] = Future()
         with self._changed:
             if self._closed:
                 raise NotDurable("The event log is closed: this process is stopping.")
-            if self._rows and self._rows + len(events) > self._params.max_waiting:
+            if self._rows and self._rows + count > self._params.max_waiting:
                 raise Overloaded(f"{self._rows} events wait to be written already: try again in a second.")
-            self._waiting.append(_Submission(events, now, future))
-            self._rows += len(events)
+            self._waiting.append(_Submission(columns, count, now, future))
+            self._rows += count
             self._changed.notify()
         return future
 
@@ -96,9 +109,9 @@ class GroupCommit:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
-            while self._waiting and (not batch or rows + len(self._waiting[0].events) <= self._params.max_commit):
+            while self._waiting and (not batch or rows + self._waiting[0].count <= self._room):
                 batch.append(self._waiting.popleft())
-                rows += len(batch[-1].events)
+                rows += batch[-1].count
             self._rows -= rows
         return bool(batch)
 
@@ -118,7 +131,7 @@ class GroupCommit:
                 self._commit_each(batch)
         else:
             for submission in batch:
-                submission.future.set_result(len(submission.events))
+                submission.future.set_result(submission.count)
 
     def _commit_each(self, batch: list[_Submission]) -> None:
         """One of the batch can't be written whatever comes with it: find out which, and keep the others."""
@@ -128,19 +141,45 @@ class GroupCommit:
             except BaseException as error:
                 _fail([submission], error)
             else:
-                submission.future.set_result(len(submission.events))
+                submission.future.set_result(submission.count)
 
     def _write(self, batch: list[_Submission]) -> None:
-        several = list(chain.from_iterable(one.events for one in batch))
-        received = [at for one in batch for at in repeat(to_milliseconds(one.now), len(one.events))]
+        given, now = _together(batch), max(one.now for one in batch)
+        received = [at for one in batch for at in repeat(to_milliseconds(one.now), one.count)]
         try:
             with writing(self._engine) as connection:
-                events.append_received(connection, several, received, max(one.now for one in batch), self._keys)
+                begun = time.perf_counter()
+                appended = events.append_received(connection, given, received, now, self._keys)
+                self._room = next_room(self._room, len(received), time.perf_counter() - begun, self._params)
         except BaseException:
             self._keys.dropped()
             raise
         self._keys.kept()
-        self._committed(len(several))
+        if appended is not None:
+            self._tail.add(appended)
+        self._committed(len(received))
+
+
+def next_room(room: int, count: int, seconds: float, params: EventParams) -> int:
+    """How many events the next commit may take, when this one had room for `room` and wrote `count` in so many seconds.
+
+    >>> params = EventParams()
+    >>> next_room(4000, 4000, 0.02, params), next_room(2000, 64, 0.001, params), next_room(800, 600, 1.0, params)
+    (2000, 2500, 500)
+    """
+    if seconds > params.commit_seconds:
+        room = max(FEWEST, min(room, int(count * params.commit_seconds / seconds)))
+    else:
+        room += room // 4
+    return min(room, params.max_commit)
+
+
+def _together(batch: Sequence[_Submission]) -> events.Columns:
+    names = {name for one in batch for name in one.columns}
+    return {
+        name: list(chain.from_iterable(one.columns.get(name) or repeat(None, one.count) for one in batch))
+        for name in names
+    }
 
 
 def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:

@@ -5,7 +5,7 @@ The snapshot's part is on its arrays; what came since is followed in the log, a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -20,6 +20,7 @@ from palate.activity import Activity, Counts
 from palate.domain import EventColumns, to_milliseconds
 from palate.interactions import EventType
 from palate.lately import Lately
+from palate.log_tail import LogTail
 from palate.pool import Pool
 from palate.snapshots import Snapshot
 from palate.spaces import Spaces
@@ -159,11 +160,12 @@ def refreshed(
     pool: Pool,
     types: Mapping[str, EventType],
     now: datetime,
+    tail: LogTail,
 ) -> Happenings:
     """The state by now; what was there is taken along where it still holds. Cheap when little happened: only what is new is
     counted, unless the pool is another one."""
     found = before if snapshot is before.snapshot else _taken_up(snapshot, pool)
-    return continued(found, _since(connection, found.seq), pool, types, now)
+    return continued(found, _since(connection, found.seq, tail), pool, types, now)
 
 
 def continued(
@@ -253,10 +255,20 @@ def _sum(counts: Counts) -> Counts:
     return Counts(Vocabulary(np.zeros(1, np.int64)), values, counts.time)
 
 
-def _since(connection: sa.Connection, seq: int) -> EventColumns:
-    """What the log holds after this event, users resolved to persons; at most so many pages."""
-    pages = list(islice(hot_columns.small_pages(connection, seq), PAGES))
+def _since(connection: sa.Connection, seq: int, tail: LogTail) -> EventColumns:
+    """What the log holds after this event, users resolved to persons; about so many pages of it at most. `connection` has read
+    nothing yet: so whatever others wrote before the last of `tail` is there."""
+    pages = list(islice(_pages(connection, seq, tail.after(seq)), PAGES))
     log = columns.Log(sum(map(len, pages)), columns.persons(identities.joined(connection) if pages else {}))
     for page in pages:
         log.add(page)
     return log.columns()
+
+
+def _pages(connection: sa.Connection, seq: int, written: Sequence[EventColumns]) -> Iterator[EventColumns]:
+    for own in written:
+        if seq + 1 < own.seq[0]:
+            yield from hot_columns.small_pages(connection, seq, int(own.seq[0]))
+        yield own
+        seq = int(own.seq[-1])
+    yield from hot_columns.small_pages(connection, seq)

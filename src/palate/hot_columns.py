@@ -23,6 +23,9 @@ PAGE = 50_000
 SMALL_PAGE = 10_000
 """The same, where others wait for the interpreter meanwhile: it takes some milliseconds."""
 
+END = 2**63 - 1
+"""No event has this seq."""
+
 COMMA, MINUS, ZERO = ord(","), ord("-"), ord("0")
 
 NUMBERS = ("seq", "user", "item", "time")
@@ -39,17 +42,17 @@ def pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
         yield _in_order(replace(page, value=_values(connection, first, last, len(page))))
 
 
-def small_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:
+def small_pages(connection: sa.Connection, after_seq: int, before_seq: int = END) -> Iterator[EventColumns]:
     """What `pages` gives but their values (all NaN), read a little at a time and without machine code: for a process that
     serves meanwhile."""
-    for first, last in _spans(connection, after_seq, SMALL_PAGE):
+    for first, last in _spans(connection, after_seq, SMALL_PAGE, before_seq):
         yield _in_order(_page(connection, first, last, decoded_numbers))
 
 
-def _spans(connection: sa.Connection, after_seq: int, size: int) -> Iterator[tuple[int, int]]:
+def _spans(connection: sa.Connection, after_seq: int, size: int, before_seq: int = END) -> Iterator[tuple[int, int]]:
     """The first and the last seq of pages."""
-    while (first := connection.scalar(_FIRST, {"after": after_seq})) is not None:
-        after_seq = first + size - 1
+    while (first := connection.scalar(_FIRST, {"after": after_seq, "before": before_seq})) is not None:
+        after_seq = min(first + size, before_seq) - 1
         yield first, after_seq
 
 
@@ -76,7 +79,7 @@ def _statements(columns: Sequence[str]) -> dict[str, sa.TextClause]:
     return {dialect: sa.text(text.replace("joined", join)) for dialect, join in joins.items()}
 
 
-_FIRST = sa.text("SELECT min(seq) FROM events WHERE seq > :after")
+_FIRST = sa.text("SELECT min(seq) FROM events WHERE seq > :after AND seq < :before")
 _JOINED = _statements(
     ["count(*)", "joined(type, ',')", *(f"joined(CAST(\"{name}\" AS text), ',')" for name in NUMBERS)]
 )

@@ -25,6 +25,7 @@ from palate.domain import EventColumns, to_milliseconds
 from palate.happenings import Happenings
 from palate.interactions import InteractionParams, merge
 from palate.lately import Lately
+from palate.log_tail import LogTail
 from palate.pool import Pool, empty_pool
 from palate.pool_model import Strangers, strangers
 from palate.rankers import Rankers
@@ -199,6 +200,8 @@ class Live:
         self._histories: Lately[tuple[int, ...], _Told] = Lately(HISTORIES)
         self.known_items: identities.KnownKeys = Lately(identities.KNOWN)
         """Items by their ids, of those that were asked for lately."""
+        self.tail = LogTail()
+        """What this process wrote to the log lately."""
         self.cards: catalog.Cards = Lately(CARDS)
         self.tastes: Lately[tuple[int, ...], Any] = Lately(TASTES)
         """What people's votes were solved to, by the keys of their ids …"""
@@ -257,7 +260,7 @@ class Live:
             return self.state.happenings
         with reading(self.engine) as connection:
             found = happenings.refreshed(
-                self.state.happenings, connection, snapshot, items.base, self._interactions.types, now
+                self.state.happenings, connection, snapshot, items.base, self._interactions.types, now, self.tail
             )
             return found if found.spaces is items.spaces else replace(found, spaces=items.spaces)
 

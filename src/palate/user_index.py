@@ -28,8 +28,8 @@ TAIL = 256
 FAN_OUT = 4
 """Runs of like size that become one."""
 
-LARGEST = 2**18
-"""Entries from which on a run stays as it is: so one commit merges a second's worth at most."""
+LARGEST = 2**16
+"""Entries from which on a run stays as it is: whoever commits next waits for a merge, some 15 ms for so many."""
 
 BLOCK = 512
 """Entries in one row of `event_blocks`: what is read of a run for one user, 4 KB."""

@@ -174,7 +174,7 @@ def test_a_full_log_is_429_and_one_that_cannot_be_written_503(
         raise NotDurable("The database can't be written: disk is full.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(serving.commits, "submit", full)
+        patched.setattr(serving.commits, "submit_columns", full)
         client.sendall(posted(LIKE))
         assert answer(client)[:2][0] == 429
     monkeypatch.setattr(serving.commits, "_write", broken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -170,7 +171,14 @@ def _work(
             for number, one in enumerate(installations)
         }
         speaking = connections(servings[""])
+        settle()
         Server(configuration(create_app(servings), params.server, speaking), servings.values()).run(sockets)
+
+
+def settle() -> None:
+    """Let the garbage collector look no more at what stays as long as this process: a look at all of it takes 0.1 s."""
+    gc.collect()
+    gc.freeze()
 
 
 class Server(uvicorn.Server):

@@ -25,7 +25,6 @@ from palate.delivery.context import Serving, utc_now
 from palate.delivery.messages import Accepted, PostedEvent, RankQuestion
 from palate.delivery.refusals import refusal
 from palate.delivery.threads import gone
-from palate.domain import Event
 from palate.errors import PalateError
 
 EVENT_PATHS, RANK_PATHS = ("/v1/events", "/add_event"), ("/v1/rank", "/get_rates")
@@ -171,7 +170,8 @@ class Connection(HttpToolsProtocol):
 
     def _submit(self, body: bytes) -> bool:
         now = utc_now()
-        submitted = self.serving.commits.submit(self._events(body, now), now)
+        posted = _decode(body)
+        submitted = self._submitted(posted if isinstance(posted, list) else [posted], now)
         self._held = bytearray()
         self._came()
         submitted.add_done_callback(self._durable)
@@ -202,12 +202,13 @@ class Connection(HttpToolsProtocol):
         key = None if token is None else self.serving.keys.get(token)
         return key is not None and key.allows(scope)
 
-    def _events(self, body: bytes, now: datetime) -> list[Event]:
-        posted = _decode(body)
-        several = posted if isinstance(posted, list) else [posted]
-        if not 0 < len(several) <= self.serving.params.server.max_batch:
+    def _submitted(self, posted: list[PostedEvent], now: datetime) -> Future[int]:
+        if not 0 < len(posted) <= self.serving.params.server.max_batch:
             raise PalateError("the framework says what is wrong with it")
-        return list(events.check_all([event.to_event() for event in several], now))
+        columns = events.in_columns(posted)
+        if not events.are_plain(columns, now):
+            events.check_all([event.to_event() for event in posted], now)
+        return self.serving.commits.submit_columns(columns, len(posted), now)
 
     def _durable(self, submitted: Future[int]) -> None:
         """In the writer's thread: one call wakes the loop for all that a commit has made durable."""

@@ -217,7 +217,7 @@ def open_serving(
         varying.refresh()
         live.refresh(utc_now())
         metrics = Metrics(worker)
-        commits = GroupCommit(engine, params.events, metrics.commits.observe, live.known_items)
+        commits = GroupCommit(engine, params.events, metrics.commits.observe, live.known_items, live.tail)
         stop = threading.Event()
         serving = Serving(
             engine=engine,
