@@ -78,6 +78,9 @@ _PLAIN = frozenset(("user", "item", "type", "value", "time", "id"))
 
 def in_columns(several: Sequence[msgspec.Struct]) -> Columns:
     """Events, or other structs that have their fields, as columns."""
+    if len(several) == 1:
+        [one] = several
+        return {name: [value] for name, getter in _FIELDS.items() if (value := getter(one)) is not None}
     every = {name: list(map(getter, several)) for name, getter in _FIELDS.items()}
     return {name: column for name, column in every.items() if column.count(None) < len(column)}
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, repeat
+from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -25,12 +26,28 @@ FEWEST = 500
 """Events that a commit has room for at least, however long it takes to write them."""
 
 
+class Outcome(Protocol):
+    """Who is told, in the writer's thread and once, what became of events: a future, or less than that."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """They are about to be written. False: nobody waits for them any more, and they are not."""
+        ...
+
+    def set_result(self, result: int, /) -> None:
+        """So many are durable."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """They are not. Raises InvalidStateError when something was told before."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Submission:
     columns: events.Columns
     count: int
     now: datetime
-    future: Future[int]
+    future: Outcome
 
 
 class GroupCommit:
@@ -69,11 +86,12 @@ class GroupCommit:
         The future raises NotDurable when they could not be written. Raises Overloaded at once when too many wait,
         NotDurable after `close`.
         """
-        return self.submit_columns(events.in_columns(several), len(several), now)
-
-    def submit_columns(self, columns: events.Columns, count: int, now: datetime) -> Future[int]:
-        """What `submit` does, for so many events that are columns already."""
         future: Future[int] = Future()
+        self.submit_columns(events.in_columns(several), len(several), now, future)
+        return future
+
+    def submit_columns(self, columns: events.Columns, count: int, now: datetime, future: Outcome) -> None:
+        """What `submit` does, for so many events that are columns already."""
         with self._changed:
             if self._closed:
                 raise NotDurable("The event log is closed: this process is stopping.")
@@ -82,7 +100,6 @@ class GroupCommit:
             self._waiting.append(_Submission(columns, count, now, future))
             self._rows += count
             self._changed.notify()
-        return future
 
     def close(self) -> None:
         """Write what waits, then stop. Later submissions are refused."""

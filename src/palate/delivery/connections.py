@@ -11,7 +11,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import InvalidStateError
+from contextlib import nullcontext
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, ClassVar, cast
@@ -70,8 +71,8 @@ class Connection(HttpToolsProtocol):
 
     serving: ClassVar[Serving]
     keyed: ClassVar[bool]
-    answered: ClassVar[deque[tuple[Connection, Future[int]]]]
-    """Requests whose events the writer is done with."""
+    answered: ClassVar[deque[tuple[Connection, int | Exception]]]
+    """Requests whose events the writer is done with: how many are durable, or why none is."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -171,10 +172,9 @@ class Connection(HttpToolsProtocol):
     def _submit(self, body: bytes) -> bool:
         now = utc_now()
         posted = _decode(body)
-        submitted = self._submitted(posted if isinstance(posted, list) else [posted], now)
+        self._submit_all(posted if isinstance(posted, list) else [posted], now)
         self._held = bytearray()
         self._came()
-        submitted.add_done_callback(self._durable)
         return True
 
     def _rank(self, body: bytes) -> bool:
@@ -202,38 +202,30 @@ class Connection(HttpToolsProtocol):
         key = None if token is None else self.serving.keys.get(token)
         return key is not None and key.allows(scope)
 
-    def _submitted(self, posted: list[PostedEvent], now: datetime) -> Future[int]:
+    def _submit_all(self, posted: list[PostedEvent], now: datetime) -> None:
         if not 0 < len(posted) <= self.serving.params.server.max_batch:
             raise PalateError("the framework says what is wrong with it")
         columns = events.in_columns(posted)
-        if not events.are_plain(columns, now):
+        if len(posted) < events.TOGETHER or not events.are_plain(columns, now):
             events.check_all([event.to_event() for event in posted], now)
-        return self.serving.commits.submit_columns(columns, len(posted), now)
+        self.serving.commits.submit_columns(columns, len(posted), now, _Durable(self))
 
-    def _durable(self, submitted: Future[int]) -> None:
-        """In the writer's thread: one call wakes the loop for all that a commit has made durable."""
-        self.answered.append((self, submitted))
-        if len(self.answered) == 1:
-            self.loop.call_soon_threadsafe(_answer_all, self.answered)
-
-    def answer(self, submitted: Future[int]) -> None:
+    def answer(self, accepted: int | Exception) -> None:
         """Say how many events are durable, or why none is."""
-        error = submitted.exception()
-        if error is None:
-            accepted = submitted.result()
+        if isinstance(accepted, int):
             self.serving.metrics.events.inc(accepted)
             status, extra, body = 200, b"", _encode(Accepted(accepted=accepted))
         else:
-            assert isinstance(error, Exception), "a commit fails by an exception"
-            refused = refusal(error)
+            refused = refusal(accepted)
             status, body = refused.status, refused.body(self._id.decode())
             extra = b"".join(b"%s: %s\r\n" % header for header in refused.headers)
         self._answer(status, extra, body)
 
     def _answer(self, status: int, extra: bytes, body: bytes) -> None:
-        with observing.named(self._id):
-            seconds, client = time.perf_counter() - self._begun, self.client[0] if self.client else "-"
-            observing.count(self.serving, ("POST", self._path, self._path), status, seconds, client)
+        seconds, client = time.perf_counter() - self._begun, self.client[0] if self.client else "-"
+        asked = ("POST", self._path, self._path)
+        with observing.named(self._id) if self.serving.params.server.access_log else nullcontext():
+            observing.count(self.serving, asked, status, seconds, client)
         self._send(status, extra, body)
 
     def _send(self, status: int, extra: bytes, body: bytes) -> None:
@@ -241,12 +233,11 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        lines = [b"HTTP/1.1 %d %s\r\n" % (status, observing.PHRASES[status])]
-        lines += [b"%s: %s\r\n" % header for header in self.server_state.default_headers]
         if self._closing:
             extra += b"connection: close\r\n"
-        lines += [COMMON, extra, b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (self._id, len(body)), body]
-        self.transport.write(b"".join(lines))
+        beginning = _beginning(status, tuple(self.server_state.default_headers))
+        end = b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (self._id, len(body))
+        self.transport.write(b"".join((beginning, extra, end, body)))
         if self._closing:
             self.transport.close()
         else:
@@ -295,6 +286,45 @@ COMMON = b"content-type: application/json\r\ncache-control: no-store\r\n" + b"".
 )
 
 
+@lru_cache(maxsize=100)  # one of them holds the date, and changes every second
+def _beginning(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Of an answer: all that doesn't depend on the request."""
+    line = b"HTTP/1.1 %d %s\r\n" % (status, observing.PHRASES[status])
+    return line + b"".join(b"%s: %s\r\n" % header for header in headers) + COMMON
+
+
+class _Durable:
+    """Told by the writer of one request's events; without the locks of a future, which cost as much as all else about it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """They are written even if the client has gone."""
+        return True
+
+    def set_result(self, result: int, /) -> None:
+        """So many are durable."""
+        self._tell(result)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """They are not. Raises InvalidStateError when something was told before."""
+        assert isinstance(exception, Exception), "a commit fails by an exception"
+        self._tell(exception)
+
+    def _tell(self, accepted: int | Exception) -> None:
+        """In the writer's thread: one call wakes the loop for all that a commit has made durable."""
+        if self._connection is None:
+            raise InvalidStateError
+        connection, self._connection = self._connection, None
+        answered = connection.answered
+        answered.append((connection, accepted))
+        if len(answered) == 1:
+            connection.loop.call_soon_threadsafe(_answer_all, answered)
+
+
 @lru_cache(maxsize=1000)  # a client sends the same again and again
 def plain_headers(lines: bytes) -> Headers | None:
     """The headers of a request by their names in lower case; None when there is anything about them to think about."""
@@ -317,7 +347,7 @@ def _request_id(headers: Headers) -> bytes:
     return given if observing.SAFE_ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
 
 
-def _answer_all(answered: deque[tuple[Connection, Future[int]]]) -> None:
+def _answer_all(answered: deque[tuple[Connection, int | Exception]]) -> None:
     while answered:
-        connection, submitted = answered.popleft()
-        connection.answer(submitted)
+        connection, accepted = answered.popleft()
+        connection.answer(accepted)
