@@ -91,8 +91,9 @@ def test_the_same_is_asked_in_machine_code(items: int, answered: int, population
     random = np.random.default_rng(seed)
     asked, told = some_items(random, items), some_items(random, population)
     nobody = Taste(loss="logistic", base=0.0, vector=np.zeros(3, np.float32))
-    given = nobody, asked, told, 0.7, TasteParams(l2_vector=3.0), count, min(answered, items)
-    assert asking.order_by_machine(*given).tolist() == asking.order(*given).tolist()
+    given = 0.7, TasteParams(l2_vector=3.0), count, min(answered, items)
+    found = asking.order_by_machine(asked.and_then(told), items, "logistic", *given)
+    assert found.tolist() == asking.order(nobody, asked, told, *given).tolist()
 
 
 def test_items_without_labels_and_sources_are_asked_about_alike() -> None:
@@ -102,5 +103,6 @@ def test_items_without_labels_and_sources_are_asked_about_alike() -> None:
     )
     nobody = Taste(loss="squared", base=0.5, vector=np.zeros(2, np.float32))
     told = bare.take(np.array([0, 1, 1, 1]))
-    given = nobody, bare, told, 1.0, TasteParams(l2_vector=1.0, l2_bias=1.0), 2
-    assert asking.order_by_machine(*given).tolist() == asking.order(*given).tolist() == [1, 0]
+    given = 1.0, TasteParams(l2_vector=1.0, l2_bias=1.0), 2
+    assert asking.order_by_machine(bare.and_then(told), 3, "squared", *given).tolist() == [1, 0]
+    assert asking.order(nobody, bare, told, *given).tolist() == [1, 0]

@@ -68,8 +68,9 @@ def questions(
     The columns are of the items and, behind them, of the population that answers are to tell about. `l2` are those of a vector's
     column, of the bias, of a source's and of a label's weight.
     """
-    wide = np.asarray(vectors, np.float64)
-    covariances = wide[:items] @ wide.T / l2[0] + 1 / l2[1]
+    constant = np.full((len(vectors), 1), np.sqrt(1 / l2[1]))
+    wide = np.append(vectors / np.sqrt(l2[0]), constant, axis=1)
+    covariances = wide[:items] @ wide.T
     chosen = np.zeros(min(count, items - answered), np.int64)
     features = np.array(source, np.int32), np.array(label_offsets, np.int64), np.array(labels, np.int32)
     compiled(_ask, covariances, *features, float(l2[2]), float(l2[3]), answered, chosen, fastmath=FREEDOMS)

@@ -15,7 +15,7 @@ from palate.pool import empty_pool, with_changes
 from palate.ranking import judged, scoring
 from palate.ranking.judged import Memory
 from palate.ranking.scoring import Judgement
-from palate.ranking.taste import TasteParams
+from palate.ranking.taste import TasteParams, influence
 from palate.stock import changed, stock
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -114,3 +114,14 @@ def test_a_stock_that_was_given_up_is_not_kept() -> None:
     assert found.stock() is state.stock
     del state
     assert found.stock() is None
+
+
+def test_what_is_kept_of_the_likes_says_what_all_votes_say_of_them() -> None:
+    who = person(history((2, 1.0), (5, 0.0), (3, 1.0), (6, 1.0)))
+    found = judged.find(Lately(8), STATE, who, NOW, 3, PARAMS)
+    items = scoring.features(STATE.pool)
+    parts = influence(found.prior, found.taste, found.voted, found.labels, items, found.scale, found.params)
+    assert parts[:, found.labels > 0.5] == pytest.approx(found.solution.of_likes.on(items), abs=1e-6)
+    assert (
+        found.solution.of_likes.on(items)[1, 0] > found.solution.of_likes.on(items)[1, 1] > 0
+    )  # source and labels, or labels

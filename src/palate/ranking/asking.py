@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from palate import greedy
 from palate.candidates import personal
 from palate.candidates.filters import Mask
+from palate.models.factorization_machine import Loss
 from palate.pool import Pool
 from palate.ranking.scoring import Judgement
 from palate.ranking.taste import Features, Taste, TasteParams, design, strengths
@@ -39,14 +40,17 @@ def find(
     rows = everything[pool.evidence[everything] >= least]
     likely = np.sort(personal.find(values[rows], rows, LIKELY))
     population = everything[np.linspace(0, len(everything) - 1, min(POPULATION, len(everything))).astype(np.int64)]
-    unbiased = Features(pool.vectors, np.zeros(len(pool), np.float32), pool.source, pool.label_offsets, pool.labels)
-    asked, told = unbiased.take(likely), unbiased.take(population)
-    answered = judgement.voted if len(judgement.labels) else asked.take(likely[:0])
-    nothing = Taste(loss=pool.model.loss, base=0.0, vector=np.zeros(pool.vectors.shape[1], np.float32))
-    items = answered.and_then(asked)
-    choose = order_by_machine if compiled else order
-    best = choose(nothing, items, told, judgement.scale, judgement.params, count, len(answered))
-    return likely[best - len(answered)]
+    plain = Features(pool.vectors, np.zeros(len(pool), np.float32), pool.source, pool.label_offsets, pool.labels)
+    told, answered = plain.take(np.concatenate((likely, population))), len(judgement.labels)
+    told = judgement.voted.and_then(told) if answered else told
+    items, scale, params = answered + len(likely), judgement.scale, judgement.params
+    if compiled:
+        best = order_by_machine(told, items, pool.model.loss, scale, params, count, answered)
+    else:
+        nothing = Taste(loss=pool.model.loss, base=0.0, vector=np.zeros(pool.vectors.shape[1], np.float32))
+        asked, others = told.take(np.arange(items)), told.take(np.arange(items, len(told)))
+        best = order(nothing, asked, others, scale, params, count, answered)
+    return likely[best - answered]
 
 
 def order(
@@ -80,18 +84,11 @@ def order(
 
 
 def order_by_machine(
-    prior: Taste,
-    items: Features,
-    population: Features,
-    scale: float,
-    params: TasteParams,
-    count: int,
-    answered: int = 0,
+    told: Features, items: int, loss: Loss, scale: float, params: TasteParams, count: int, answered: int = 0
 ) -> Rows:
-    """What `order` gives, of the same numbers but for their last digits."""
-    both = items.and_then(population)
-    columns = both.vectors, both.source, both.label_offsets, both.labels
-    return greedy.questions(*columns, len(items), strengths(prior.loss, scale, params), answered, count)
+    """What `order` gives, of the same numbers but for their last digits; `told` are the items, then the population."""
+    columns = told.vectors, told.source, told.label_offsets, told.labels
+    return greedy.questions(*columns, items, strengths(loss, scale, params), answered, count)
 
 
 def _answer(own: NDArray[np.float64], shared: NDArray[np.float64], row: int) -> None:

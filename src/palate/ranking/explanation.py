@@ -119,7 +119,7 @@ def reasons(
 
 
 def _voted(judgement: Judgement) -> NDArray[np.int64]:
-    return judgement.voted_keys[judgement.labels > 0.5]
+    return judgement.voted_keys[judgement.solution.likes]
 
 
 def _most_liked(judgement: Judgement, served: Pool) -> tuple[NDArray[np.int64], Floats]:
@@ -137,8 +137,7 @@ def _parts(judgement: Judgement, served: Pool) -> tuple[NDArray[np.int64], Float
     """Keys (m,) of all that was liked or taken to, and (served, m) what each adds to each score."""
     keys, parts = _voted(judgement), np.zeros((len(served), 0), np.float32)
     if len(keys):
-        own = features(served, answer=judgement.answer)
-        parts = judgement.solution.influence(own)[:, judgement.labels > 0.5]
+        parts = judgement.solution.of_likes.on(features(served, answer=judgement.answer))
     if judgement.answer is None:
         return keys, parts
     more_keys, more = by_model.contributions(judgement.answer, served)

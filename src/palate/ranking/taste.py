@@ -230,39 +230,73 @@ def remembered(tastes: Tastes | None, person: tuple[int, ...], votes: Votes) -> 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What votes were solved to, with what tells which of them is behind a score: found out once."""
+    """What votes were solved to, with what tells which of the likes is behind a score: found out once."""
 
     votes: Votes
     taste: Taste
 
     @cached_property
-    def residuals(self) -> Floats:
-        """(votes,) what the votes say beyond what is believed of them."""
-        scores = linear(self.taste, self.votes.items)
-        return self.votes.labels - (scores if self.taste.loss == "squared" else link(scores, self.taste.loss))
+    def likes(self) -> NDArray[np.int64]:
+        """Places of the likes among the votes."""
+        return np.flatnonzero(self.votes.labels > 0.5)
 
     @cached_property
-    def tags(self) -> NDArray[np.int32]:
-        """The labels of what was voted on, sorted."""
-        return np.unique(self.votes.items.labels)
+    def of_likes(self) -> Influence:
+        """What the likes add to scores."""
+        return self.influence(self.likes)
 
-    @cached_property
-    def by_tag(self) -> Floats:
-        """(labels, votes) the labels of each item that was voted on, of length 1 together."""
-        return np.ascontiguousarray(_by_label(self.votes.items, self.tags).T, np.float32)
-
-    def influence(self, items: Features) -> Floats:
-        """(items, votes) what `influence` gives."""
-        votes = self.votes
+    def influence(self, chosen: NDArray[np.int64]) -> Influence:
+        """What these of the votes add to scores."""
+        votes, taste = self.votes, self.taste
+        scores = linear(taste, votes.items)
+        residuals = votes.labels - (scores if taste.loss == "squared" else link(scores, taste.loss))
+        items = votes.items.take(chosen)
+        tags = np.unique(items.labels)
         by_vector, _, by_source, by_label = strengths(votes.prior.loss, votes.scale, votes.params)
-        products = items.vectors @ votes.items.vectors.T
-        kernel = products / np.float32(by_vector)
-        kernel += ((items.source[:, np.newaxis] == votes.items.source) & (votes.items.source >= 0)) / np.float32(
-            by_source
+        return Influence(
+            prior=votes.prior.vector,
+            liked=votes.labels[chosen] > 0.5,
+            vectors=np.ascontiguousarray(items.vectors.T),
+            by_vector=residuals[chosen] / np.float32(by_vector),
+            source=items.source,
+            by_source=(items.source >= 0) * residuals[chosen] / np.float32(by_source),
+            tags=tags,
+            by_tag=(_by_label(items, tags) * (residuals[chosen] / by_label)[:, np.newaxis]).T.astype(np.float32),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """What m votes add to the scores of items, each in so far as they have something in common."""
+
+    prior: Floats
+    """(factors,) the vector before the votes."""
+    liked: NDArray[np.bool_]
+    """(m,)"""
+    vectors: Floats
+    """(factors, m)"""
+    by_vector: Floats
+    """(m,) what a vote adds for a product of 1; likewise `by_source` for the same source."""
+    source: NDArray[np.int32]
+    by_source: Floats
+    tags: NDArray[np.int32]
+    """Sorted labels."""
+    by_tag: Floats
+    """(labels, m) what is added for each label of an item that has one alone."""
+
+    def on(self, items: Features) -> Floats:
+        """(items, m)"""
+        products = items.vectors @ self.vectors
+        parts: Floats = products * self.by_vector
+        parts += (items.source[:, np.newaxis] == self.source) * self.by_source
         if len(self.tags):
-            kernel += (_by_label(items, self.tags).astype(np.float32) @ self.by_tag) / np.float32(by_label)
-        return kernel * self.residuals + _prior_part(votes.prior, products, votes.labels, items)
+            parts += _by_label(items, self.tags).astype(np.float32) @ self.by_tag
+        pulled = np.maximum(items.vectors @ self.prior, 0)
+        if pulled.any():
+            alike = np.maximum(products, 0) * self.liked
+            total = alike.sum(axis=1)
+            parts += alike * np.divide(pulled, total, out=np.zeros_like(pulled), where=total > 0)[:, np.newaxis]
+        return parts
 
 
 def influence(
@@ -273,7 +307,7 @@ def influence(
     At the solution a weight is Σ residual·feature / l2 over the votes (the representer theorem), so what `solve` has added
     splits exactly. What the prior's vector adds was learned from votes too: it is split over the likes by how alike they are.
     """
-    return Solution(Votes(prior, voted, labels, scale, params), taste).influence(items)
+    return Solution(Votes(prior, voted, labels, scale, params), taste).influence(np.arange(len(labels))).on(items)
 
 
 def design(
@@ -292,15 +326,6 @@ def strengths(loss: Loss, scale: float, params: TasteParams) -> tuple[float, flo
     part = CURVATURE[loss]
     vector = params.l2_vector * max(scale, 1e-6)
     return vector * part, params.l2_bias * part, params.l2_source * part, params.l2_label * part
-
-
-def _prior_part(prior: Taste, products: Floats, labels: Floats, items: Features) -> Floats:
-    """`products` (items, votes) are those of their vectors."""
-    alike = np.maximum(products, 0) * (labels > 0.5)
-    total = alike.sum(axis=1, keepdims=True)
-    share = np.divide(alike, total, out=np.zeros_like(alike), where=total > 0)
-    part: Floats = share * np.maximum(items.vectors @ prior.vector, 0)[:, np.newaxis]
-    return part
 
 
 def _seen(values: NDArray[np.int32], prior: NDArray[np.int32]) -> NDArray[np.int32]:
