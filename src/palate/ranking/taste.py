@@ -259,7 +259,7 @@ class Solution:
             vectors=np.ascontiguousarray(items.vectors.T),
             by_vector=residuals[chosen] / np.float32(by_vector),
             source=items.source,
-            by_source=(items.source >= 0) * residuals[chosen] / np.float32(by_source),
+            by_source=residuals[chosen] * (items.source >= 0).astype(np.float32) / np.float32(by_source),
             tags=tags,
             by_tag=(_by_label(items, tags) * (residuals[chosen] / by_label)[:, np.newaxis]).T.astype(np.float32),
         )
