@@ -83,9 +83,10 @@ def _is_trainer(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.fixture
-def service(data: Path) -> Iterator[Service]:
-    service = Service(data)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One for all that leave it as it was; the last of them stops it."""
+    service = Service(tmp_path_factory.mktemp("served") / "data")
     yield service
     service.stop()
 
@@ -118,25 +119,6 @@ def test_a_taken_port_is_named(service: Service, tmp_path: Path) -> None:
     assert f"Port {service.port}" in second.stderr
 
 
-def test_stopping_leaves_no_process_behind(data: Path) -> None:
-    service = Service(data)
-    processes = service.processes()
-    assert len(processes) >= 4
-    service.stop()
-    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
-
-
-def test_children_do_not_outlive_a_killed_supervisor_and_no_bot_is_among_them_without_a_token(data: Path) -> None:
-    service = Service(data)
-    children = service.processes()[1:]
-    assert len(children) >= 3
-    assert bots(service) == []
-    service.process.kill()
-    service.process.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert alive == []
-
-
 def test_a_killed_loop_is_started_again_while_the_others_serve(service: Service) -> None:
     (trainer,) = service.trainers()
     os.kill(trainer, signal.SIGKILL)
@@ -146,6 +128,14 @@ def test_a_killed_loop_is_started_again_while_the_others_serve(service: Service)
             return
         time.sleep(0.1)
     raise AssertionError("the trainer was not started again")
+
+
+def test_stopping_leaves_no_process_behind_and_without_a_token_there_was_no_bot(service: Service) -> None:
+    processes = service.processes()
+    assert len(processes) >= 4
+    assert bots(service) == []
+    service.stop()
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 class Telegram(threading.Thread):
@@ -182,14 +172,20 @@ def bots(service: Service) -> list[list[str]]:
     return [process.cmdline() for process in service.processes()[1:] if "bot" in process.cmdline()]
 
 
-def test_a_token_brings_the_bot(data: Path) -> None:
+def test_a_token_brings_the_bot_and_no_child_outlives_a_killed_supervisor(data: Path) -> None:
     telegram = Telegram()
     with contextlib.ExitStack() as stack:
         stack.callback(telegram.stop)
         service = Service(data, PALATE_BOT__TOKEN=TOKEN, PALATE_BOT__API=telegram.address)
-        stack.callback(service.stop)
+        stack.callback(service.process.kill)
         assert telegram.talk().startswith("Hello!")
         assert len(bots(service)) == 1
+        children = service.processes()[1:]
+        assert len(children) >= 4
+        service.process.kill()
+        service.process.wait()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert alive == []
 
 
 class Load(threading.Thread):
