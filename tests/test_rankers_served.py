@@ -273,8 +273,12 @@ def test_the_parts_of_an_items_score_say_what_sets_it_apart(shelf: Shelf) -> Non
 def test_machine_code_tells_the_columns_that_reading_tells(shelf: Shelf, user: str) -> None:
     scene = scene_of(shelf, user)
     pool, found = scene.looked.pool, np.arange(len(scene.looked), dtype=np.uint16) % 64
-    names = {"topics": tuple(pool.label_names.values[:1]), "languages": tuple(pool.languages.values[:1]) or ("en",)}
-    choosy = replace(scene.looked.person, followed=(pool.sources.values[-1],), **names)
+    choosy = replace(
+        scene.looked.person,
+        followed=(pool.sources.values[-1],),
+        topics=tuple(pool.label_names.values[:1]),
+        languages=tuple(pool.languages.values[:1]) or ("en",),
+    )
     chosen = replace(scene.looked, found=found, person=choosy)
     for looked in (scene.looked, chosen, scene.looked.take(np.arange(0, 40, 7))):
         some = replace(scene, looked=looked)

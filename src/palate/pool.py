@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.machine_code import compiled
 from palate.models.nearest import Located
 from palate.pool_model import Model, Strangers, columns
 from palate.pool_model import model as of_snapshot
@@ -168,6 +169,7 @@ class Pool:
         found = np.empty(len(self), np.dtype(kinds, align=True))
         for name, column in columns.items():
             found[name] = column
+        _labels_of_pieces(found[:0], self.labels)  # so that no request waits until it is machine code
         return found
 
     @cached_property
@@ -190,6 +192,11 @@ class Pool:
                 raise AttributeError(name)
             vars(self)[name] = column = vars(self)["_make"](name)
             return column
+
+    @property
+    def of_many(self) -> bool:
+        """Whether these are a few of very many items."""
+        return "pieces" in vars(vars(self).get("_rows_of", (self,))[0])
 
     @property
     def nbytes(self) -> int:
@@ -267,7 +274,8 @@ _COLUMNS = frozenset(
 LABELS_FROM, LABELS_TO = "labels_from", "labels_to"
 """Of a piece: where its item's labels lie."""
 
-_IN_PIECES = tuple(sorted(_COLUMNS - {"content", "labels", "label_offsets"}))
+_OF_LABELS = ("labels", "label_offsets")
+_IN_PIECES = tuple(sorted(_COLUMNS - {"content", *_OF_LABELS}))
 
 _SHARED = ("model", "sources", "languages", "categories", "label_names", "kinds", "rules")
 
@@ -351,8 +359,11 @@ def take(pool: Pool, rows: NDArray[np.int64]) -> Pool:
     chosen = rows if chosen is None else chosen[rows]
 
     def make(name: str) -> NDArray[Any]:
+        if "pieces" in vars(whole) and name in _OF_LABELS:
+            vars(part).update(_labels_of_pieces(_pieces(part), whole.labels))
+            return getattr(part, name)
         if "pieces" in vars(whole) and name != "content":
-            return _of_pieces(_pieces(part), whole.labels, name)
+            return np.ascontiguousarray(_pieces(part)[name])
         return _gathered(pool, rows, name) if name in vars(pool) else _gathered(whole, chosen, name)
 
     def _pieces(part: Pool) -> NDArray[np.void]:
@@ -366,17 +377,25 @@ def take(pool: Pool, rows: NDArray[np.int64]) -> Pool:
 
 
 def _gathered(pool: Pool, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
-    if name in ("labels", "label_offsets"):
+    if name in _OF_LABELS:
         return _labels(pool.label_offsets[rows], pool.label_offsets[rows + 1], pool.labels, name)
     found: NDArray[Any] = getattr(pool, name)[rows]
     return found
 
 
-def _of_pieces(pieces: NDArray[np.void], labels: NDArray[np.int32], name: str) -> NDArray[Any]:
-    """A column of some items, whose labels are among these."""
-    if name in ("labels", "label_offsets"):
-        return _labels(pieces[LABELS_FROM], pieces[LABELS_TO], labels, name)
-    return np.ascontiguousarray(pieces[name])
+def _labels_of_pieces(pieces: NDArray[np.void], labels: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+    """The labels of some items, which are among these, and their offsets."""
+    starts, ends = (np.ascontiguousarray(pieces[name]) for name in (LABELS_FROM, LABELS_TO))
+    offsets = _offsets(ends - starts)
+    found = np.empty(offsets[-1], np.int32)
+    compiled(_gather, labels, starts, offsets, found)
+    return {"label_offsets": offsets, "labels": found}
+
+
+def _gather(labels: Any, starts: Any, offsets: Any, found: Any) -> None:
+    for item in range(len(starts)):
+        for place in range(offsets[item], offsets[item + 1]):
+            found[place] = labels[starts[item] + place - offsets[item]]
 
 
 def _labels(starts: NDArray[np.int64], ends: NDArray[np.int64], labels: NDArray[np.int32], name: str) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from palate.ranking.taste import (
     Votes,
     influence,
     linear,
+    linear_of_many,
     remembered,
     score,
     solve,
@@ -56,6 +57,14 @@ def test_taking_rows_keeps_each_items_labels() -> None:
     assert taken.label_offsets.tolist() == [0, 4, 4, 6]
     assert taken.labels.tolist() == [0, 1, 2, 3, 0, 1]
     assert taken.source.tolist() == [2, -1, 0]
+
+
+def test_many_items_are_scored_in_machine_code_as_few_are() -> None:
+    voted = solve(prior(vector=(0.3, -0.2)), rows(0, 1, 3), labels(1, 0, 1), 1.0, PARAMS)
+    chosen = with_choices(prior(), np.array([9], np.int32), np.array([1, 40], np.int32), PARAMS)
+    for own in (prior(), voted, chosen):
+        np.testing.assert_allclose(linear_of_many(own, ITEMS), linear(own, ITEMS), rtol=1e-6)
+    assert not len(linear_of_many(voted, ITEMS.take(np.zeros(0, np.int64))))
 
 
 def test_without_votes_the_prior_stays() -> None:

@@ -144,7 +144,7 @@ def factors(scene: Scene) -> Columns:
         return
     user, rows = users[users >= 0][0], scene.looked.pool.learned
     known = rows >= 0
-    for number, prefix in enumerate(factors_of(snapshot), start=1):
+    for number, prefix in enumerate(worked_out(scene).factors, start=1):
         found = np.full(len(rows), np.nan, np.float32)
         vector = snapshot.arrays[f"{prefix}user_vectors"][user].astype(np.float32)
         found[known] = snapshot.arrays[f"{prefix}item_vectors"][rows[known]].astype(np.float32) @ vector
@@ -195,7 +195,7 @@ def texts(scene: Scene) -> Columns:
     items = scene.happenings.texts(scene.looked.pool.keys, scene.looked.pool.learned)
     if items is None:
         return
-    liked, refused = (_theirs(scene, history.items[mask][-NEWEST:]) for mask in verdicts(history))
+    liked, refused = _theirs(scene, *(history.items[mask][-NEWEST:] for mask in verdicts(history)))
     wordless = ~items.any(axis=1)
     for name, theirs in (
         ("text_near_liked", liked),
@@ -211,12 +211,12 @@ def texts(scene: Scene) -> Columns:
         yield "text_nearest", np.where(wordless, np.float32(np.nan), nearest)
 
 
-def _theirs(scene: Scene, keys: NDArray[np.int64]) -> Floats:
+def _theirs(scene: Scene, liked: NDArray[np.int64], refused: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Where the texts of these items stand, those without words left out."""
-    assert scene.snapshot is not None, "Texts stand in its directions."
-    found = scene.happenings.texts(keys)
+    found = scene.happenings.texts(np.concatenate((liked, refused)))
     assert found is not None, "The candidates have theirs from the same snapshot."
-    return found[found.any(axis=1)]
+    told = found.any(axis=1)
+    return found[: len(liked)][told[: len(liked)]], found[len(liked) :][told[len(liked) :]]
 
 
 def verdicts(history: History) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -252,6 +252,8 @@ class WorkedOut:
     sources: Floats
     """(columns, sources + 1) those of each number, last of none; likewise the next."""
     categories: Floats
+    factors: tuple[str, ...]
+    """How the names of the snapshot's pairs of factors begin."""
 
 
 def worked_out(scene: Scene) -> WorkedOut:
@@ -259,12 +261,13 @@ def worked_out(scene: Scene) -> WorkedOut:
     counted, pool, now = scene.happenings, scene.looked.pool, scene.second
     found: WorkedOut | None = counted.worked_out.get(now)
     if found is None or found.sources.shape[1] <= len(pool.sources):
-        found = _worked_out(counted, pool, now)
+        found = _worked_out(scene)
         counted.worked_out.add({now: found})
     return found
 
 
-def _worked_out(counted: Happenings, pool: Pool, now: int) -> WorkedOut:
+def _worked_out(scene: Scene) -> WorkedOut:
+    counted, pool, now = scene.happenings, scene.looked.pool, scene.second
     of_all = counted.of_all(now)
     common = rates_of(of_all[..., np.newaxis], None)
     hot = _turned(counted.hot.at_rows(np.arange(-1, len(counted.hot)), now))
@@ -275,6 +278,7 @@ def _worked_out(counted: Happenings, pool: Pool, now: int) -> WorkedOut:
         dict(_of_items(hot, of_all, common)),
         _table(_of_group("source", _group(counted, "source", sources, now), common, SOURCE_WINDOWS)),
         _table(_of_group("category", _group(counted, "category", categories, now), common, CATEGORY_WINDOWS)),
+        () if scene.snapshot is None else tuple(factors_of(scene.snapshot)),
     )
 
 

@@ -67,5 +67,6 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
 
 def _chosen(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers) -> NDArray[np.int64]:
     """Those that the light ranker chooses, and those that were found to learn of: whoever explores serves some of them."""
-    explored = np.flatnonzero(wanted & (scene.looked.found & EXPLORATION > 0))
-    return np.union1d(light.find(scene, np.flatnonzero(wanted), rankers), explored)
+    chosen = wanted & (scene.looked.found & EXPLORATION > 0)
+    chosen[light.find(scene, np.flatnonzero(wanted), rankers)] = True
+    return np.flatnonzero(chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +25,7 @@ from palate.ranking.taste import (
     at,
     labels_of,
     linear,
+    linear_of_many,
     remembered,
     with_choices,
 )
@@ -121,7 +123,8 @@ def order_values(judgement: Judgement, pool: Pool) -> tuple[Floats, Floats]:
     The values still tell well apart what a squared loss puts above 1, where the probabilities lie close together.
     """
     items = features(pool, judgement.by_popularity, judgement.answer)
-    return _order_values(measure(judgement), pool, items, judgement.now)
+    how = linear_of_many if pool.of_many else linear
+    return _order_values(measure(judgement), pool, items, judgement.now, how)
 
 
 def order_values_of(measure: Measure, pool: Pool, rows: NDArray[np.int64], now: datetime) -> tuple[Floats, Floats]:
@@ -129,9 +132,11 @@ def order_values_of(measure: Measure, pool: Pool, rows: NDArray[np.int64], now: 
     return _order_values(measure, pool, _features_of(measure, pool, rows), now)
 
 
-def _order_values(measure: Measure, pool: Pool, items: Features, now: datetime) -> tuple[Floats, Floats]:
+def _order_values(
+    measure: Measure, pool: Pool, items: Features, now: datetime, how: Callable[[Taste, Features], Floats] = linear
+) -> tuple[Floats, Floats]:
     taste = measure.taste if measure.by_popularity else at(measure.taste, pool.model.hours, now)
-    values = linear(taste, items)
+    values = how(taste, items)
     scores = link(values, taste.loss)
     return scores, np.maximum(values, scores) if taste.loss == "squared" else scores
 
