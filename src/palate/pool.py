@@ -360,8 +360,9 @@ def take(pool: Pool, rows: NDArray[np.int64]) -> Pool:
 
     def make(name: str) -> NDArray[Any]:
         if "pieces" in vars(whole) and name in _OF_LABELS:
-            vars(part).update(_labels_of_pieces(_pieces(part), whole.labels))
-            return getattr(part, name)
+            both = _labels_of_pieces(_pieces(part), whole.labels)
+            vars(part).update(both)
+            return both[name]
         if "pieces" in vars(whole) and name != "content":
             return np.ascontiguousarray(_pieces(part)[name])
         return _gathered(pool, rows, name) if name in vars(pool) else _gathered(whole, chosen, name)

@@ -215,7 +215,7 @@ def _theirs(scene: Scene, liked: NDArray[np.int64], refused: NDArray[np.int64]) 
     """Where the texts of these items stand, those without words left out."""
     found = scene.happenings.texts(np.concatenate((liked, refused)))
     assert found is not None, "The candidates have theirs from the same snapshot."
-    told = found.any(axis=1)
+    told: NDArray[np.bool_] = np.asarray(found.any(axis=1))
     return found[: len(liked)][told[: len(liked)]], found[len(liked) :][told[len(liked) :]]
 
 
