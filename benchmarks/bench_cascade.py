@@ -2,9 +2,9 @@
 
     python benchmarks/bench_cascade.py [--days 2] [--readers 100] [--items-per-hour 100] [--keep 200] [--exact 500]
 
-A simulated installation serves and learns for some days, with more items than are looked at one by one (`--exact`). Then each reader is
-asked for 20 items in several ways from one and the same state: candidates → light → heavy with `--keep` let through, the heavy ranker on
-all that may be served, the two halves of the cascade one at a time, and the plain score. A list's gain is the true chance that its reader
+A simulated installation serves and learns for some days, with more items than are looked at one by one (`--exact`). Then rankers are
+learned from all that was logged, whether or not they would be served, and each reader is asked for 20 items in several ways from one and
+the same state: candidates → light → heavy with `--keep` let through, the heavy ranker on all that may be served, the two halves of the cascade one at a time, and the plain score. A list's gain is the true chance that its reader
 likes each item (nDCG@20; the best is what all that is out would give, whatever the reader met), so that no served log has a say. Also told:
 how much of the 20 of the heavy ranker on everything is in each list. 95 % by drawing readers. The world's numbers are those of
 `palate simulate`; none was chosen by these figures.
@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from palate import database, feed, metrics, train
+from palate import database, feed, heavy_learning, impressions, metrics, ranker_training, rankers, train
 from palate.database import reading
 from palate.domain import FeedRequest, to_milliseconds
 from palate.evaluation import closed_loop, world
@@ -31,6 +32,7 @@ from palate.heavy_learning import HeavyParams
 from palate.light_learning import LightParams
 from palate.live import Live
 from palate.ranker_training import RankerTraining
+from palate.rankers import Rankers
 from palate.train import TrainParams
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -98,12 +100,29 @@ def compare(made: world.World, policy: Policy, data: Path, hours: int, asked: ar
     live = Live(database.connect(None, data), data, policy.training.interactions, policy.feed.model, ranking=True)
     live.refresh(now)
     assert live.snapshot is not None, "cycles ran"
-    found = live.snapshot.header.get("rankers", {})
-    told = ("served", "learned_from", "ndcg", "plain_ndcg", "gain_error", "recall")
-    print(f"{len(live.pool)} items; rankers: { {name: found.get(name) for name in told} }", flush=True)
+    live.state = replace(live.state, rankers=rankers_of_all(live, policy, data, now))
     likings, rows = truths(made, hours, to_milliseconds(now))
     lists = {name: served(live, made, params, now, rows) for name, params in ways(asked, policy.feed).items()}
     tell(lists, likings)
+
+
+def rankers_of_all(live: Live, policy: Policy, data: Path, now: datetime) -> Rankers:
+    """Learned from all that was logged, whether or not they would be served: here it's only asked what the cascade takes from them."""
+    assert policy.rankers is not None, "it is what is tried"
+    params = policy.rankers
+    answer = timedelta(minutes=params.heavy.answer_minutes)
+    found = impressions.read(
+        live.engine, data / "events", params.heavy.gains, answer, now, params.heavy.max_impressions
+    )
+    heavy = heavy_learning.learn(found, params.heavy, params.seed)
+    light, recall = ranker_training.distilled(live.engine, data, found, heavy, params, now)
+    told = {name: heavy.quality[name] for name in ("served", "impressions", "ndcg", "plain_ndcg", "gain_error")}
+    print(
+        f"{len(live.pool)} items; {len(found)} impressions: {told}; light: {light is not None}, recall {recall}",
+        flush=True,
+    )
+    asked = rankers.as_asked(heavy.trees)
+    return Rankers(heavy.trees.to_bytes(), asked, heavy.calibration, (), light, params.light.keep)
 
 
 def truths(made: world.World, hours: int, now: int) -> tuple[np.ndarray, dict[str, int]]:

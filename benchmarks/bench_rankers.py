@@ -24,7 +24,8 @@ from palate.feed_params import FeedParams
 from palate.light_learning import Taught
 from palate.list_making import ListMaking
 from palate.live import Live
-from palate.models import trees
+from palate.models import additive, trees
+from palate.models.additive import Additive
 from palate.models.calibration import Calibration
 from palate.models.trees import TreeParams
 from palate.ranker_training import RankerTraining
@@ -53,11 +54,15 @@ def main() -> None:
         model = noise(random)
         whole = Scene(looked, state.happenings, state.pool, state.snapshot, NOW)
         flat, asked = Calibration(np.zeros(1), np.zeros(1)), rankers.as_asked(model)
-        loaded = Rankers(model.to_bytes(), asked, flat, (), bent(whole, random), 1000)
+        chosen = distilled(whole, random)
+        loaded = Rankers(model.to_bytes(), asked, flat, (), chosen, 1000)
         served = Scene(scene.looked.take(np.arange(20)), state.happenings, state.pool, state.snapshot, NOW)
         tell("features of 1,000 items", lambda: features.of(scene))
         tell("trees over 1,000 items", lambda: loaded.raw(table))
         tell(f"light ranker, {ITEMS} to 1,000", lambda: light.find(whole, np.arange(ITEMS), loaded))
+        table_of_all = light.given(whole)
+        tell("  columns that it is given of each", lambda: light.given(whole))
+        tell("  its lines and trees", lambda: additive.said(chosen, table_of_all, *light.hot(whole)))
         tell("features of 20 served items, written", lambda: features.written(served))
         print(f"{len(features.written(served)[0])} bytes for each")
 
@@ -108,8 +113,9 @@ def noise(random: np.random.Generator) -> trees.Trees:
     return trees.fit(table, labels, np.ones(4000, np.float32), TreeParams(), 1)
 
 
-def bent(scene: Scene, random: np.random.Generator) -> light_learning.Light:
-    some = [column[:3000] for column in light.columns(scene)]
+def distilled(scene: Scene, random: np.random.Generator) -> Additive:
+    """Of noise: its trees ask about any column."""
+    some = light.columns(scene)[:, :3000]
     return light_learning.learn([Taught(some, random.standard_normal(3000))])
 
 

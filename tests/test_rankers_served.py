@@ -149,7 +149,12 @@ def scene_of(shelf: Shelf, user: str) -> Scene:
 def test_the_light_ranker_is_told_what_the_heavy_one_is(shelf: Shelf) -> None:
     scene = scene_of(shelf, "u3")
     places = feature_log.columns(rankers.LIGHT_COLUMNS)
-    np.testing.assert_allclose(np.stack(light.columns(scene), 1), features.of(scene)[:, places], rtol=1e-5, atol=1e-5)
+    expected = np.nan_to_num(features.of(scene)[:, places]).T
+    np.testing.assert_allclose(light.columns(scene), expected, rtol=1e-5, atol=1e-5)
+    bits = np.arange(len(scene.looked)).astype(np.uint16) * 37
+    found = replace(scene, looked=replace(scene.looked, found=bits))
+    expected = np.nan_to_num(features.of(found)[:, places]).T
+    np.testing.assert_allclose(light.columns(found), expected, rtol=1e-5, atol=1e-5)
     cold = replace(scene.happenings, hot=activity.nothing())
     told = dict(zip(rankers.LIGHT_COLUMNS, light.columns(replace(scene, happenings=cold)), strict=True))
     assert not told["item_viewed_day"].any()

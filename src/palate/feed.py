@@ -25,7 +25,7 @@ from palate.errors import InvalidInput
 from palate.feed_params import FeedParams
 from palate.finding import Found
 from palate.live import Live, Person, State
-from palate.ranking import considered, feature_kernels, features, heavy, judged, scoring, taste
+from palate.ranking import considered, feature_kernels, features, heavy, judged, light, scoring, taste
 from palate.ranking.arranging import Place
 from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
@@ -63,6 +63,7 @@ def prepare(state: State) -> None:
         taste.prepare()
     if state.rankers is not None:
         feature_kernels.prepare()
+        light.prepare()
 
 
 def serve(

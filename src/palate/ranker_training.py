@@ -6,7 +6,7 @@ The rankers are learned anew now and then; in between each snapshot takes over t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,12 @@ from palate.feed_params import FeedParams
 from palate.heavy_learning import Heavy, HeavyParams
 from palate.impressions import Impressions
 from palate.interactions import InteractionParams
-from palate.light_learning import Light, LightParams, Taught
+from palate.light_learning import LightParams, Taught
 from palate.live import Live, Person, State
 from palate.models import trees
+from palate.models.additive import Additive
 from palate.publishing import Addition
-from palate.rankers import Rankers
+from palate.rankers import GIVEN_COLUMNS, Rankers
 from palate.ranking import considered, features, light, scoring
 from palate.ranking.considered import Age, Considered
 from palate.ranking.features import Scene
@@ -138,8 +139,8 @@ def _learned(
     log.info("%s", summary(header))
     if not header["served"]:
         return {"rankers": header}, {}
-    distilled, recall = _distilled(engine, data, found, heavy, params, now)
-    return {"rankers": header | {"recall": recall}}, rankers.to_arrays(heavy, distilled)
+    chosen, recall = distilled(engine, data, found, heavy, params, now)
+    return {"rankers": header | {"recall": recall}}, rankers.to_arrays(heavy, chosen)
 
 
 def summary(header: Mapping[str, Any]) -> str:
@@ -151,20 +152,34 @@ def summary(header: Mapping[str, Any]) -> str:
     )
 
 
-def _distilled(
+def distilled(
     engine: sa.Engine, data: Path, found: Impressions, heavy: Heavy, params: RankerTraining, now: datetime
-) -> tuple[Light | None, float | None]:
+) -> tuple[Additive | None, float | None]:
     """The light ranker, and how much of the heavy one's best comes through it, for people that it didn't learn from."""
-    taught = list(_scored(engine, data, _newest_people(found, params.light.people), heavy, params, now))
-    if len(taught) < 4:
+    random, learned, asked = np.random.default_rng(params.seed), [], list[Taught]()
+    users = _newest_people(found, params.light.people)
+    for number, one in enumerate(_scored(engine, data, users, heavy, params, now)):
+        if number % 2:
+            asked.append(one)
+        else:
+            learned.append(one.thinned(params.light.candidates, random))
+    if len(asked) < 2:
         return None, None
-    learned, asked = taught[::2], taught[1::2]
-    model, keep = light_learning.learn(learned), max(params.light.keep * params.light.candidates // 20_000, 20)
-    recall = light_learning.recall(model, asked, keep)
-    plain = light_learning.recall(None, asked, keep)
+    model = light_learning.learn(learned, params.seed)
+    recall, plain = (_recall(one, asked, params.light.keep) for one in (model, None))
     if recall <= plain:
         return None, plain
-    return light_learning.learn(taught), recall
+    asked = [one.thinned(params.light.candidates, random) for one in asked]
+    return light_learning.learn(learned + asked, params.seed), recall
+
+
+def _recall(light: Additive | None, asked: Sequence[Taught], keep: int) -> float:
+    """With as large a part of each one's candidates let through as `keep` is of 20,000."""
+    found = []
+    for one in asked:
+        part = max(keep * len(one.raw) // 20_000, 20)
+        found.append(light_learning.recall(light, one, part, len(GIVEN_COLUMNS)))
+    return float(np.mean(found))
 
 
 def _newest_people(found: Impressions, count: int) -> NDArray[np.int64]:
@@ -176,22 +191,19 @@ def _newest_people(found: Impressions, count: int) -> NDArray[np.int64]:
 def _scored(
     engine: sa.Engine, data: Path, users: NDArray[np.int64], heavy: Heavy, params: RankerTraining, now: datetime
 ) -> Iterator[Taught]:
-    """What the heavy ranker says of some of what these people may be served."""
+    """What the heavy ranker says of all that these people may be served."""
     live = Live(engine, data, params.interactions, params.feed.model, rules=params.rules, ranking=True)
     live.refresh(now)
     asked, keep = rankers.as_asked(heavy.trees), params.light.keep
     loaded = Rankers(heavy.trees.to_bytes(), asked, heavy.calibration, params.heavy.without, None, keep)
-    random = np.random.default_rng(params.seed)
     with reading(engine) as connection:
         names = identities.user_ids(connection, users.tolist())
         for key in users.tolist():
             if key not in names:
                 continue
             looked = _candidates(live, live.person(connection, names[key], live.snapshot), params.feed, now)
-            count = min(params.light.candidates, len(looked))
-            if count >= params.light.candidates // 10:
-                some = looked.take(np.sort(random.choice(len(looked), count, replace=False)))
-                yield _taught(live.state, some, loaded, now)
+            if len(looked) >= params.light.candidates // 10:
+                yield _taught(live.state, looked, loaded, now)
 
 
 def _candidates(live: Live, person: Person, feed: FeedParams, now: datetime) -> Considered:
@@ -205,6 +217,6 @@ def _candidates(live: Live, person: Person, feed: FeedParams, now: datetime) -> 
     return looked.take(np.flatnonzero(wanted.allowed(found.pool, asked)))
 
 
-def _taught(state: State, some: Considered, loaded: Rankers, now: datetime) -> Taught:
-    scene = Scene(some, state.happenings, state.pool, state.snapshot, now)
+def _taught(state: State, looked: Considered, loaded: Rankers, now: datetime) -> Taught:
+    scene = Scene(looked, state.happenings, state.pool, state.snapshot, now)
     return Taught(light.columns(scene), loaded.raw(features.of(scene)))

@@ -15,8 +15,8 @@ from palate import feature_log, greedy, heavy_learning, light_learning
 from palate.domain import Part
 from palate.errors import SnapshotBroken
 from palate.heavy_learning import Heavy
-from palate.light_learning import Light
-from palate.models import forest, trees
+from palate.models import additive, forest, trees
+from palate.models.additive import Additive
 from palate.models.calibration import Calibration
 from palate.models.forest import Forest
 from palate.models.trees import Trees
@@ -24,24 +24,33 @@ from palate.snapshots import Snapshot
 
 log = logging.getLogger(__name__)
 
-POOL_COLUMNS = (
+GIVEN_COLUMNS = (
     "score",
     "likely",
     "popularity",
     "evidence",
-    "item_bias",
-    "source_weight",
-    "label_weight",
     "age",
     "age_here",
+    "item_bias",
     "leads",
+    "source_weight",
+    "same_source_met",
+    "same_source_liked",
+    "same_category_met",
+    "same_category_liked",
+    "label_weight",
+    "same_label_met",
+    "same_label_liked",
+    "labels",
+    "text_near_liked",
+    *feature_log.JOINS["found"],
 )
-"""What serving has of all its items, the plain score first."""
+"""What is found of each candidate, the plain score first."""
 
 HOT_COLUMNS = tuple(name for name in feature_log.JOINS["counters"] if name.startswith("item_"))
 """What happened to items: counted of the few of which most was heard lately."""
 
-LIGHT_COLUMNS = POOL_COLUMNS + HOT_COLUMNS
+LIGHT_COLUMNS = GIVEN_COLUMNS + HOT_COLUMNS
 """What the light ranker is told."""
 
 OWN = ("heavy_", "light_")
@@ -61,7 +70,7 @@ class Rankers:
     calibration: Calibration
     without: tuple[str, ...]
     """Joins of columns that it was learned without."""
-    light: Light | None
+    light: Additive | None
     """None: the plain score stands for it."""
     keep: int
     """Candidates that come before the heavy ranker."""
@@ -97,7 +106,7 @@ def as_asked(learned: Trees) -> Forest:
     return replace(found, borders=feature_log.unrounded(found.borders))
 
 
-def to_arrays(heavy: Heavy, light: Light | None) -> dict[str, NDArray[Any]]:
+def to_arrays(heavy: Heavy, light: Additive | None) -> dict[str, NDArray[Any]]:
     """What a snapshot holds of them."""
     found: dict[str, NDArray[Any]] = {
         "heavy_trees": heavy.trees.to_bytes(),
@@ -134,12 +143,15 @@ def _loaded(snapshot: Snapshot, found: Mapping[str, Any]) -> Rankers:
     arrays, wide = snapshot.arrays, len(feature_log.NAMES)
     asked = forest.from_arrays(arrays, FOREST, wide)
     forest.raw(asked, np.zeros((1, wide), np.float32))  # so that no request waits until it is machine code
+    light = light_learning.from_arrays(arrays, len(LIGHT_COLUMNS))
+    if light is not None:
+        additive.prepare(light, len(GIVEN_COLUMNS))
     greedy.prepare()
     return Rankers(
         trees=np.asarray(arrays["heavy_trees"]),
         forest=asked,
         calibration=Calibration(np.asarray(arrays["heavy_scores"]), np.asarray(arrays["heavy_probabilities"])),
         without=tuple(found["without"]),
-        light=light_learning.from_arrays(arrays, len(LIGHT_COLUMNS)),
+        light=light,
         keep=int(found["keep"]),
     )

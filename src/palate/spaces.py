@@ -72,6 +72,15 @@ class Spaces:
             found[new >= 0] = text_values.of_length_1(texts)
         return found
 
+    def near(self, keys: Keys, rows: NDArray[np.integer], vector: Floats) -> Floats:
+        """(n,) the products of what `texts` gives, which is known, with a vector (DIRECTIONS,); 0 for those without words."""
+        found = text_values.products(self.snapshot.arrays["text_values"], rows, vector)
+        unknown = np.flatnonzero(rows < 0)
+        texts = self.texts(keys[unknown])
+        assert texts is not None, "Texts are known."
+        found[unknown] = texts @ vector
+        return found
+
     def asking(self, keys: Keys) -> Floats:
         """(n, d) the same in the directions by which items are looked for: those of the index, as precise as it keeps them, or
         without one those of `texts`."""

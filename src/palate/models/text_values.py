@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.machine_code import compiled
+
 Floats = NDArray[np.float32]
 
 DIRECTIONS = 32
@@ -23,6 +25,8 @@ INDEXED = 128
 SAMPLE = 20_000
 """Texts by which directions are found."""
 TURNS = 6
+WIDENED = np.float32(2.0**112)
+"""What a 16-bit float is times less, once its bits are put at the places that they have in one of 32 bits."""
 BLOCK = 65_536
 """Texts that are turned at a time."""
 
@@ -64,3 +68,39 @@ def to_arrays(texts: NDArray[np.float16], directions: Floats | None = None) -> d
 def directions_of(arrays: Mapping[str, NDArray[Any]]) -> Floats | None:
     """Those of a snapshot; None where it holds none."""
     return arrays.get("text_directions")
+
+
+# --- nearness of many to one ----------------------------------------------------------------------------------------------
+
+
+def products(stored: NDArray[np.float16], rows: NDArray[np.integer], vector: Floats) -> Floats:
+    """(n,) of these rows of what a snapshot holds with a vector (d,); 0 for the row −1."""
+    found = np.zeros(len(rows), np.float32)
+    bits = np.asarray(stored).view(np.uint16)
+    bits.flags.writeable = False  # as an array of a snapshot is
+    given = np.asarray(rows, np.int64), (np.asarray(vector, np.float32) * WIDENED).astype(np.float32)
+    compiled(_products, bits, *given, found, fastmath=frozenset(("reassoc", "contract", "nsz")))
+    return found
+
+
+def readable_products(stored: NDArray[np.float16], rows: NDArray[np.integer], vector: Floats) -> Floats:
+    """What `products` gives, as it reads."""
+    return np.where(rows >= 0, stored[rows].astype(np.float32) @ vector, np.float32(0))
+
+
+def _products(stored: Any, rows: Any, vector: Any, found: Any) -> None:
+    """Machine code has no floats of 16 bits: theirs are widened by hand, the vector by what that leaves out."""
+    wide = len(vector)
+    bits = np.empty(wide, np.uint32)
+    values = bits.view(np.float32)
+    for place in range(len(rows)):
+        row = rows[place]
+        if row < 0:
+            continue
+        for at in range(wide):
+            half = np.uint32(stored[row, at])
+            bits[at] = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
+        total = np.float32(0)
+        for at in range(wide):
+            total += values[at] * vector[at]
+        found[place] = total

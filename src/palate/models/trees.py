@@ -113,11 +113,20 @@ def fit(features: Floats, labels: Floats, weights: Floats, params: TreeParams, s
 
     The same arguments give the same model, however many cores there are.
     """
+    return _fitted("Logloss", features, labels, weights, params, seed)
+
+
+def regression(features: Floats, values: Floats, weights: Floats, params: TreeParams, seed: int) -> Trees:
+    """Trees that tell the values (n,) themselves, by least squares."""
+    return _fitted("RMSE", features, values, weights, params, seed)
+
+
+def _fitted(loss: str, features: Floats, values: Floats, weights: Floats, params: TreeParams, seed: int) -> Trees:
     import catboost
 
     model = catboost.CatBoost(
         {
-            "loss_function": "Logloss",
+            "loss_function": loss,
             "iterations": params.trees,
             "depth": params.depth,
             "learning_rate": params.learning_rate,
@@ -130,7 +139,7 @@ def fit(features: Floats, labels: Floats, weights: Floats, params: TreeParams, s
             "logging_level": "Silent",
         }
     )
-    model.fit(catboost.Pool(np.ascontiguousarray(features), labels, weight=weights))
+    model.fit(catboost.Pool(np.ascontiguousarray(features), values, weight=weights))
     noted = model.get_metadata()
     for name in OF_CHANCE:
         noted[name] = ""

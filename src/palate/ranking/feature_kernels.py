@@ -35,10 +35,15 @@ SHARES = 2
 
 def prepare() -> None:
     """Make the machine code that requests would else wait for; kept on disk it is made once for all processes."""
+    of(of_nothing())
+
+
+def of_nothing() -> Scene:
+    """No candidates, of nobody."""
     now, nothing = from_milliseconds(0), empty_pool()
     judgement = scoring.judge(nothing, None, Person(), now, 0, TasteParams())
     looked = considered.considered(nothing, np.zeros(0, np.uint16), Person(), judgement, Age(0.0, 1.0))
-    of(Scene(looked, Happenings(), nothing, None, now))
+    return Scene(looked, Happenings(), nothing, None, now)
 
 
 def of(scene: Scene) -> Floats:

@@ -203,12 +203,23 @@ def texts(scene: Scene) -> Columns:
         ("text_near_refused", refused),
     ):
         if len(theirs):
-            middle = theirs.mean(axis=0)
-            near = items @ (middle / max(float(np.linalg.norm(middle)), 1e-6))
+            near = items @ _middle(theirs)
             yield name, np.where(wordless, np.float32(np.nan), near)
     if len(liked):
         nearest = (items @ liked[-COMPARED:].T).max(axis=1)
         yield "text_nearest", np.where(wordless, np.float32(np.nan), nearest)
+
+
+def middle_of_liked(scene: Scene) -> Floats | None:
+    """(DIRECTIONS,) of length 1: where the texts stand that the person took to; None where there are none."""
+    history = scene.looked.person.history
+    liked, _ = _theirs(scene, history.items[verdicts(history)[0]][-NEWEST:], history.items[:0])
+    return _middle(liked) if len(liked) else None
+
+
+def _middle(texts: Floats) -> Floats:
+    middle = texts.mean(axis=0)
+    return np.asarray(middle / max(float(np.linalg.norm(middle)), 1e-6), np.float32)
 
 
 def _theirs(scene: Scene, liked: NDArray[np.int64], refused: NDArray[np.int64]) -> tuple[Floats, Floats]:

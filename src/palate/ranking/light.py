@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.light_learning import Light
+from palate.candidates import found as ways
+from palate.machine_code import compiled
+from palate.models import additive, text_values
 from palate.models.factorization_machine import Floats
 from palate.pool import NO_DATE
-from palate.rankers import HOT_COLUMNS, POOL_COLUMNS, Rankers
-from palate.ranking import features
-from palate.ranking.features import DAYS_LONG, HOUR, Scene, log_odds
-from palate.ranking.taste import label_part, source_part
+from palate.rankers import GIVEN_COLUMNS, HOT_COLUMNS, Rankers
+from palate.ranking import feature_kernels, features
+from palate.ranking.features import DAYS_LONG, FOUND, HOUR, Scene
+from palate.ranking.taste import spread
+
+SCORE, AGE, LEADS, BY_SOURCE, BY_CATEGORY, BY_LABEL, TEXT, WAYS = (
+    GIVEN_COLUMNS.index(name)
+    for name in (
+        "score",
+        "age",
+        "leads",
+        "source_weight",
+        "same_category_met",
+        "label_weight",
+        "text_near_liked",
+        "found_popular",
+    )
+)
+"""Where the columns of each kind begin."""
+LOWEST, HIGHEST = np.float32(1e-4), np.float32(1 - 1e-4)
+"""Between which odds are told apart."""
+MASKS = np.array([sum(int(ways.bit(way)) for way in joined) for joined in FOUND.values()], np.uint16)
+UNDATED = int(DAYS_LONG * 24 * HOUR)
 
 
 def find(scene: Scene, rows: NDArray[np.int64], rankers: Rankers) -> NDArray[np.int64]:
@@ -22,42 +44,122 @@ def find(scene: Scene, rows: NDArray[np.int64], rankers: Rankers) -> NDArray[np.
         return rows
     looked = scene.looked
     some = looked if len(rows) == len(looked) else looked.take(rows)
-    value = some.values if rankers.light is None else _values(replace(scene, looked=some), rankers.light)
+    value = some.values
+    if rankers.light is not None:
+        scene = replace(scene, looked=some)
+        value = additive.said(rankers.light, given(scene), *hot(scene))
     return np.sort(rows[np.argpartition(-value, rankers.keep)[: rankers.keep]])
 
 
-def _values(scene: Scene, light: Light) -> Floats:
-    """(n,) what the light ranker says; what it makes of the counts is worked out once for each hot item."""
+def columns(scene: Scene) -> Floats:
+    """(C, n): `LIGHT_COLUMNS`, as `features.of` gives them, 0 for NaN, save that only of hot items anything was counted."""
+    counted, rows = hot(scene)
+    return np.concatenate((given(scene), counted[:, rows]))
+
+
+def hot(scene: Scene) -> tuple[Floats, NDArray[np.int64]]:
+    """(c, 1 + hot) what was counted of hot items, and (n,) which is each candidate's."""
     counted, rows = features.hot_columns(scene)
-    return light(_of_pool(scene)) + light([counted[name] for name in HOT_COLUMNS], len(POOL_COLUMNS))[rows]
+    return np.stack([counted[name] for name in HOT_COLUMNS]), rows
 
 
-def columns(scene: Scene) -> list[Floats]:
-    """C of (n,): `LIGHT_COLUMNS`, as `features.of` gives them, save that only of hot items anything was counted."""
-    counted, rows = features.hot_columns(scene)
-    return [*_of_pool(scene), *(counted[name][rows] for name in HOT_COLUMNS)]
+def given(scene: Scene) -> Floats:
+    """(D, n): `GIVEN_COLUMNS`, as `features.of` gives them, 0 for NaN."""
+    looked, pool = scene.looked, scene.looked.pool
+    table = np.empty((len(GIVEN_COLUMNS), len(looked)), np.float32)
+    table[LEADS - 1], table[LEADS] = pool.bias, pool.leads
+    told = [_fixed(column) for column in (looked.values, looked.scores, pool.popularity, pool.evidence)]
+    compiled(_probabilities, tuple(told), table[SCORE:AGE])
+    compiled(_ages, scene.moment, UNDATED, _fixed(pool.published), _fixed(pool.received), table[AGE : AGE + 2])
+    np.log(table[: AGE + 2], out=table[: AGE + 2])
+    of_source, of_category, of_label = _of_groups(scene)
+    compiled(_look_up, of_source, _fixed(pool.source), table[BY_SOURCE : BY_SOURCE + 3])
+    compiled(_look_up, of_category, _fixed(pool.category), table[BY_CATEGORY : BY_CATEGORY + 2])
+    compiled(_of_labels, of_label, _fixed(pool.label_offsets), _fixed(pool.labels), table[BY_LABEL : BY_LABEL + 4])
+    compiled(_of_ways, _fixed(looked.found), MASKS, table[WAYS:])
+    table[TEXT] = _near(scene)
+    return table
 
 
-def _of_pool(scene: Scene) -> list[Floats]:
-    looked, pool, now = scene.looked, scene.looked.pool, scene.moment
-    taste = looked.judgement.taste
-    undated = np.int64(now - DAYS_LONG * 24 * HOUR)
-    since = np.where(pool.published == NO_DATE, undated, pool.published)
-    found = {
-        "score": log_odds(looked.values),
-        "likely": log_odds(looked.scores),
-        "popularity": log_odds(pool.popularity),
-        "evidence": np.log1p(pool.evidence),
-        "item_bias": pool.bias,
-        "source_weight": source_part(taste, pool.source),
-        "label_weight": label_part(taste, pool.label_offsets, pool.labels),
-        "age": _age(now - since),
-        "age_here": _age(now - pool.received),
-        "leads": pool.leads.astype(np.float32),
-    }
-    return [found[name] for name in POOL_COLUMNS]
+def _fixed(column: NDArray[Any]) -> NDArray[Any]:
+    """As machine code is made for: an array that may be written to is another kind."""
+    found = np.ascontiguousarray(column).view()
+    found.flags.writeable = False
+    return found
 
 
-def _age(milliseconds: NDArray[np.int64]) -> Floats:
-    hours = np.maximum(milliseconds, 0).astype(np.float32) / np.float32(HOUR)
-    return np.asarray(np.log1p(hours), np.float32)
+def prepare() -> None:
+    """Make the machine code that requests would else wait for."""
+    given(feature_kernels.of_nothing())
+    text_values.products(np.zeros((0, 1), np.float16), np.zeros(0, np.int64), np.zeros(1, np.float32))
+
+
+def _of_groups(scene: Scene) -> tuple[Floats, Floats, Floats]:
+    """(3, sources + 1), (2, categories + 1) and (3, labels + 1): what the person makes of each, last of none."""
+    pool, taste, own = scene.looked.pool, scene.looked.judgement.taste, features.habits(scene)
+    by_source = spread(taste.sources, taste.source_weights, len(pool.sources))
+    by_label = spread(taste.labels, taste.label_weights, len(pool.label_names))
+    return np.stack((by_source, *own.sources)), np.stack(own.categories), np.stack((by_label, *own.labels))
+
+
+def _near(scene: Scene) -> Floats | float:
+    """(n,) how near each text is to the mean of those that the person took to; 0 where nothing is known."""
+    spaces, pool = scene.happenings.spaces, scene.looked.pool
+    if scene.snapshot is None or spaces is None or spaces.directions is None:
+        return 0.0
+    middle = features.middle_of_liked(scene)
+    return 0.0 if middle is None else spaces.near(pool.keys, pool.learned, middle)
+
+
+# --- machine code, of which `features.of` is what it means ----------------------------------------------------------------
+
+
+def _probabilities(columns: Any, table: Any) -> None:
+    """Odds of three, and one more than the last, of which the logarithm is still to be taken."""
+    values, scores, popularity, evidence = columns
+    _odds(values, table[0])
+    _odds(scores, table[1])
+    _odds(popularity, table[2])
+    for row in range(len(evidence)):
+        table[3, row] = evidence[row] + np.float32(1)
+
+
+def _odds(probabilities: Any, found: Any) -> None:
+    for row in range(len(probabilities)):
+        inside = min(max(probabilities[row], LOWEST), HIGHEST)
+        found[row] = inside / (np.float32(1) - inside)
+
+
+def _ages(now: int, undated: int, published: Any, received: Any, table: Any) -> None:
+    """One more than the hours, of which the logarithm is still to be taken."""
+    hour = np.float32(1 / HOUR)
+    for row in range(len(published)):
+        old = undated if published[row] == NO_DATE else now - published[row]
+        table[0, row] = np.float32(1) + np.float32(max(old, 0)) * hour
+        table[1, row] = np.float32(1) + np.float32(max(now - received[row], 0)) * hour
+
+
+def _look_up(values: Any, numbers: Any, table: Any) -> None:
+    for column in range(len(values)):
+        for row in range(len(numbers)):
+            table[column, row] = values[column, numbers[row]]
+
+
+def _of_labels(values: Any, offsets: Any, labels: Any, table: Any) -> None:
+    for row in range(len(offsets) - 1):
+        weight, met, liked = np.float32(0), np.float32(0), np.float32(0)
+        for place in range(offsets[row], offsets[row + 1]):
+            label = labels[place]
+            weight += values[0, label]
+            met += values[1, label]
+            liked += values[2, label]
+        count = np.float32(max(offsets[row + 1] - offsets[row], 1))
+        table[0, row] = weight / np.sqrt(count)
+        table[1, row], table[2, row] = met / count, liked / count
+        table[3, row] = offsets[row + 1] - offsets[row]
+
+
+def _of_ways(found: Any, masks: Any, table: Any) -> None:
+    for way in range(len(masks)):
+        for row in range(len(found)):
+            table[way, row] = np.float32(1) if found[row] & masks[way] else np.float32(0)
