@@ -102,6 +102,9 @@ class TrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Fewest examples for a test; a cycle with less than twice as many new ones is published without."""
     old_per_new: Annotated[int, msgspec.Meta(ge=0)] = 30
     """Old examples that an incremental cycle learns once more with each new one, so that it doesn't forget them."""
+    anew_below: Annotated[int, msgspec.Meta(ge=0)] = 20_000
+    """With fewer examples than this the factorization machine is learned anew in every cycle, which takes less than a second:
+    going on from its own steps again and again would fit few examples too closely."""
     max_old: Annotated[int, msgspec.Meta(ge=0)] = 10_000_000
     """Most old examples that it learns once more, whatever `old_per_new` says."""
     min_mixture: Annotated[int, msgspec.Meta(ge=0)] = 2_048

@@ -20,6 +20,7 @@ from palate.models.fields import Field
 from palate.models.registry import Solver, Update
 from palate.pairs import Pairs
 from palate.places import Places, Some, mask, size, together, within, without
+from palate.places import places as places_of
 from palate.trial import Calibration, RankingTest
 
 if TYPE_CHECKING:
@@ -210,12 +211,16 @@ def _learn_machine(examples: Examples, last: FactorizationMachine | None, params
     random, others = np.random.default_rng([params.train.seed, examples.seq]), held if last is None else new
     old = _drawn(examples.pairs, labelled, others, params.train, random)
     steps = _Steps(examples, fields, params, old, random)
-    rest = without(new, held)
-    model, losses = steps.fit(rest) if last is None else steps.partial_fit(last, rest)
+    anew = size(labelled) < params.train.anew_below
+    scale = steps.best_l2_scale(without(labelled, held)) if last is None else last.l2_scale
+    if last is None or anew:
+        model, losses = steps.fit(without(labelled, held), scale)
+    else:
+        model, losses = steps.partial_fit(last, without(new, held))
     test = LossTest()
     if len(held):
         test = _test_machine(model, examples.pairs, held, labelled)
-        model, more = steps.partial_fit(model, held)
+        model, more = steps.fit(labelled, scale) if anew else steps.partial_fit(model, held)
         losses = np.concatenate((losses, more))
     return Lesson("fm", model, size(new), last is not None, test, losses)
 
@@ -238,23 +243,37 @@ class _Steps:
     """A sample of old examples, to be learned with the new ones."""
     random: np.random.Generator
 
-    def fit(self, taken: Some) -> tuple[FactorizationMachine, Losses]:
+    def best_l2_scale(self, taken: Some) -> float:
+        """The multiple of the settings' l2 with which these examples are learned best."""
+        pairs, params, seed = self.examples.pairs, self.params.factorization_machine, self._seed()
+        if len(params.l2_scales) == 1 or size(taken) >= params.l2_tried_below:
+            return params.l2_scales[0]
+        places = places_of(taken)
+        users, items = pairs.keys(places)
+
+        def loss(older: Places, newer: Places, scale: float) -> Losses:
+            model, _ = self._fit(places[older], seed, scale)
+            return fm.losses(model, pairs.label[places[newer]], users[newer], items[newer])
+
+        return fm.best_l2_scale(users, pairs.time[places].astype(np.int64), params, loss)
+
+    def fit(self, taken: Some, scale: float) -> tuple[FactorizationMachine, Losses]:
         """A new model. People and items without an example are in it, at the prior and at the mean of their source."""
         of, seed = self.examples, self._seed()
-        model, losses = self._fit(taken, seed, epochs=self._best_epochs(taken, seed))
+        model, losses = self._fit(taken, seed, scale, epochs=self._best_epochs(taken, seed, scale))
         return fm_content.learned(model, of.users, of.items, of.contents, self.params.content, self.fields), losses
 
-    def _best_epochs(self, taken: Some, seed: int) -> int | None:
+    def _best_epochs(self, taken: Some, seed: int, scale: float) -> int | None:
         """As many passes as were best for the newest of these examples; None where the settings don't ask for that."""
         params = self.params.factorization_machine
         if not params.patience:
             return None
         newer = self.examples.pairs.newest(taken, round(params.validation_share * size(taken)))
-        model, _ = self._fit(without(taken, newer), seed, newer)
+        model, _ = self._fit(without(taken, newer), seed, scale, newer)
         return max(model.epochs, 1)
 
     def _fit(
-        self, taken: Some, seed: int, newer: Places | None = None, epochs: int | None = None
+        self, taken: Some, seed: int, scale: float, newer: Places | None = None, epochs: int | None = None
     ) -> tuple[FactorizationMachine, Losses]:
         of = self.examples
         tail = None if newer is None else of.pairs.labels(newer)
@@ -269,6 +288,7 @@ class _Steps:
             validation=tail,
             own=True,
             epochs=epochs,
+            l2_scale=scale,
         )
 
     def partial_fit(self, model: FactorizationMachine, new: Some) -> tuple[FactorizationMachine, Losses]:

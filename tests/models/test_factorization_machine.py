@@ -185,7 +185,7 @@ def test_early_stopping_takes_the_number_of_passes_that_was_best_on_the_newest()
     old = some(1, 3000)
     late = np.arange(3000) % 10 == 0
     data = dataclasses.replace(old, label=np.where(late, 1 - old.label, old.label), time=late.astype(np.int64))
-    params = FactorizationMachineParams(epochs=40, patience=3)
+    params = FactorizationMachineParams(epochs=40, patience=3, l2_scales=(1.0,))
     stopped, losses = fm.fit(data, NO_SOURCES, params, 0)
     assert stopped.epochs < 5
     assert len(losses) == stopped.epochs * 6  # all 3,000 examples were learned

@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from palate import metrics
 from palate.domain import Interactions
 from palate.matrix import Sparse
-from palate.models import content, fm_fitting, fm_learning, fold_in
+from palate.models import content, fm_fitting, fm_learning, fm_scale, fold_in
 from palate.models import fields as of_fields
 from palate.models.content import ContentMap
 from palate.models.fields import Field, LearnedField, Tags
@@ -73,6 +74,11 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     """The same for the biases and the vectors of labels of further fields (source, category, hour …)."""
     l2_by_field: dict[str, float] = {}
     """… of single fields by their names, where they differ."""
+    l2_scales: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = (1.0, 4.0, 16.0)
+    """Multiples of `l2_users`, `l2_items` and those of fields that a full fit tries: it learns with the one under which what
+    people said last is foretold best, and later fits go on with that. A single one is taken untried."""
+    l2_tried_below: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
+    """With so many examples, or with hardly any, the first of `l2_scales` is taken untried."""
     initial_scale: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.03
     """Standard deviation of the numbers that vectors start with."""
     noise: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.05
@@ -93,6 +99,8 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     def __post_init__(self) -> None:
         if any(not l2 >= 0 for l2 in self.l2_by_field.values()):
             raise ValueError("`l2_by_field` holds a number below 0")
+        if not self.l2_scales:
+            raise ValueError("`l2_scales` is empty: (1.0,) takes each `l2` as it is set")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +155,8 @@ class FactorizationMachine:
     follows from their labels: see `fields.collapsed`."""
     l2_user: tuple[float, float] = (UNKNOWN_L2, UNKNOWN_L2)
     """What held the bias and the vector of a user, for people who come later: see `FactorizationMachineParams`."""
+    l2_scale: float = 1.0
+    """The one of `FactorizationMachineParams.l2_scales` that it was learned with."""
     content: ContentMap | None = None
     """What an item's content says of its vector and its bias (F + 1 numbers); None where that wasn't learned."""
 
@@ -169,19 +179,34 @@ def fit(
     users, items = vocabulary(interactions.user), vocabulary(interactions.item)
     material = Material(users, items, fields, of_fields.extended((), fields, params.factors))
     places = np.flatnonzero(~np.isnan(interactions.label))
+
+    whole = fm_fitting.by_user(interactions, places, material, weights)
+
+    def loss(older: Rows, newer: Rows, scale: float) -> Floats:
+        examples, asked = fm_fitting.by_user(interactions, places[older], material, weights), places[newer]
+        model, _ = _fit(examples, material, item_sources, params, seed, l2_scale=scale)
+        return losses(model, interactions.label[asked], interactions.user[asked], interactions.item[asked])
+
+    scale = best_l2_scale(interactions.user[places], interactions.time[places], params, loss)
     epochs = params.epochs
     if params.patience:
         older, newer = fm_fitting.time_split(interactions, places, params.validation_share)
         parts = [fm_fitting.by_user(interactions, part, material, weights) for part in (older, newer)]
-        epochs = _fit(parts[0], material, item_sources, params, seed, parts[1])[0].epochs
-    return _fit(
-        fm_fitting.by_user(interactions, places, material, weights),
-        material,
-        item_sources,
-        params,
-        seed,
-        epochs=max(epochs, 1),
-    )
+        epochs = _fit(parts[0], material, item_sources, params, seed, parts[1], l2_scale=scale)[0].epochs
+    return _fit(whole, material, item_sources, params, seed, epochs=max(epochs, 1), l2_scale=scale)
+
+
+def best_l2_scale(users: Rows, times: Rows, params: FactorizationMachineParams, loss: fm_scale.Loss) -> float:
+    """The best of `params.l2_scales` on examples of these users at these times; `loss` is what `fm_scale.best` asks for."""
+    if params.loss == "bpr" or len(users) >= params.l2_tried_below:
+        return params.l2_scales[0]
+    return fm_scale.best(users, times, params.l2_scales, loss)
+
+
+def losses(model: FactorizationMachine, labels: Floats, users: Rows, items: Rows) -> Floats:
+    """(n,) the loss of each of these labels of pairs of keys."""
+    measure = metrics.log_losses if model.loss == "logistic" else metrics.squared_errors
+    return np.asarray(measure(labels, score(model, users, items)), np.float32)
 
 
 def fit_rows(
@@ -197,18 +222,20 @@ def fit_rows(
     validation: Sparse | None = None,
     own: bool = False,
     epochs: int | None = None,
+    l2_scale: float = 1.0,
 ) -> tuple[FactorizationMachine, Floats]:
     """`fit` straight from rows that others keep: a row of `labels` for each user, a column for each item; none are copied.
 
     `weights` (N,) and the owners of fields of events are by cell. With `patience` and `validation` (the newest examples, of the
     same shape, without fields of events) it stops when their loss falls no more and goes back to the best pass. Items are cut
     into blocks as they lie, unless the cells are the caller's `own`, not to be used again: then they are mixed in place, as `fit`
-    does. `epochs` are the passes that are made, None: all. Raises InvalidInput as `fit` does.
+    does. `epochs` are the passes that are made, None: all. `l2_scale` is a multiple of each l2 of vectors and fields; nothing is
+    tried. Raises InvalidInput as `fit` does.
     """
     material = Material(users, items, fields, of_fields.extended((), fields, params.factors))
     tail = None if validation is None else fm_fitting.of_rows(validation, None, replace(material, fields=()), own)
     examples = fm_fitting.of_rows(labels, weights, material, own)
-    return _fit(examples, material, item_sources, params, seed, tail, epochs)
+    return _fit(examples, material, item_sources, params, seed, tail, epochs, l2_scale)
 
 
 def partial_fit(
@@ -266,10 +293,11 @@ def _fit(
     seed: int,
     validation: Examples | None = None,
     epochs: int | None = None,
+    l2_scale: float = 1.0,
 ) -> tuple[FactorizationMachine, Floats]:
     random = np.random.default_rng(seed)
     params = _with_estimates(params, examples.labels)
-    model = _with_rows(_blank(_base(examples, params), params), material)
+    model = _with_rows(replace(_blank(_base(examples, params), params), l2_scale=l2_scale), material)
     judged = fm_learning.column_counts(examples.labels) > 0
     for vectors, rows in ((model.user_vectors, np.diff(examples.labels.offsets) > 0), (model.item_vectors, judged)):
         fm_fitting.scatter(vectors, rows, params.initial_scale, random)
@@ -315,7 +343,7 @@ def _learned(
     """The model after a pass for each rate, or fewer when `validation` says so; and the losses."""
     users = Whole(model.user_bias, model.user_vectors, model.user_examples)
     items = Whole(model.item_bias, model.item_vectors, model.item_examples)
-    prior = _prior(params)
+    prior = _prior(params, model.l2_scale)
     fitting = fm_fitting.Fitting(
         examples, validation, material, model.base, prior, _plan(params, examples), params.patience
     )
@@ -335,14 +363,14 @@ def _plan(params: FactorizationMachineParams, examples: Examples) -> fm_learning
     )
 
 
-def _prior(params: FactorizationMachineParams) -> fm_fitting.Prior:
+def _prior(params: FactorizationMachineParams, scale: float) -> fm_fitting.Prior:
     assert params.l2_user_bias is not None, "the data have said"
     assert params.l2_item_bias is not None, "the data have said"
     return fm_fitting.Prior(
-        users=(params.l2_user_bias, params.l2_users),
-        items=(params.l2_item_bias, params.l2_items),
-        fields=params.l2_by_field,
-        other_fields=params.l2_fields,
+        users=(params.l2_user_bias, scale * params.l2_users),
+        items=(params.l2_item_bias, scale * params.l2_items),
+        fields={name: scale * l2 for name, l2 in params.l2_by_field.items()},
+        other_fields=scale * params.l2_fields,
         initial_scale=params.initial_scale,
     )
 
@@ -471,6 +499,7 @@ def header(model: FactorizationMachine) -> dict[str, Any]:
         "factors": model.item_vectors.shape[1],
         "epochs": model.epochs,
         "l2_user": list(model.l2_user),
+        "l2_scale": model.l2_scale,
         "fields": of_fields.described(model.fields),
     }
 
@@ -499,6 +528,7 @@ def from_arrays(
         epochs=header.get("epochs", 0),
         fields=of_fields.of_arrays(arrays, header.get("fields", [])),
         l2_user=tuple(header.get("l2_user", (UNKNOWN_L2, UNKNOWN_L2))),
+        l2_scale=header.get("l2_scale", 1.0),
         content=content.from_arrays(arrays, "fm"),
     )
 

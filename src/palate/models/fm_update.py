@@ -84,7 +84,7 @@ def _change(
     features = np.column_stack((known, np.ones(len(people), np.float32)))
     offsets = model.base + model.user_bias[people] + known @ model.item_vectors[row] + model.item_bias[row]
     l2_bias = fm.UNKNOWN_L2 if params.l2_item_bias is None else params.l2_item_bias
-    l2 = np.append(np.full(known.shape[1], params.l2_items), l2_bias)
+    l2 = np.append(np.full(known.shape[1], model.l2_scale * params.l2_items), l2_bias)
     return fold_in.solve(features, labels, offsets, np.maximum(l2, LEAST_L2), _loss(model))
 
 
