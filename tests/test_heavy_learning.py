@@ -108,6 +108,16 @@ def test_too_few_teach_nothing() -> None:
     assert heavy_learning.too_few(shown(20, 1)[0], PARAMS) is None
 
 
+def test_of_few_positives_trees_are_plain_and_of_many_as_set() -> None:
+    part, _ = shown(200, 3)
+    positives = int((part.gain > 0).sum())
+    enough, scarce, hardly = (
+        heavy_learning.fitted(part, msgspec.structs.replace(PARAMS, plenty=plenty), 1).forest().columns.shape[1]
+        for plenty in (positives, 2 * positives, 1_000 * positives)
+    )
+    assert (enough, scarce, hardly) == (4, 3, 2)
+
+
 def test_ndcg_of_a_known_list() -> None:
     part, _ = shown(1, 1)
     part = part.rows(np.arange(4))

@@ -34,6 +34,9 @@ PLACES = 50
 RAREST = 0.1
 """The least chance of being looked at that is reckoned with: rarer ones would let few impressions decide."""
 
+LEAST_DEPTH = 2
+"""Questions of a tree of very few positives."""
+
 LOOKED_AT = 2_000
 """Impressions by which it is told how the place counts."""
 
@@ -61,10 +64,13 @@ class HeavyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     positive when their sum is above 0, and counts by how far it is from 0. `watch` counts by its value."""
     answer_minutes: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """What a person does so long after an impression still counts for it; younger impressions are not learned from yet."""
-    min_impressions: Annotated[int, msgspec.Meta(ge=100)] = 5_000
+    min_impressions: Annotated[int, msgspec.Meta(ge=100)] = 2_000
     """With fewer nothing is learned."""
-    min_positives: Annotated[int, msgspec.Meta(ge=10)] = 300
+    min_positives: Annotated[int, msgspec.Meta(ge=10)] = 200
     """With fewer of them positive nothing is learned."""
+    plenty: Annotated[int, msgspec.Meta(ge=1)] = 5_000
+    """With fewer positives than this the trees are plainer than `heavy.trees` says: with half as many each asks one question
+    less and is held twice as strongly, and so on. Else a few thousand impressions would be learned by heart."""
     max_impressions: Annotated[int, msgspec.Meta(ge=1_000)] = 300_000
     """The newest are learned from."""
     test_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.2
@@ -188,7 +194,15 @@ def fitted(part: Impressions, params: HeavyParams, seed: int) -> Trees:
     """
     labels = (part.gain > 0).astype(np.float32)
     weights = np.where(part.gain != 0, np.abs(part.gain), 1).astype(np.float32)
-    return trees.fit(_in_place(part, params.without), labels, weights, params.trees, seed)
+    plain = _plainer(params.trees, int(labels.sum()), params.plenty)
+    return trees.fit(_in_place(part, params.without), labels, weights, plain, seed)
+
+
+def _plainer(asked: TreeParams, positives: int, plenty: int) -> TreeParams:
+    """Trees for so few positives: each time these halve, one question less, and each answer held twice as strongly."""
+    scarcity = max(1.0, plenty / max(positives, 1))
+    depth = max(asked.depth - int(np.ceil(np.log2(scarcity))), min(asked.depth, LEAST_DEPTH))
+    return msgspec.structs.replace(asked, depth=depth, l2=asked.l2 * scarcity)
 
 
 def _in_place(part: Impressions, without: Collection[str]) -> NDArray[np.float32]:
