@@ -13,7 +13,8 @@ from palate.impressions import Impressions
 from palate.models.trees import TreeParams
 
 pytest.importorskip("catboost")
-PARAMS = HeavyParams(min_impressions=100, min_positives=10, trees=TreeParams(trees=30, depth=4, learning_rate=0.2))
+TREES = TreeParams(trees=30, depth=4, learning_rate=0.2)
+PARAMS = HeavyParams(min_impressions=100, min_positives=10, plenty=100, trees=TREES)
 SIZE = 20
 LISTS = 1500
 KNOWN, UNKNOWN = NAMES.index("popularity"), NAMES.index("text_near_liked")

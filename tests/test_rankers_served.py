@@ -31,7 +31,11 @@ from palate.ranking.features import Scene
 pytest.importorskip("catboost")
 TRAINING = RankerTraining(
     heavy=HeavyParams(
-        min_impressions=100, min_positives=20, trees=TreeParams(trees=20, depth=3, learning_rate=0.3), every_minutes=90
+        min_impressions=100,
+        min_positives=20,
+        plenty=20,
+        trees=TreeParams(trees=20, depth=3, learning_rate=0.3),
+        every_minutes=90,
     ),
     light=LightParams(candidates=100, people=4),
 )

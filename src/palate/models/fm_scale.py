@@ -45,7 +45,7 @@ def _mean(losses: Floats) -> float:
 
 
 def _as_good(excess: Floats) -> bool:
-    return float(excess.mean(dtype=np.float64)) <= float(excess.std(dtype=np.float64)) / np.sqrt(len(excess))
+    return bool(excess.mean(dtype=np.float64) <= excess.std(dtype=np.float64) / np.sqrt(len(excess)))
 
 
 def _cuts(users: Rows, times: Rows) -> Iterator[tuple[Rows, Rows]]:
