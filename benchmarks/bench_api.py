@@ -5,7 +5,8 @@
 The load comes from a second process with plain sockets, so that its cost is not the server's. Each connection asks as soon as it is
 answered (closed loop), or all of them together R times a second whether or not they are answered (open loop): what is late then counts
 from when it should have been asked. `--peer` names the Python of an environment with Flask and gunicorn: the same load is put on
-`rating_service_peer.py` there, in turn with ours. The command of `--busy` runs again and again meanwhile.
+`rating_service_peer.py` there, in turn with ours. The command of `--busy` runs again and again meanwhile. With `--data` a folder that
+exists is served, such as one whose snapshot has rankers; only rankings can be asked of it, of its own people and items.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -27,11 +29,13 @@ from typing import cast
 
 import msgspec
 import numpy as np
+import sqlalchemy as sa
 import uvicorn
 import uvloop
 from bench_insert import synced
 
-from palate import feed
+from palate import database, feed, identities
+from palate.database import reading
 from palate.delivery.application import configuration, create_app, settle
 from palate.delivery.connections import connections
 from palate.delivery.context import ServerParams, Serving, ServingParams, open_serving, utc_now
@@ -42,6 +46,8 @@ ITEMS = 5000
 USERS = 10_000
 RANKED = 500
 BATCH = 500
+NAMES = "PALATE_BENCH_NAMES"
+"""Where the process that makes the load is told of a file with ids."""
 
 
 def request(path: str, body: object) -> bytes:
@@ -74,9 +80,27 @@ def batch_with_ids(connection: int, number: int) -> bytes:
 
 
 def rank(connection: int, number: int) -> bytes:
-    first = (connection * 7919 + number * 131) % (ITEMS - RANKED)
-    items = [f"item {n}" for n in range(first, first + RANKED)]
-    return request("/v1/rank", {"user": f"user {number % 1000}", "items": items})
+    users, items = names()
+    first = (connection * 7919 + number * 131) % (len(items) - RANKED)
+    return request("/v1/rank", {"user": users[number % 1000 % len(users)], "items": items[first : first + RANKED]})
+
+
+@lru_cache
+def names() -> tuple[list[str], list[str]]:
+    """Ids of people and of items, as the process that serves has told."""
+    if NAMES in os.environ:
+        return msgspec.json.decode(Path(os.environ[NAMES]).read_bytes(), type=tuple[list[str], list[str]])
+    return [f"user {n}" for n in range(USERS)], [f"item {n}" for n in range(ITEMS)]
+
+
+def tell_names(serving: Serving, file: Path) -> None:
+    """Of people who did something, and of items that may be served."""
+    with reading(serving.engine) as connection:
+        users = [id for (id,) in connection.execute(sa.select(database.users.c.id).limit(1000))]
+        keys = serving.live.pool.keys[:ITEMS].tolist()
+        items = list(identities.item_ids(connection, keys).values())
+    file.write_bytes(msgspec.json.encode((users, items)))
+    os.environ[NAMES] = str(file)
 
 
 class Client(asyncio.Protocol):
@@ -205,6 +229,7 @@ def main() -> None:
     parser.add_argument("--busy", help="a command that runs meanwhile, such as a training")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peer", help="Python of an environment with Flask and gunicorn")
+    parser.add_argument("--data", type=Path, help="a folder that exists, of which rankings are asked")
     parser.add_argument("--load", choices=LOADS)
     parser.add_argument("--port", type=int)
     given = parser.parse_args()
@@ -214,8 +239,11 @@ def main() -> None:
         return
     params = ServingParams(server=ServerParams(access_log=False))
     print(f"the disk makes a page durable {synced(1.0):,.0f} times a second", flush=True)
-    with tempfile.TemporaryDirectory() as folder, open_serving(Path(folder), None, params) as serving:
-        fill(serving)
+    with tempfile.TemporaryDirectory() as folder, open_serving(given.data or Path(folder), None, params) as serving:
+        if given.data is None:
+            fill(serving)
+        else:
+            tell_names(serving, Path(folder) / "names.json")
         settle()
         with served(serving) as own, peer(given.peer) if given.peer else nullcontext() as other, busy(given.busy):
             for _ in range(given.rounds):

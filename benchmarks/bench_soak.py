@@ -3,8 +3,9 @@
     python benchmarks/bench_soak.py [--minutes 30] [--items 100000] [--feeds 10] [--ranks 20] [--events 300]
 
 `palate serve` with all its loops, learning included. Requests start when they are due, whether or not those before have been answered
-(open loop), from a process of its own. Printed by the minute: p50 and p99 of each kind, the proportional memory of all processes, refusals;
-at the end the first third against the last, and whether every acknowledged event is in the log once.
+(open loop), from a process of its own. Printed by the minute: p50 and p99 of each kind outside bursts, the proportional memory of all
+processes; at the end the first third against the last, what was answered and refused within bursts, and whether every acknowledged event
+is in the log once.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Tally:
     """What happened to the requests so far, by kind and minute."""
 
     times: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Seconds from when each was due to the end of its answer."""
+    """Seconds from when each that was done outside bursts was due to the end of its answer."""
+    bursts: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """The same within bursts, by kind and status."""
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     acknowledged: int = 0
     """Events."""
@@ -89,6 +92,8 @@ class Connections:
 
     async def ask(self, text: bytes) -> tuple[int, bytes]:
         """Status and body; a connection that broke is not used again."""
+        while self._free and self._free[-1][0].at_eof():  # the service closed one that nobody used for seconds
+            self._free.pop()[1].close()
         reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
         try:
             writer.write(text)
@@ -125,16 +130,22 @@ async def _keep_asking(
             bursts = kind in ("feed", "rank") and (due - started) % BURST_EVERY < BURST_LASTS
             due += rng.exponential(1 / (rate * (BURST if bursts else 1)))
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            group.create_task(_one(kind, make(number), pool, due, int((due - started) // 60), tally))
+            minute = int((due - started) // 60)
+            within = (due - started) % BURST_EVERY < BURST_LASTS
+            group.create_task(_one(kind, make(number), pool, due, None if within else minute, tally))
             number += 1
 
 
-async def _one(kind: str, text: bytes, pool: Connections, due: float, minute: int, tally: Tally) -> None:
+async def _one(kind: str, text: bytes, pool: Connections, due: float, minute: int | None, tally: Tally) -> None:
+    """`minute` is None within a burst."""
     try:
         status, body = await asyncio.wait_for(pool.ask(text), PATIENCE)
     except (OSError, asyncio.IncompleteReadError, TimeoutError):
         status, body = 0, b""
-    tally.times[kind, minute].append(time.perf_counter() - due)
+    if minute is None:
+        tally.bursts[kind, status].append(time.perf_counter() - due)
+    elif status == 200:
+        tally.times[kind, minute].append(time.perf_counter() - due)
     tally.statuses[kind, status] += 1
     if kind == "event" and status == 200:
         tally.acknowledged += json.loads(body)["accepted"]
@@ -178,6 +189,8 @@ def report(tally: Tally, memories: list[float], minutes: float, kinds: list[str]
     for kind in kinds:
         first, last = thirds(tally, kind, int(minutes))
         print(f"{kind:>6}: first third {_latency(first)}, last third {_latency(last)}")
+    for (kind, status), times in sorted(tally.bursts.items()):
+        print(f"within bursts: {kind} {status}: {len(times):,} times, {_latency(times)}")
     third = max(1, len(memories) // 3)
     early, late = max(memories[2 : 2 + third] or memories), max(memories[-third:])
     print(f"memory: at most {early:.0f} MB in the first third, {late:.0f} MB in the last")
