@@ -9,7 +9,10 @@ the first question after it was first met, what people did just before the next 
 item that they took must be among them. From the first heavy ranker on (learned, whether or not it is served), or from `--since`, nDCG@10 of
 that item is told by five orders of the same lists: the answer, and by what the service logged with it the plain score, popularity over a week
 and over an hour, and age. Lists are told apart by whether the snapshot knew the item that was taken; but an order that rightly puts the new
-first loses where the item is an old one, and the other way round. So each kind is also judged with the other kind's items taken out of the lists.
+first loses where the item is an old one, and the other way round. So each kind is also judged with the other kind's items taken out of the
+lists. The feed itself is asked at the same moments, `GET /v1/feed` of the whole catalogue without logging: by the cascade, by the plain score
+(a second service of the same folder, `feed.ranker = "score"`), by popularity and by age (surfaces of these orders); nDCG@10 and hit rate of
+the item that was taken.
 """
 
 from __future__ import annotations
@@ -25,11 +28,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -49,6 +53,13 @@ rule = "views"
 [feed]
 model = "{model}"
 limit_max = 1000
+ranker = "{ranker}"
+exploration = 0
+questions = 0
+[surfaces.popular]
+order = "rate"
+[surfaces.newest]
+order = "time"
 [train]
 models = ["{model}"]
 [heavy]
@@ -58,6 +69,14 @@ gains = {{ viewed = {viewed}, like = {like}, save = {save}, comment = {comment} 
 [heavy.trees]
 trees = {trees}
 """
+
+FEEDS = {
+    "cascade": ("heavy", "cascade"),
+    "plain score": ("score", "plain"),
+    "popularity": ("heavy", "popular"),
+    "recency": ("heavy", "newest"),
+}
+"""Ranker of the service that is asked, and the surface."""
 
 
 def main() -> None:
@@ -113,25 +132,24 @@ class Question:
     length: int
     ranked: bool
     """Whether the snapshot held a heavy ranker."""
+    feeds: Mapping[str, int | None] = field(default_factory=dict)
+    """By the name of each feed the place of the item; None where it wasn't among its first K."""
     known: bool = False
     """Whether a model had learned anything of the item that was taken."""
 
 
 class Replay:
     def __init__(self, folder: Path, asked: argparse.Namespace) -> None:
-        self.asked, self.data, self.clock, self.config = (
-            asked,
-            folder / "data",
-            folder / "clock",
-            folder / "palate.toml",
-        )
+        self.asked, self.data, self.clock = asked, folder / "data", folder / "clock"
         self.clock.write_bytes(bytes(8))
         words = {"model": asked.model, "minutes": asked.weeks * 7 * 24 * 60, "trees": asked.trees}
-        self.config.write_text(SETTINGS.format(**words, **GAINS, impressions=asked.impressions))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        self.configs = {ranker: folder / f"{ranker}.toml" for ranker in ("heavy", "score")}
+        for ranker, path in self.configs.items():
+            path.write_text(SETTINGS.format(**words, **GAINS, impressions=asked.impressions, ranker=ranker))
+        self.ports = {ranker: free_port() for ranker in self.configs}
+        self.connections = {
+            ranker: http.client.HTTPConnection("127.0.0.1", port, timeout=60) for ranker, port in self.ports.items()
+        }
         self.random = np.random.default_rng(1)
         self.questions: list[Question] = []
         self.spent: list[float] = []
@@ -140,27 +158,33 @@ class Replay:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        with subprocess.Popen(self.palate("api", "--port", str(self.port))) as server:
+        with ExitStack() as stack:
+            for ranker, port in self.ports.items():
+                server = stack.enter_context(
+                    subprocess.Popen(self.palate("api", "--port", str(port), config=self.configs[ranker]))
+                )
+                stack.callback(server.terminate)
+                self.wait_for(ranker)
+            yield
+
+    def wait_for(self, ranker: str) -> None:
+        for _ in range(600):
             try:
-                for _ in range(600):
-                    try:
-                        self.call("GET", "/readyz")
-                        break
-                    except OSError:
-                        self.connection.close()
-                        time.sleep(0.1)
-                yield
-            finally:
-                server.terminate()
+                self.call("GET", "/readyz", ranker=ranker)
+                return
+            except OSError:
+                self.connections[ranker].close()
+                time.sleep(0.1)
 
-    def palate(self, command: str, *more: str) -> list[str]:
+    def palate(self, command: str, *more: str, config: Path | None = None) -> list[str]:
         own = [sys.executable, __file__, "--palate", str(self.clock)]
-        return [*own, command, "--data", str(self.data), "--config", str(self.config), *more]
+        return [*own, command, "--data", str(self.data), "--config", str(config or self.configs["heavy"]), *more]
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def call(self, method: str, path: str, body: Any = None, ranker: str = "heavy") -> Any:
+        connection = self.connections[ranker]
         headers = {"Content-Type": "application/json"} if body is not None else {}
-        self.connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = self.connection.getresponse()
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
         text = answer.read()
         self.calls += 1
         if answer.status != 200:
@@ -215,6 +239,7 @@ class Replay:
             self.call("POST", "/v1/items", some)
 
     def ask(self, user: str, item: str, candidates: list[str], now: int) -> None:
+        feeds = self.places_in_feeds(user, item) if self.tried else {}
         self.random.shuffle(candidates)  # of equals the one that was named first comes first
         begin = time.perf_counter()
         answer = self.call("POST", "/v1/rank", {"user": user, "items": candidates, "log": True})
@@ -226,7 +251,16 @@ class Replay:
             )
         place = next(place for place, one in enumerate(answer["items"]) if one["item"] == item)
         if self.tried:
-            self.questions.append(Question(now, user, item, place, len(candidates), self.ranked))
+            self.questions.append(Question(now, user, item, place, len(candidates), self.ranked, feeds))
+
+    def places_in_feeds(self, user: str, item: str) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        time.sleep(0.15)  # what was posted a moment ago is looked for every 20 ms, by both services
+        for name, (ranker, surface) in FEEDS.items():
+            asked = urllib.parse.urlencode({"user": user, "limit": K, "surface": surface, "log": "false"})
+            ids = [one["item"] for one in self.call("GET", f"/v1/feed?{asked}", ranker=ranker)["items"]]
+            found[name] = ids.index(item) if item in ids else None
+        return found
 
     def learn(self, moment: int) -> None:
         begin, self.cycles = time.perf_counter(), self.cycles + 1
@@ -234,11 +268,13 @@ class Replay:
         subprocess.run(
             self.palate("train", kind, "--json"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        self.connection.close()  # it was idle for longer than a server keeps one
+        for connection in self.connections.values():
+            connection.close()  # it was idle for longer than a server keeps one
         snapshot = snapshots.load_newest_good(self.data / "snapshots", verify=False)
         assert snapshot is not None, "a cycle that says that all went well has published"
-        while self.call("POST", "/v1/rank", {"user": "nobody", "items": []})["model"] != snapshot.version:
-            time.sleep(0.05)
+        for ranker in self.connections:
+            while self.call("POST", "/v1/rank", {"user": "nobody", "items": []}, ranker)["model"] != snapshot.version:
+                time.sleep(0.05)
         self.learning += time.perf_counter() - begin
         found = snapshot.header.get("rankers", {})
         self.tried, self.ranked = bool(found.get("learned")), bool(found.get("served"))
@@ -273,6 +309,7 @@ class Replay:
             f"{len(lists)} lists since the first heavy ranker was learned, of {len(set(people.tolist()))} people, {int(ranked.sum())} of them by a heavy "
             f"ranker, of {length:.0f} items in the median"
         )
+        tell_feeds([question for question, _, _ in lists])
         known = np.array([question.known for question, _, _ in lists])
         for words, chosen, which in (
             ("all", np.ones(len(lists), bool), 1),
@@ -307,6 +344,33 @@ class Replay:
             whole = by_each_order("service", table, place, question.item)
             lists.append((replace(question, known=bool(known[place])), whole, among))
         return lists
+
+
+def tell_feeds(questions: list[Question]) -> None:
+    """Print nDCG and the hit rate of the item that was taken, in each feed of the whole catalogue, and the cascade's lead."""
+    people, random = np.array([question.user for question in questions]), np.random.default_rng(3)
+    for metric in ("nDCG", "HR"):
+        values = {name: np.array([gain(one.feeds[name], metric) for one in questions]) for name in FEEDS}
+        for name, own in values.items():
+            low, high = metrics.bootstrap_interval(own, random, groups=people)
+            lead = values["cascade"] - own
+            worse, better = metrics.bootstrap_interval(lead, random, groups=people)
+            print(
+                f"  feed: {metric}@{K} {name:12} {own.mean():.4f} [{low:.4f}, {high:.4f}]; "
+                f"the cascade is above it by {lead.mean():+.4f} [{worse:+.4f}, {better:+.4f}]"
+            )
+
+
+def gain(place: int | None, metric: str) -> float:
+    if place is None:
+        return 0.0
+    return float(1 / np.log2(place + 2)) if metric == "nDCG" else 1.0
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def compare(lists: list[dict[str, float]], people: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from palate.live import Live
 from palate.models import trees
 from palate.models.trees import TreeParams
 from palate.ranker_training import RankerTraining
-from palate.ranking import considered, feature_kernels, features, light, scoring
+from palate.ranking import considered, feature_kernels, features, heavy, light, scoring
 from palate.ranking.considered import Age
 from palate.ranking.features import Scene
 
@@ -162,6 +163,24 @@ def test_the_light_ranker_is_told_what_the_heavy_one_is(shelf: Shelf) -> None:
     cold = replace(scene.happenings, hot=activity.nothing())
     told = dict(zip(rankers.LIGHT_COLUMNS, light.columns(replace(scene, happenings=cold)), strict=True))
     assert not told["item_viewed_day"].any()
+
+
+def test_without_rankers_what_the_model_cant_know_goes_by_what_is_viewed(shelf: Shelf) -> None:
+    scene = scene_of(shelf, "u3")
+    pool, hour = scene.looked.pool, feature_log.NAMES.index("item_viewed_hour")
+    said: Any = SimpleNamespace(content=None)
+    learned = np.where(np.arange(len(pool)) % 2, pool.learned, -1).astype(np.int32)
+    unknown = replace(pool, model=replace(pool.model, ranker=said), learned=learned)
+    flat = np.full(len(pool), 0.2, np.float32)
+    blind = replace(scene, looked=replace(scene.looked, pool=unknown, scores=flat, values=flat))
+    found = heavy.ranked(blind, np.ones(len(pool), bool), None).looked
+    assert (found.values[1::2] == flat[1::2]).all()
+    viewed = features.of(scene)[::2, hour]
+    assert np.ptp(viewed) > 0
+    np.testing.assert_allclose(
+        features.log_odds(found.values[::2]) - features.log_odds(flat[::2]), 2 * viewed, atol=1e-3
+    )
+    assert heavy.ranked(scene, np.ones(len(pool), bool), None).looked is scene.looked
 
 
 def test_shares_are_of_all_that_is_viewed(shelf: Shelf) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from palate.candidates import found
 from palate.feature_log import NAMES
 from palate.rankers import Rankers
-from palate.ranking import feature_kernels, features, light
+from palate.ranking import feature_kernels, features, light, unlearned
 from palate.ranking.considered import Considered
 from palate.ranking.features import Floats, Scene
 
@@ -48,7 +48,7 @@ class Ranked:
 
 def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> Ranked:
     """The scene's candidates with new scores (probabilities of a positive at the first place) and values; without rankers as they
-    were.
+    were, save for those that `unlearned` lifts.
 
     Of the `wanted` ones (n,) those that the light ranker chooses, and what was found to learn of; all others stand behind them in
     the order that they had. An item's age is among what the trees know: nothing more is taken off for it.
@@ -56,6 +56,7 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
     looked = scene.looked
     rows = np.zeros(0, np.int64) if rankers is None else _chosen(scene, wanted, rankers)
     if rankers is None or not len(rows):
+        looked = unlearned.lifted(scene) if rankers is None else looked
         return Ranked(looked, scene, rows[:0], np.zeros((0, len(NAMES)), np.float32))
     told = feature_kernels.of(replace(scene, looked=looked.take(rows)))
     raw = rankers.raw(told)
