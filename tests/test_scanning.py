@@ -40,7 +40,7 @@ def shelf(index: Index, random: np.random.Generator) -> Listed:
         ),
         "source": random.integers(-1, SOURCES, ITEMS).astype(np.int32),
         "label_offsets": np.append(0, np.cumsum(counts)),
-        "labels": random.integers(0, LABELS, counts.sum()).astype(np.int32),
+        "labels": np.concatenate([random.permutation(LABELS)[:count] for count in counts]).astype(np.int32),
     }
     rows = random.permutation(ITEMS)
     rows[random.random(ITEMS) < 0.1] = -1

@@ -210,7 +210,7 @@ def _scan(
     lists, near, step, start = asked
     probed = np.zeros(len(codes), np.bool_)
     by_source = max(weights[2].max(), np.float32(0))
-    by_labels = np.float32(np.sqrt(FIRST)) * max(weights[3].max(), np.float32(0))
+    by_labels = _most_of_labels(weights[3])
     longest = max((starts[1:] - starts[:-1]).max(), len(beside))
     products, lifts = np.empty(longest, np.float32), np.empty(longest, np.float32)
     places, numbers = np.empty(longest, np.int64), np.empty(longest, np.int64)
@@ -230,6 +230,20 @@ def _scan(
             _bend(products, passed, weights[5], weights[6])
         passed = _lift(products, places, passed, items, weights, best, lifted, lifts)
         _sift(products, lifts, places, passed, items, weights, age, bits, best, lifted)
+
+
+def _most_of_labels(weights: Any) -> Any:
+    """The most that an item's labels can add, none of which it has twice."""
+    greatest = np.zeros(FIRST, np.float32)
+    for weight in weights:
+        if weight > greatest[0]:
+            greatest[0] = weight
+            greatest.sort()
+    most, total = np.float32(0), np.float32(0)
+    for count in range(FIRST):
+        total += greatest[FIRST - 1 - count]
+        most = max(most, total / np.float32(np.sqrt(count + 1)))
+    return most
 
 
 def _floor(best: Any, lifted: Any, weights: Any, most: Any) -> Any:

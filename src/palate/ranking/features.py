@@ -196,18 +196,15 @@ def texts(scene: Scene) -> Columns:
     if items is None:
         return
     liked, refused = _theirs(scene, *(history.items[mask][-NEWEST:] for mask in verdicts(history)))
-    wordless = ~items.any(axis=1)
-    for name, theirs in (
-        ("text_near_liked", liked),
-        ("text_near_recent", liked[-RECENT:]),
-        ("text_near_refused", refused),
-    ):
-        if len(theirs):
-            near = items @ _middle(theirs)
-            yield name, np.where(wordless, np.float32(np.nan), near)
+    middles = {"text_near_liked": liked, "text_near_recent": liked[-RECENT:], "text_near_refused": refused}
+    asked = {name: _middle(theirs) for name, theirs in middles.items() if len(theirs)}
+    if not asked:
+        return
+    near = items @ np.vstack((*asked.values(), liked[-COMPARED:])).T
+    near[~items.any(axis=1)] = np.nan
+    yield from zip(asked, near.T, strict=False)
     if len(liked):
-        nearest = (items @ liked[-COMPARED:].T).max(axis=1)
-        yield "text_nearest", np.where(wordless, np.float32(np.nan), nearest)
+        yield "text_nearest", near[:, len(asked) :].max(axis=1)
 
 
 def middle_of_liked(scene: Scene) -> Floats | None:
