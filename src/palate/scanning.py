@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,8 +132,14 @@ def prepare() -> None:
 def age(now: datetime, most: float, half_life_days: float) -> Age:
     """By which an item loses the part `most` of its value as it ages, half of that in each half-life."""
     minutes = half_life_days * 24 * 60
-    kept = 1 - most * (1 - np.exp2(-np.arange(STEPS * HALVES + 1) / STEPS))
-    return Age(to_milliseconds(now) // MILLISECONDS, STEPS / minutes, kept.astype(np.float32))
+    return Age(to_milliseconds(now) // MILLISECONDS, STEPS / minutes, _kept(most))
+
+
+@lru_cache(maxsize=8)
+def _kept(most: float) -> Floats:
+    """What is left at each step."""
+    kept: Floats = (1 - most * (1 - np.exp2(-np.arange(STEPS * HALVES + 1) / STEPS))).astype(np.float32)
+    return kept
 
 
 def best(

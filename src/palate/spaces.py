@@ -64,7 +64,10 @@ class Spaces:
             return None
         stored = self.snapshot.arrays["text_values"]
         rows = self.known.rows(keys) if rows is None else rows
-        found, known = np.zeros((len(keys), stored.shape[1]), np.float32), rows >= 0
+        known = rows >= 0
+        if not len(self.new) and known.all():
+            return np.asarray(stored.take(rows, axis=0), np.float32)
+        found = np.zeros((len(keys), stored.shape[1]), np.float32)
         found[known] = stored[rows[known]]
         new = self.new.rows(keys)
         if (new >= 0).any():

@@ -374,10 +374,14 @@ def _of_group(name: str, group: _Group, common: Rates, places: tuple[int, ...]) 
 
 def of_story(scene: Scene) -> Columns:
     """What happened to the stories of the candidates."""
-    group = _group(scene.happenings, "story", scene.looked.pool.story, scene.second)
+    story, common = scene.looked.pool.story, worked_out(scene).common
+    if (story < 0).all():
+        yield from (("story_viewed_hour", 0.0), ("story_viewed_day", 0.0), ("story_like_rate_ever", common.like[3]))
+        return
+    group = _group(scene.happenings, "story", story, scene.second)
     yield "story_viewed_hour", np.log1p(group.counts[VIEWED, 0])[group.of_item]
     yield "story_viewed_day", np.log1p(group.counts[VIEWED, 1])[group.of_item]
-    yield "story_like_rate_ever", rates_of(group.counts, worked_out(scene).common).like[3][group.of_item]
+    yield "story_like_rate_ever", rates_of(group.counts, common).like[3][group.of_item]
 
 
 def of_user(scene: Scene) -> Columns:
