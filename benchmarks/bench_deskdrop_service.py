@@ -255,6 +255,7 @@ class Replay:
 
     def places_in_feeds(self, user: str, item: str) -> dict[str, int | None]:
         found: dict[str, int | None] = {}
+        self.connections["score"].close()  # it may have been idle for longer than a server keeps one
         time.sleep(0.15)  # what was posted a moment ago is looked for every 20 ms, by both services
         for name, (ranker, surface) in FEEDS.items():
             asked = urllib.parse.urlencode({"user": user, "limit": K, "surface": surface, "log": "false"})
