@@ -35,7 +35,7 @@ from palate.database import connect, migrate, reading, writing
 from palate.domain import Event, FeedRequest, to_milliseconds
 from palate.feed_params import FeedParams
 from palate.heavy_learning import Heavy
-from palate.light_learning import Light, LightParams
+from palate.light_learning import LightParams, Taught
 from palate.live import Live
 from palate.matrix import Sparse
 from palate.models import content, content_scores, indexing, registry, stored, text_values, trees
@@ -364,20 +364,19 @@ def publish(data: Path, items: int, rng: np.random.Generator, model: str) -> Non
 def of_rankers(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Rankers of the default size that know nothing, and what they are told of items: texts, and counts of a part of them.
 
-    The trees are fitted to noise with a slope in the plain score; the light ranker goes by the plain score alone.
+    The trees of both are fitted to noise with a slope in the plain score.
     """
     items, people = len(arrays["items"]), len(arrays["users"])
     table = rng.standard_normal((20_000, len(feature_log.NAMES))).astype(np.float32)
     labels = (rng.random(20_000) < 1 / (1 + np.exp(1 - 2 * table[:, feature_log.SCORE]))).astype(np.float32)
     model = trees.fit(table, labels, np.ones(20_000, np.float32), TreeParams(), 1)
     heavy = Heavy(model, Calibration(np.array([-4.0, 4.0]), np.array([0.02, 0.98])), {})
-    bends = np.tile(np.linspace(-4, 4, light_learning.BENDS, dtype=np.float32), (len(LIGHT_COLUMNS), 1))
-    heights = np.zeros_like(bends)
-    heights[0] = bends[0]
+    columns = rng.standard_normal((len(LIGHT_COLUMNS), 3_000)).astype(np.float32)
+    light = light_learning.learn([Taught(columns, 2 * columns[0] + rng.standard_normal(3_000))])
     texts = rng.standard_normal((items, text_values.DIRECTIONS)).astype(np.float32)
     kinds = (len(activity.KINDS), len(activity.HALF_LIVES))
     counted = np.sort(rng.permutation(items)[: items // 3])
-    return rankers.to_arrays(heavy, Light(bends, heights)) | {
+    return rankers.to_arrays(heavy, light) | {
         "text_values": (texts / np.linalg.norm(texts, axis=1, keepdims=True)).astype(np.float16),
         "text_directions": np.zeros((embedding.LENGTH, text_values.DIRECTIONS), np.float32),
         "activity_item_keys": arrays["items"][counted],
