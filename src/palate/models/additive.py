@@ -7,7 +7,7 @@ Classification and Regression", KDD 2012). Columns that only a few rows differ i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,28 +38,33 @@ class Additive:
     """(C, B): what each column adds there; between them straight, beyond them level."""
     trees: Forest
     """Of DEPTH questions each; where it starts makes no order."""
+    known: dict[int, tuple[NDArray[np.int64], NDArray[np.int32], Floats]] = field(init=False, default_factory=dict)
+    """What `laid_out` has found."""
+
+    def laid_out(self, direct: int) -> tuple[NDArray[np.int64], NDArray[np.int32], Floats]:
+        """Where the first `direct` columns are given: which of the others the trees ask about, where the columns of their
+        questions are found when those come next one by one, and by how much each line gets steeper at each bend."""
+        if direct not in self.known:
+            asked = np.unique(self.trees.columns[np.isfinite(self.trees.borders)])
+            looked = asked[asked >= direct]
+            place = np.arange(len(self.bends), dtype=np.int32)
+            place[looked] = direct + np.arange(len(looked))
+            self.known[direct] = looked, place[self.trees.columns], _changes(self)
+        return self.known[direct]
 
 
 def said(model: Additive, table: Floats, looked_up: Floats, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """(n,) the larger the likelier to be on top: of the first columns, the rows of `table` (D, n), and the others, `looked_up`
     (C − D, m) at each one's place in `rows` (n,)."""
-    total, asked = (
-        np.empty(table.shape[1], np.float32),
-        np.unique(model.trees.columns[np.isfinite(model.trees.borders)]),
-    )
-    looked = asked[asked >= len(table)]
-    place = np.arange(
-        len(model.bends), dtype=np.int32
-    )  # where the trees' columns are found: those that are looked up, one by one
-    place[looked] = len(table) + np.arange(len(looked))
+    total, (looked, columns, changes) = np.empty(table.shape[1], np.float32), model.laid_out(len(table))
     compiled(
         _say,
         np.ascontiguousarray(table),
         np.ascontiguousarray(looked_up),
         rows.astype(np.uint32),  # numbers that can't be below 0 are looked up faster
-        (model.bends, _changes(model), np.ascontiguousarray(model.heights[:, 0])),
+        (model.bends, changes, np.ascontiguousarray(model.heights[:, 0])),
         looked - len(table),
-        (place[model.trees.columns], model.trees.borders, model.trees.leaves.astype(np.float32)),
+        (columns, model.trees.borders, model.trees.leaves.astype(np.float32)),
         total,
         fastmath=FREEDOMS,
     )

@@ -7,9 +7,9 @@ now.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,8 @@ class Scene:
     """Every item that may be served: what the person met is looked up in it."""
     snapshot: Snapshot | None
     now: datetime
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What was found out of the person; other candidates of the same call share it."""
 
     @property
     def moment(self) -> int:
@@ -189,13 +191,12 @@ def story_sizes(whole: Pool, pool: Pool) -> Floats:
 
 def texts(scene: Scene) -> Columns:
     """How near an item's text is to those that the person took to, or refused."""
-    snapshot, history = scene.snapshot, scene.looked.person.history
-    if snapshot is None:
+    if scene.snapshot is None:
         return
     items = scene.happenings.texts(scene.looked.pool.keys, scene.looked.pool.learned)
     if items is None:
         return
-    liked, refused = _theirs(scene, *(history.items[mask][-NEWEST:] for mask in verdicts(history)))
+    liked, refused = _theirs(scene)
     middles = {"text_near_liked": liked, "text_near_recent": liked[-RECENT:], "text_near_refused": refused}
     asked = {name: _middle(theirs) for name, theirs in middles.items() if len(theirs)}
     if not asked:
@@ -209,8 +210,7 @@ def texts(scene: Scene) -> Columns:
 
 def middle_of_liked(scene: Scene) -> Floats | None:
     """(DIRECTIONS,) of length 1: where the texts stand that the person took to; None where there are none."""
-    history = scene.looked.person.history
-    liked, _ = _theirs(scene, history.items[verdicts(history)[0]][-NEWEST:], history.items[:0])
+    liked, _ = _theirs(scene)
     return _middle(liked) if len(liked) else None
 
 
@@ -219,8 +219,17 @@ def _middle(texts: Floats) -> Floats:
     return np.asarray(middle / max(float(np.linalg.norm(middle)), 1e-6), np.float32)
 
 
-def _theirs(scene: Scene, liked: NDArray[np.int64], refused: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Where the texts of these items stand, those without words left out."""
+def _theirs(scene: Scene) -> tuple[Floats, Floats]:
+    """Where the texts of the newest items stand that the person took to, and refused; those without words left out."""
+    if "texts" not in scene.kept:
+        scene.kept["texts"] = _their_texts(scene)
+    found: tuple[Floats, Floats] = scene.kept["texts"]
+    return found
+
+
+def _their_texts(scene: Scene) -> tuple[Floats, Floats]:
+    history = scene.looked.person.history
+    liked, refused = (history.items[mask][-NEWEST:] for mask in verdicts(history))
     found = scene.happenings.texts(np.concatenate((liked, refused)))
     assert found is not None, "The candidates have theirs from the same snapshot."
     told: NDArray[np.bool_] = np.asarray(found.any(axis=1))
@@ -438,6 +447,13 @@ class Habits(NamedTuple):
 
 def habits(scene: Scene) -> Habits:
     """Of the person who asks."""
+    if "habits" not in scene.kept:
+        scene.kept["habits"] = _habits(scene)
+    found: Habits = scene.kept["habits"]
+    return found
+
+
+def _habits(scene: Scene) -> Habits:
     history, pool, whole = scene.looked.person.history, scene.looked.pool, scene.whole
     rows = whole.rows(history.items[-NEWEST:])
     there, taken = rows[rows >= 0], verdicts(history)[0][-NEWEST:][rows >= 0]
