@@ -38,10 +38,10 @@ class Additive:
     """(C, B): what each column adds there; between them straight, beyond them level."""
     trees: Forest
     """Of DEPTH questions each; where it starts makes no order."""
-    known: dict[int, tuple[NDArray[np.int64], NDArray[np.int32], Floats]] = field(init=False, default_factory=dict)
+    known: dict[int, tuple[NDArray[np.int32], NDArray[np.int32], Floats]] = field(init=False, default_factory=dict)
     """What `laid_out` has found."""
 
-    def laid_out(self, direct: int) -> tuple[NDArray[np.int64], NDArray[np.int32], Floats]:
+    def laid_out(self, direct: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
         """Where the first `direct` columns are given: which of the others the trees ask about, where the columns of their
         questions are found when those come next one by one, and by how much each line gets steeper at each bend."""
         if direct not in self.known:
