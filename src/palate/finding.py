@@ -40,6 +40,8 @@ AGES = (0.1, 0.4, 1.0)
 """Parts of the half-life of an item's value; what came since is searched apart."""
 GREAT = 200
 """Items of one label or source that are scored."""
+MET = 3
+"""Items that somebody has met, for so many of which one more list is looked into."""
 LOOKED = 2_000
 """Items that an index without lists finds at most, which are then scored."""
 
@@ -86,7 +88,7 @@ def _ways(
     yield "exploration", _little_known(stock, allowed, params)
     near = _near(stock, wanted, judgement, count)
     yield from _of_groups(stock, wanted, near, bits, count)
-    yield from _nearest(stock, judgement, bits, params)
+    yield from _nearest(stock, judgement, bits, params, _probes(wanted.person.history, count))
     yield (
         "text",
         by_text.find(stock, wanted.person.history, allowed, count.text, partial(_kept, stock.base, judgement, params)),
@@ -150,11 +152,18 @@ def _met(stock: Stock, history: History) -> tuple[NDArray[np.int64], NDArray[np.
     return rows[rows >= 0], positive[rows >= 0]
 
 
-def _nearest(stock: Stock, judgement: Judgement, bits: Bits, params: FeedParams) -> Iterator[tuple[str, Rows]]:
+def _probes(history: History, count: CandidateParams) -> int:
+    """Lists to look into: where the best were met already, what is left of the best lies farther off."""
+    return count.probes + len(history) // MET
+
+
+def _nearest(
+    stock: Stock, judgement: Judgement, bits: Bits, params: FeedParams, probes: int
+) -> Iterator[tuple[str, Rows]]:
     """What the person's own score puts first: of all, and of what their own weights lift."""
     space, query, count = stock.base.space, vector(stock.base, judgement), params.find
     if space is not None and query is not None:
-        yield from _of_index(stock, space, query, judgement, bits, params)
+        yield from _of_index(stock, space, query, judgement, bits, params, probes)
         clusters = space.index.nearest_clusters(query, count.clusters)
         yield "clusters", walking.of_groups(stock.orders.by_cluster, clusters, bits, count.of_group)
     elif judgement.answer is not None:
@@ -162,7 +171,7 @@ def _nearest(stock: Stock, judgement: Judgement, bits: Bits, params: FeedParams)
 
 
 def _of_index(
-    stock: Stock, space: Located, query: Floats, judgement: Judgement, bits: Bits, params: FeedParams
+    stock: Stock, space: Located, query: Floats, judgement: Judgement, bits: Bits, params: FeedParams, probes: int
 ) -> Iterator[tuple[str, Rows]]:
     """The best by value, age included: of the items whose vectors lie well, of those with the labels and of the sources that the
     person's own weights lift most, and of those that the model lifts for everybody."""
@@ -170,11 +179,11 @@ def _of_index(
     lifted = stock.orders.by_bias if judgement.answer is None else stock.orders.by_bias[:0]
     beside = np.concatenate([lifted, *_own_groups(stock, judgement.taste, count)])
     if listed is None:
-        found = space.search(query, LOOKED, bits, count.probes)
+        found = space.search(query, LOOKED, bits, probes)
         looked = np.union1d(found, beside[openness.is_open(bits, beside)]).astype(np.int64)
         yield "behaviour", _best_of(stock.base, judgement, looked, count.behaviour + count.near, params)
         return
-    asked, places = listed.index.asked(query, count.probes), np.sort(listed.places[beside])
+    asked, places = listed.index.asked(query, probes), np.sort(listed.places[beside])
     age = scanning.age(judgement.now, params.freshness, params.half_life_days)
     limits = count.behaviour, count.near
     best = scanning.best(listed, asked, _weights(stock.base, judgement), age, bits, places, limits)

@@ -18,8 +18,8 @@ class CandidateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Those that the person's own score puts first, age included."""
     near: Count = 300
     """The same among the items that the person's own weights for sources and labels lift."""
-    probes: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 192
-    """Lists of the model's index that are looked into."""
+    probes: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 128
+    """Lists of the model's index that are looked into; for who has met much, one more for every three items."""
     popular: Count = 300
     """Those that everybody likes most."""
     trending: Count = 200
