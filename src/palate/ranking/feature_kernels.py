@@ -28,6 +28,8 @@ HOUR = 3_600_000.0
 """Milliseconds."""
 SHOWN, VIEWED, LIKED, REFUSED = range(4)
 """As in `activity`: numbers that the machine code has in it."""
+MASKS = np.array([sum(int(found.bit(way)) for way in joined) for joined in FOUND.values()], np.uint16)
+"""For each column of ways its bits."""
 WINDOWS = 4
 SHARES = 2
 """Windows of which an item's share in all views is told."""
@@ -125,11 +127,8 @@ def _of_person(scene: Scene) -> tuple[Any, ...]:
         spread(pool.sources.find(person.followed), np.float32(1), sources),
         spread(pool.label_names.find(person.topics), np.float32(1), labels),
         reads if person.languages else np.full(languages + 1, np.nan, np.float32),
-        _MASKS if ways else np.zeros(0, np.uint16),
+        MASKS if ways else np.zeros(0, np.uint16),
     )
-
-
-_MASKS = np.array([sum(int(found.bit(way)) for way in joined) for joined in FOUND.values()], np.uint16)
 
 
 def _counts(scene: Scene) -> tuple[Any, ...]:

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.candidates import found as ways
 from palate.machine_code import compiled
 from palate.models import additive, text_values
 from palate.models.factorization_machine import Floats
 from palate.pool import NO_DATE
 from palate.rankers import GIVEN_COLUMNS, HOT_COLUMNS, Rankers
 from palate.ranking import feature_kernels, features
-from palate.ranking.features import DAYS_LONG, FOUND, HOUR, Scene
+from palate.ranking.features import DAYS_LONG, HOUR, Scene
 from palate.ranking.taste import spread
 
 SCORE, AGE, LEADS, BY_SOURCE, BY_CATEGORY, BY_LABEL, TEXT, WAYS = (
@@ -34,7 +33,6 @@ SCORE, AGE, LEADS, BY_SOURCE, BY_CATEGORY, BY_LABEL, TEXT, WAYS = (
 """Where the columns of each kind begin."""
 LOWEST, HIGHEST = np.float32(1e-4), np.float32(1 - 1e-4)
 """Between which odds are told apart."""
-MASKS = np.array([sum(int(ways.bit(way)) for way in joined) for joined in FOUND.values()], np.uint16)
 UNDATED = int(DAYS_LONG * 24 * HOUR)
 
 
@@ -76,7 +74,7 @@ def given(scene: Scene) -> Floats:
     compiled(_look_up, of_source, _fixed(pool.source), table[BY_SOURCE : BY_SOURCE + 3])
     compiled(_look_up, of_category, _fixed(pool.category), table[BY_CATEGORY : BY_CATEGORY + 2])
     compiled(_of_labels, of_label, _fixed(pool.label_offsets), _fixed(pool.labels), table[BY_LABEL : BY_LABEL + 4])
-    compiled(_of_ways, _fixed(looked.found), MASKS, table[WAYS:])
+    compiled(_of_ways, _fixed(looked.found), feature_kernels.MASKS, table[WAYS:])
     table[TEXT] = _near(scene)
     return table
 
