@@ -183,3 +183,11 @@ def test_who_was_shown_much_is_still_served_the_best_of_what_is_left(world: Worl
     world.act("ann", "shown", *ids(world.serve("ann", 60, ALL, log=False).items))
     every, near = (world.serve("ann", 10, params, log=False).items for params in (ALL, NEAR))
     assert ids(near) == ids(every)
+
+
+def test_who_has_met_much_is_looked_for_in_more_lists_but_never_in_all() -> None:
+    def probes(met: int) -> int:
+        return finding._probes(live.History(np.arange(met), np.zeros(met, np.float32), np.zeros(met, np.float32)), FEW)
+
+    assert [probes(met) - FEW.probes for met in (0, 2, 3, 300)] == [0, 0, 1, 100]
+    assert probes(1_000_000) == 8 * FEW.probes

@@ -41,7 +41,9 @@ AGES = (0.1, 0.4, 1.0)
 GREAT = 200
 """Items of one label or source that are scored."""
 MET = 3
-"""Items that somebody has met, for so many of which one more list is looked into."""
+"""Items that somebody has met, for so many of which one more list is looked into …"""
+DEEPEST = 8
+"""… up to so many times as many: years of reading don't make a call look at every item."""
 LOOKED = 2_000
 """Items that an index without lists finds at most, which are then scored."""
 
@@ -154,7 +156,7 @@ def _met(stock: Stock, history: History) -> tuple[NDArray[np.int64], NDArray[np.
 
 def _probes(history: History, count: CandidateParams) -> int:
     """Lists to look into: where the best were met already, what is left of the best lies farther off."""
-    return count.probes + len(history) // MET
+    return min(count.probes + len(history) // MET, DEEPEST * count.probes)
 
 
 def _nearest(

@@ -19,7 +19,8 @@ class CandidateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     near: Count = 300
     """The same among the items that the person's own weights for sources and labels lift."""
     probes: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 128
-    """Lists of the model's index that are looked into; for who has met much, one more for every three items."""
+    """Lists of the model's index that are looked into; for who has met much, one more for every three items, up to
+    eight times as many."""
     popular: Count = 300
     """Those that everybody likes most."""
     trending: Count = 200

@@ -200,20 +200,10 @@ def open_serving(
         migrate(engine)
         with writing(engine) as connection:
             secret = people.secret(connection)
-        rules, surfaces = params.rules, params.surfaces
-        ranking = params.heavy.enabled and trees.installed()
-        live = Live(
-            engine,
-            data,
-            params.interactions,
-            params.feed.model,
-            secret,
-            rules,
-            surfaces,
-            ranking,
-            feed.prepare,
-        )
-        varying = Varying(engine, live, Varied(feed=params.feed, surfaces=params.surfaces))
+        ranking, surfaces = params.heavy.enabled and trees.installed(), params.surfaces
+        served = params.interactions, params.feed.model, secret, params.rules, surfaces, ranking
+        live = Live(engine, data, *served, feed.prepare)
+        varying = Varying(engine, live, Varied(feed=params.feed, surfaces=surfaces))
         varying.refresh()
         live.refresh(utc_now())
         metrics = Metrics(worker)
