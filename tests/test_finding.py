@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +15,7 @@ from feed_world import NOW, PLAIN, World, item
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate import catalog, feed, finding, live, snapshots, stock
+from palate import catalog, feed, finding, live, people, returning, snapshots, stock
 from palate.candidates import found, groups, walking
 from palate.candidates.candidate_params import CandidateParams
 from palate.candidates.wanted import Wanted
@@ -191,3 +193,71 @@ def test_who_has_met_much_is_looked_for_in_more_lists_but_never_in_all() -> None
 
     assert [probes(met) - FEW.probes for met in (0, 2, 3, 300)] == [0, 0, 1, 100]
     assert probes(1_000_000) == 8 * FEW.probes
+
+
+# --- who comes again a moment later ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sought(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A word for each time that candidates were sought anew."""
+    times: list[str] = []
+    real = finding.find
+
+    def find(*given: object) -> finding.Found:
+        times.append("sought")
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finding, "find", find)
+    return times
+
+
+def test_the_next_pages_of_a_moment_are_those_that_seeking_anew_would_serve(world: World, sought: list[str]) -> None:
+    for second in range(5):
+        now = NOW + timedelta(seconds=second)
+        every = ids(world.serve("ann", 10, ALL, now=now, log=False).items)
+        assert ids(world.serve("ann", 10, NEAR, now=now).items) == every
+    assert len(sought) == 5 + 1, "Pages beyond the first are of what was found for it."
+
+
+@pytest.mark.parametrize("what", ["a vote", "a view", "a language", "a minute", "a hidden source", "named items"])
+def test_candidates_are_sought_anew_after(what: str, world: World, sought: list[str]) -> None:
+    world.serve("ann", 5, NEAR)
+    later, asked = NOW + timedelta(seconds=5), dict[str, Any]()
+    match what:
+        case "a vote":
+            world.act("ann", "like", "i30")
+        case "a view":
+            world.act("ann", "viewed", "i30")
+        case "a language":
+            asked = {"language": "en"}
+        case "a minute":
+            later = NOW + timedelta(seconds=61)
+        case "a hidden source":
+            with writing(world.engine) as connection:
+                key = people.identify(connection, "ann").key  # type: ignore[union-attr]
+                people.choose_source(connection, key, world.live.pool.sources.values[2], "hidden", NOW)
+        case "named items":
+            asked = {"exclude": frozenset({"i3"})}
+    served = world.serve("ann", 5, NEAR, now=later, **asked)
+    assert len(sought) == 2
+    assert what != "a hidden source" or all(place.item.source != "s2" for place in served.items)
+
+
+def test_what_comes_and_goes_between_two_pages_is_seen_in_the_next(world: World, sought: list[str]) -> None:
+    moment, later = (NOW + timedelta(minutes=5, seconds=second) for second in (0, 3))
+    world.add(item("old news", "s5", "l2", hours=200), now=moment)  # after which what came before isn't read again
+    first = ids(world.serve("ann", 5, NEAR, now=moment).items)
+    second = ids(world.serve("ann", 2, NEAR, now=moment, log=False).items)
+    gone, stays = world.keys(*second)
+    sought.clear()
+    with writing(world.engine) as connection:
+        catalog.delete(connection, second[0], later)
+    world.add(item("news", "s5", "l2", hours=0.1), now=later)
+    wanted, state = replace(asked(world, "ann")[0], now=later), world.live.state
+    judgement = feed._judge_again(world.live, state, wanted, NEAR)
+    keys = returning.find(world.live.candidates, state.stock, wanted, judgement, NEAR).pool.keys.tolist()
+    assert {stays, *world.keys("news")} <= set(keys)
+    assert gone not in keys
+    assert not set(first) & set(ids(world.serve("ann", 5, NEAR, now=later).items))
+    assert not sought

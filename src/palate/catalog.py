@@ -6,6 +6,7 @@ when its source took it back, *deleted* when somebody asked for that: of the las
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -148,11 +149,8 @@ def stubs(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
 
 def get_many(connection: sa.Connection, keys: Iterable[int]) -> dict[int, StoredItem]:
     """Items by their keys; those that are deleted, stubs or not there are left out."""
-    found: dict[int, StoredItem] = {}
-    for chunk in identities.chunks(sorted(set(keys))):
-        rows = connection.execute(_SELECT_KEYS, {"keys": chunk}).all()
-        found.update({row.key: _stored_item(row) for row in rows})
-    return found
+    rows: Iterator[Any] = map(_Row._make, _of_keys(connection, _ITEMS, set(keys)))
+    return {row.key: _stored_item(row) for row in rows}
 
 
 Cards = Lately[int, "StoredItem"]
@@ -162,7 +160,7 @@ Cards = Lately[int, "StoredItem"]
 def remembered(connection: sa.Connection, keys: Collection[int], cards: Cards) -> dict[int, StoredItem]:
     """What `get_many` gives, of which only those are read that were changed since they were asked for, or never were."""
     known, found = cards.find(keys), dict[int, StoredItem]()
-    for key, *version in _versions(connection, known):
+    for key, *version in _of_keys(connection, _VERSIONS, known):
         if known[key].version == tuple(version):
             found[key] = known[key]
     if len(found) < len(keys):
@@ -172,10 +170,11 @@ def remembered(connection: sa.Connection, keys: Collection[int], cards: Cards) -
     return found
 
 
-def _versions(connection: sa.Connection, keys: Collection[int]) -> list[tuple[Any, ...]]:
+def _of_keys(connection: sa.Connection, about: _About, keys: Collection[int]) -> list[tuple[Any, ...]]:
+    """What is asked about these items, as the driver gives it."""
     if connection.dialect.name == "postgresql":
-        return database.driver_rows(connection, _VERSIONS_POSTGRESQL, {"keys": list(keys)})
-    return database.driver_rows(connection, _VERSIONS_SQLITE, {"keys": msgspec.json.encode(list(keys)).decode()})
+        return database.driver_rows(connection, about.postgresql, {"keys": list(keys)})
+    return database.driver_rows(connection, about.sqlite, {"keys": msgspec.json.encode(list(keys)).decode()})
 
 
 def others(connection: sa.Connection, keys: Iterable[int]) -> dict[int, Also]:
@@ -324,20 +323,33 @@ _SELECT = (
         database.sources.c.title.label("source_title"),
     )
     .select_from(database.items.outerjoin(database.sources, database.items.c.source == database.sources.c.key))
-    .where(database.items.c.state.in_(("live", "hidden")))
+    .where(database.items.c.state.in_((sa.literal_column("'live'"), sa.literal_column("'hidden'"))))
 )
 
-_SELECT_KEYS = _SELECT.where(database.items.c.key.in_(sa.bindparam("keys", expanding=True)))
 
-_VERSIONS = sa.select(
-    database.items.c.key, database.items.c.updated, database.items.c.state, database.sources.c.title
-).select_from(database.items.outerjoin(database.sources, database.items.c.source == database.sources.c.key))
-_LISTED = sa.select(sa.column("value", sa.BigInteger)).select_from(
-    sa.func.json_each(sa.bindparam("keys", type_=sa.Text))
-)
-_VERSIONS_SQLITE = _VERSIONS.where(database.items.c.key.in_(_LISTED))
-_VERSIONS_POSTGRESQL = _VERSIONS.where(
-    database.items.c.key == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(sa.BigInteger)))
+class _About(NamedTuple):
+    """A question about the items whose keys are given as one parameter, as each database understands it."""
+
+    sqlite: sa.Select[Any]
+    postgresql: sa.Select[Any]
+
+
+def _about(statement: sa.Select[Any]) -> _About:
+    listed = sa.select(sa.column("value", sa.BigInteger)).select_from(
+        sa.func.json_each(sa.bindparam("keys", type_=sa.Text))
+    )
+    array = sa.bindparam("keys", type_=postgresql.ARRAY(sa.BigInteger))
+    key = database.items.c.key
+    return _About(statement.where(key.in_(listed)), statement.where(key == sa.any_(array)))
+
+
+_ITEMS = _about(_SELECT)
+_Row = namedtuple("_Row", [column.name for column in _SELECT.selected_columns])  # type: ignore[misc]
+"""Of what `_ITEMS` asks."""
+_VERSIONS = _about(
+    sa.select(
+        database.items.c.key, database.items.c.updated, database.items.c.state, database.sources.c.title
+    ).select_from(database.items.outerjoin(database.sources, database.items.c.source == database.sources.c.key))
 )
 
 _SELECT_NAMES = (
@@ -352,7 +364,7 @@ _SELECT_NAMES = (
 )
 
 
-def _stored_item(row: sa.Row[Any]) -> StoredItem:
+def _stored_item(row: Any) -> StoredItem:
     return StoredItem(
         key=row.key,
         item=_item(row),
@@ -365,7 +377,7 @@ def _stored_item(row: sa.Row[Any]) -> StoredItem:
     )
 
 
-def _item(row: sa.Row[Any]) -> Item:
+def _item(row: Any) -> Item:
     return Item(
         id=row.id,
         title=row.title,
@@ -377,8 +389,8 @@ def _item(row: sa.Row[Any]) -> Item:
         language=row.language,
         kind=row.kind,
         duration=row.duration,
-        media=msgspec.convert(row.media, tuple[Media, ...]),
-        labels=tuple(row.labels),
+        media=msgspec.convert(database.plain_json(row.media), tuple[Media, ...]),
+        labels=tuple(database.plain_json(row.labels)),
         license=row.license,
     )
 

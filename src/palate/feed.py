@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import cursors, editions, feature_log, filling, finding, identities, serving_lists, telling
+from palate import cursors, editions, feature_log, filling, finding, identities, returning, serving_lists, telling
 from palate.candidates import walking
 from palate.candidates import wanted as of_wanted
 from palate.candidates.filters import Mask
@@ -130,7 +130,7 @@ def _scored_now(
     """Find candidates, filter, rank, arrange, explain; and what was shown without an answer where that is too little."""
     wanted, session = asked.wanted, asked.session
     stock, judgement = state.stock, _judge_again(live, state, wanted, params)
-    found = finding.find(stock, wanted, judgement, params)
+    found = returning.find(live.candidates, stock, wanted, judgement, params)
     plain = _considered(found, wanted.person, judgement, params)
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
     ranked = _ranked(state, plain, unseen, wanted.now)

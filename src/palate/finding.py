@@ -56,6 +56,8 @@ class Found:
     """Of them alone, sorted by key."""
     by: NDArray[np.uint16]
     """(n,) the bits of the ways that found each; 0 where all items were looked at."""
+    rows: NDArray[np.int64] | None = None
+    """(n,) of the stock, in the order of the pool; None where all items were looked at."""
 
 
 def find(stock: Stock, wanted: Wanted, judgement: Judgement, params: FeedParams) -> Found:
@@ -278,8 +280,12 @@ def _joined(stock: Stock, ways: list[tuple[str, Rows]]) -> Found:
     both = np.sort(every << 16 | by)
     every, by = both >> 16, (both & 0xFFFF).astype(np.uint16)
     first = np.flatnonzero(np.diff(every, prepend=-1))
-    rows = every[first]
-    bits = np.bitwise_or.reduceat(by, first) if len(first) else by
+    return of_rows(stock, every[first], np.bitwise_or.reduceat(by, first) if len(first) else by)
+
+
+def of_rows(stock: Stock, rows: NDArray[np.int64], by: NDArray[np.uint16]) -> Found:
+    """These rows (ascending) as candidates, with the bits of the ways that found each."""
     if not len(rows) or rows[-1] < len(stock.base):
-        return Found(take(stock.base, rows), bits)
-    return Found(stock.take(rows), bits[np.argsort(stock.keys(rows))])
+        return Found(take(stock.base, rows), by, rows)
+    order = np.argsort(stock.keys(rows))
+    return Found(stock.take(rows), by[order], rows[order])

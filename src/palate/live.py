@@ -207,6 +207,8 @@ class Live:
         """What people's votes were solved to, by the keys of their ids …"""
         self.judged: Lately[tuple[int, ...], Any] = Lately(TASTES)
         """… and by what they are judged, as long as that holds."""
+        self.candidates: Lately[tuple[int, ...], Any] = Lately(TASTES)
+        """What was found for them a moment ago."""
 
     @property
     def snapshot(self) -> Snapshot | None:

@@ -142,7 +142,12 @@ class Pool:
 
     def rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Row of each key, −1 for those that aren't in the pool."""
-        return Vocabulary(self.keys).rows(keys)
+        return self.vocabulary.rows(keys)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Of `keys`."""
+        return Vocabulary(self.keys)
 
     def labels_of(self, row: int) -> NDArray[np.int32]:
         """Numbers of one item's labels."""

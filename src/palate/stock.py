@@ -139,4 +139,4 @@ def prepare(items: Stock, split: int = SPLIT) -> None:
     """Where there are very many items, find out now what requests would else have to wait for."""
     if len(items.base) >= split:
         items.orders.prepare()
-        items.base.pieces  # noqa: B018 - kept once it is asked for
+        items.base.pieces, items.base.vocabulary.places  # noqa: B018 - kept once they are asked for

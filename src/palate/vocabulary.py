@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TypeVar
 
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 T = TypeVar("T", np.float32, np.int32)
+
+SPARSEST = 8
+"""Numbers for each key up to which a table of all numbers is worth its memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,18 +38,36 @@ class Vocabulary:
             return np.full(wanted.shape, -1, np.int64)
         if wanted.shape == self.keys.shape and np.array_equal(wanted, self.keys):
             return np.arange(len(self.keys))  # as often when millions are asked for; a search takes 50 times as long
-        span = int(self.keys[-1]) - int(self.keys[0]) + 1
-        if 8 * len(self.keys) >= span and 8 * wanted.size >= len(self.keys):  # searching takes five times as long
-            return self._by_table(wanted, span)
+        table: NDArray[np.int32] | None = vars(self).get("places")
+        if table is None and 8 * wanted.size >= len(self.keys):  # searching takes five times as long
+            table = self._table()
+        if table is not None:
+            return self._looked_up(table, wanted)
         places = self.keys.searchsorted(wanted)
         return np.where(self.keys.take(places, mode="clip") == wanted, places, -1)
 
-    def _by_table(self, wanted: NDArray[np.int64], span: int) -> NDArray[np.int64]:
-        table, lowest = np.full(span, -1, np.int64), self.keys[0]
-        table[self.keys - lowest] = np.arange(len(self.keys))
+    @cached_property
+    def places(self) -> NDArray[np.int32] | None:
+        """(span,) the row of each number from the first key to the last, −1 for what is none; None where they lie too far apart.
+
+        Made once by whoever asks a large vocabulary for a few rows again and again: then nothing is searched any more."""
+        return self._table()
+
+    def _table(self) -> NDArray[np.int32] | None:
+        if not len(self.keys):
+            return None
+        lowest, span = self.keys[0], int(self.keys[-1]) - int(self.keys[0]) + 1
+        if span > SPARSEST * len(self.keys):
+            return None
+        table = np.full(span, -1, np.int32)
+        table[self.keys - lowest] = np.arange(len(self.keys), dtype=np.int32)
+        return table
+
+    def _looked_up(self, table: NDArray[np.int32], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        lowest = self.keys[0]
         inside = (wanted >= lowest) & (wanted <= self.keys[-1])
         if inside.all():
-            return np.asarray(table[wanted - lowest])
+            return np.asarray(table[wanted - lowest], np.int64)
         return np.where(inside, table[np.where(inside, wanted, lowest) - lowest], -1)
 
     def extended(self, keys: ArrayLike) -> Vocabulary:
