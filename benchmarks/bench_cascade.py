@@ -68,7 +68,7 @@ def policy_of(asked: argparse.Namespace) -> Policy:
     )
     rankers = RankerTraining(
         heavy=HeavyParams(every_minutes=1200, max_impressions=100_000),
-        light=LightParams(keep=20 * asked.keep // 3, candidates=3_000),  # what is let through of 3,000 is `keep`
+        light=LightParams(share=asked.keep / 3_000, candidates=3_000),  # what is let through of 3,000 is `keep`
         feed=serving,
         interactions=training.interactions,
     )

@@ -356,7 +356,13 @@ def publish(data: Path, items: int, rng: np.random.Generator, model: str) -> Non
         "models": models,
         "quality": {},
         "activity_time": to_milliseconds(NOW),
-        "rankers": {"served": True, "scheme": feature_log.SCHEME, "without": [], "keep": LightParams().keep},
+        "rankers": {
+            "served": True,
+            "scheme": feature_log.SCHEME,
+            "without": [],
+            "keep": LightParams().keep,
+            "share": LightParams().share,
+        },
     }
     snapshots.publish(data / "snapshots", header, arrays)
 

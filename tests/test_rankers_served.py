@@ -203,6 +203,15 @@ def test_what_the_light_ranker_leaves_out_stands_behind(shelf: Shelf) -> None:
     assert max(left.values()) <= min(chosen.values())
 
 
+def test_the_light_ranker_lets_a_part_through_but_never_very_few(shelf: Shelf) -> None:
+    found = shelf.live.state.rankers
+    assert found is not None
+    assert found.light is not None
+    given = replace(found, keep=1_000, share=0.05)
+    assert [given.let_through(count) for count in (30, 3_000, 15_000, 90_000)] == [400, 400, 750, 1_000]
+    assert replace(given, light=None).let_through(3_000) == 1_000, "By the plain score more is let through."
+
+
 def test_an_answer_that_is_shown_is_logged_in_its_order(shelf: Shelf) -> None:
     before, taken = len(shelf.logged), list[Event]()
     ranked, _ = feed.rank(shelf.live, "u2", ["one-3", "two-3", "nobody knows it"], NOW, PLAIN, append=taken.extend)

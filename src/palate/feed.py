@@ -106,8 +106,14 @@ def _state(live: Live, model: str | None, params: FeedParams) -> State:
     state = live.state.by(model or params.model)
     if state.rankers is None or (params.ranker == "heavy" and params.keep is None):
         return state
-    kept = None if params.ranker == "score" else replace(state.rankers, keep=params.keep or state.rankers.keep)
-    return replace(state, rankers=kept)
+    if params.ranker == "score":
+        return replace(state, rankers=None)
+    return _of_all(replace(state, rankers=replace(state.rankers, keep=params.keep or state.rankers.keep)))
+
+
+def _of_all(state: State) -> State:
+    """With as many items before the heavy ranker as it ever takes, where somebody has chosen which."""
+    return state if state.rankers is None else replace(state, rankers=replace(state.rankers, share=1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +217,7 @@ def rank(
     keep the order in which they came. With `append` the answer is what is shown, in its order, and its first `limit_max` items
     are logged so. Raises InvalidInput for a user id that can't be one, and whatever `append` raises.
     """
-    state, known = _state(live, None, params), live.known_items.find(item_ids) if known is None else known
+    state, known = _of_all(_state(live, None, params)), live.known_items.find(item_ids) if known is None else known
     all_known = len(known) == len(item_ids)  # then each came once, and in this order
     ids = item_ids if all_known else list(dict.fromkeys(item_ids))
     with reading(live.engine) as connection:

@@ -28,7 +28,8 @@ class FeedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """By what candidates are put into a person's own order: "heavy" by the snapshot's rankers, where it holds them, "score" by
     the model's score alone, as where it holds none."""
     keep: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
-    """Candidates that the light ranker lets through to the heavy one; None: as many as `light.keep` said when it was learned."""
+    """Candidates that the light ranker lets through to the heavy one; None: as many as `light.keep` and `light.share`
+    said when it was learned."""
     limit_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
     """Items in one answer at most."""
     first_items: Annotated[int, msgspec.Meta(ge=0)] = 30

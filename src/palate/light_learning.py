@@ -43,7 +43,10 @@ class LightParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The light ranker, which leaves the heavy one few candidates."""
 
     keep: Annotated[int, msgspec.Meta(ge=10, le=20_000)] = 1_000
-    """So many candidates come before the heavy ranker; with no more there is nothing to do for the light one."""
+    """So many candidates come before the heavy ranker at most …"""
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
+    """… and this part of them, or 400 where that is more. With no more than that there is nothing to do for the light one, and
+    where none was learned all of `keep` come through."""
     people: Annotated[int, msgspec.Meta(ge=1)] = 60
     """For so many people, those that came last, candidates are scored to learn from."""
     candidates: Annotated[int, msgspec.Meta(ge=100)] = 3_000

@@ -174,7 +174,8 @@ class Pool:
         found = np.empty(len(self), np.dtype(kinds, align=True))
         for name, column in columns.items():
             found[name] = column
-        _labels_of_pieces(found[:0], self.labels)  # so that no request waits until it is machine code
+        nothing = np.zeros(0, np.int64)
+        _labels_at(nothing, nothing, self.labels)  # so that no request waits until it is machine code
         return found
 
     @cached_property
@@ -364,15 +365,24 @@ def take(pool: Pool, rows: NDArray[np.int64]) -> Pool:
     chosen = rows if chosen is None else chosen[rows]
 
     def make(name: str) -> NDArray[Any]:
-        if "pieces" in vars(whole) and name in _OF_LABELS:
-            both = _labels_of_pieces(_pieces(part), whole.labels)
+        if "pieces" not in vars(whole) or name == "content":
+            return _gathered(pool, rows, name) if name in vars(pool) else _gathered(whole, chosen, name)
+        if name in _OF_LABELS:
+            both = _labels_at(*label_places(), pool.labels if gathered("labels") else whole.labels)
             vars(part).update(both)
             return both[name]
-        if "pieces" in vars(whole) and name != "content":
-            return np.ascontiguousarray(_pieces(part)[name])
-        return _gathered(pool, rows, name) if name in vars(pool) else _gathered(whole, chosen, name)
+        return vars(pool)[name].take(rows, axis=0) if gathered(name) else np.ascontiguousarray(_pieces()[name])
 
-    def _pieces(part: Pool) -> NDArray[np.void]:
+    def gathered(name: str) -> bool:
+        """Whether the column lies side by side already, of few items."""
+        return pool is not whole and name in vars(pool)
+
+    def label_places() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if gathered("labels"):
+            return pool.label_offsets.take(rows), pool.label_offsets.take(rows + 1)
+        return np.ascontiguousarray(_pieces()[LABELS_FROM]), np.ascontiguousarray(_pieces()[LABELS_TO])
+
+    def _pieces() -> NDArray[np.void]:
         if "pieces" not in vars(part):
             vars(part)["pieces"] = pool.pieces.take(rows) if "pieces" in vars(pool) else whole.pieces.take(chosen)
         return part.pieces
@@ -389,9 +399,10 @@ def _gathered(pool: Pool, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
     return found
 
 
-def _labels_of_pieces(pieces: NDArray[np.void], labels: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
-    """The labels of some items, which are among these, and their offsets."""
-    starts, ends = (np.ascontiguousarray(pieces[name]) for name in (LABELS_FROM, LABELS_TO))
+def _labels_at(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], labels: NDArray[np.int32]
+) -> dict[str, NDArray[Any]]:
+    """The labels of items that lie there among these, and their offsets."""
     offsets = _offsets(ends - starts)
     found = np.empty(offsets[-1], np.int32)
     compiled(_gather, labels, starts, offsets, found)

@@ -134,6 +134,7 @@ def _learned(
         "learned_from": len(found),
         "without": list(params.heavy.without),
         "keep": params.light.keep,
+        "share": params.light.share,
         **heavy.quality,
     }
     log.info("%s", summary(header))
@@ -166,18 +167,18 @@ def distilled(
     if len(asked) < 2:
         return None, None
     model = light_learning.learn(learned, params.seed)
-    recall, plain = (_recall(one, asked, params.light.keep) for one in (model, None))
+    recall, plain = (_recall(one, asked, params.light.share) for one in (model, None))
     if recall <= plain:
         return None, plain
     asked = [one.thinned(params.light.candidates, random) for one in asked]
     return light_learning.learn(learned + asked, params.seed), recall
 
 
-def _recall(light: Additive | None, asked: Sequence[Taught], keep: int) -> float:
-    """With as large a part of each one's candidates let through as `keep` is of 20,000."""
+def _recall(light: Additive | None, asked: Sequence[Taught], share: float) -> float:
+    """With this part of each one's candidates let through, however few they are: else there would be nothing to compare."""
     found = []
     for one in asked:
-        part = max(keep * len(one.raw) // 20_000, 20)
+        part = max(int(share * len(one.raw)), 20)
         found.append(light_learning.recall(light, one, part, len(GIVEN_COLUMNS)))
     return float(np.mean(found))
 

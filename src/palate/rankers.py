@@ -53,6 +53,9 @@ HOT_COLUMNS = tuple(name for name in feature_log.JOINS["counters"] if name.start
 LIGHT_COLUMNS = GIVEN_COLUMNS + HOT_COLUMNS
 """What the light ranker is told."""
 
+FEWEST = 400
+"""Candidates of which the heavy ranker's columns cost no more than to leave some out."""
+
 OWN = ("heavy_", "light_")
 """How the names of their arrays begin."""
 FOREST = "heavy_forest_"
@@ -73,7 +76,13 @@ class Rankers:
     light: Additive | None
     """None: the plain score stands for it."""
     keep: int
-    """Candidates that come before the heavy ranker."""
+    """Candidates that come before the heavy ranker …"""
+    share: float = 1.0
+    """… but of all at most this part, or FEWEST where that is more, if there is a light ranker."""
+
+    def let_through(self, count: int) -> int:
+        """How many of so many candidates come before the heavy ranker."""
+        return self.keep if self.light is None else min(self.keep, max(FEWEST, int(self.share * count)))
 
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) in whose order the heavy ranker puts the rows of (n, F), as if each stood at the first place."""
@@ -154,4 +163,5 @@ def _loaded(snapshot: Snapshot, found: Mapping[str, Any]) -> Rankers:
         without=tuple(found["without"]),
         light=light,
         keep=int(found["keep"]),
+        share=float(found.get("share", 1.0)),
     )

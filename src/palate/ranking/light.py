@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from palate.machine_code import compiled
 from palate.models import additive, text_values
+from palate.models.additive import Additive
 from palate.models.factorization_machine import Floats
 from palate.pool import NO_DATE
 from palate.rankers import GIVEN_COLUMNS, HOT_COLUMNS, Rankers
@@ -37,16 +38,21 @@ UNDATED = int(DAYS_LONG * 24 * HOUR)
 
 
 def find(scene: Scene, rows: NDArray[np.int64], rankers: Rankers) -> NDArray[np.int64]:
-    """At most `rankers.keep` of these rows (ascending) of the scene's candidates, ascending."""
-    if len(rows) <= rankers.keep:
+    """As many as `rankers` let through of these rows (ascending) of the scene's candidates, ascending."""
+    keep = rankers.let_through(len(rows))
+    if len(rows) <= keep:
         return rows
+    value = scene.looked.values[rows] if rankers.light is None else _said(scene, rows, rankers.light)
+    return np.sort(rows[np.argpartition(-value, keep)[:keep]])
+
+
+def _said(scene: Scene, rows: NDArray[np.int64], light: Additive) -> Floats:
+    """(n,) of these rows. Where they are most of all, all are asked: to take the others out would cost more."""
     looked = scene.looked
-    some = looked if len(rows) == len(looked) else looked.take(rows)
-    value = some.values
-    if rankers.light is not None:
-        scene = replace(scene, looked=some)
-        value = additive.said(rankers.light, given(scene), *hot(scene))
-    return np.sort(rows[np.argpartition(-value, rankers.keep)[: rankers.keep]])
+    if 2 * len(rows) > len(looked):
+        return additive.said(light, given(scene), *hot(scene))[rows]
+    scene = replace(scene, looked=looked.take(rows))
+    return additive.said(light, given(scene), *hot(scene))
 
 
 def columns(scene: Scene) -> Floats:
