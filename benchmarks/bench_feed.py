@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import dataclasses
 import os
 import pstats
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("fm", "ials", "itemknn"), default="fm", help="which serves")
     parser.add_argument("--profile", action="store_true", help="show where the time of the calls goes")
     parser.add_argument("--recall", action="store_true", help="compare candidates with looking at everything")
+    parser.add_argument("--pages", type=int, default=1, help="of 20 items that each person sees, with --recall")
     parser.add_argument("--probes", type=int, default=CandidateParams().probes, help="lists looked into, with --recall")
     parser.add_argument("--rate", type=float, help="requests a second over HTTP, in an open loop")
     parser.add_argument("--workers", type=int, default=1)
@@ -70,7 +73,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.recall:
         with tempfile.TemporaryDirectory() as folder:
-            return recall(asked.data or Path(folder), (asked.items or [100_000])[0], asked.model, asked.probes)
+            return recall(asked.data or Path(folder), asked)
     if asked.rate:
         with tempfile.TemporaryDirectory() as folder:
             return open_loop(asked.data or Path(folder), asked)
@@ -171,28 +174,39 @@ def populate(data: Path, items: int, model: str) -> None:
     engine.dispose()
 
 
-def recall(data: Path, items: int, model: str, probes: int) -> None:
-    """Share of the 20 items that looking at everything puts first that candidates hold, and of the worth of those served."""
+def recall(data: Path, asked: argparse.Namespace) -> None:
+    """Share of the 20 items that looking at everything puts first that candidates hold, and of the worth of those served, page by
+    page: what is served is logged, so that each page but the first is of candidates that were found before."""
+    items = (asked.items or [100_000])[0]
     if not (data / "snapshots").exists():
-        populate(data, items, model)
-    live, now = Live(connect(None, data), data, model=model), datetime.now(UTC)
+        populate(data, items, asked.model)
+    engine, now = connect(None, data), datetime.now(UTC)
+    live = Live(engine, data, model=asked.model)
     live.refresh(now)
     assert live.pool.model.index is not None, "There is an index."
-    plain = FeedParams(exploration=0, questions=0, source_spread=0, label_spread=0, category_spread=0, model=model)
-    plain = msgspec.structs.replace(plain, find=CandidateParams(probes=probes))
-    every = msgspec.structs.replace(plain, find=CandidateParams(exact=10**9))
-    shares, worth = [], []
-    for person in range(60):
-        request = FeedRequest(user=f"p{person}", limit=20, now=now, log=False)
-        best, near = (
-            feed.serve(live, request, params, np.random.default_rng(1), lambda _: None) for params in (every, plain)
-        )
-        keys = {place.key for place in best.items}
-        shares.append(len(keys & {place.key for place in near.items}) / len(keys))
-        worth.append(sum(place.score for place in near.items) / sum(place.score for place in best.items))
-    print(
-        f"{items} items, {model}, {probes} lists: {np.mean(shares):.3f} of the exact 20 served (least {min(shares):.2f}), their probabilities {np.mean(worth):.4f} of the exact ones"
+    plain = FeedParams(
+        exploration=0, questions=0, source_spread=0, label_spread=0, category_spread=0, model=asked.model, ranker="score"
     )
+    plain = msgspec.structs.replace(plain, find=CandidateParams(probes=asked.probes))
+    every = msgspec.structs.replace(plain, find=CandidateParams(exact=10**9))
+
+    def write(happened: Sequence[Event]) -> None:
+        with writing(engine) as connection:
+            events.append(connection, happened, now)
+
+    for page in range(asked.pages):
+        shares, worth = [], []
+        for person in range(60):
+            request = FeedRequest(user=f"p{person}", limit=20, now=now + timedelta(seconds=5 * page), log=False)
+            best = feed.serve(live, request, every, np.random.default_rng(1), write)
+            logged = dataclasses.replace(request, log=asked.pages > 1)
+            near = feed.serve(live, logged, plain, np.random.default_rng(1), write)
+            keys = {place.key for place in best.items}
+            shares.append(len(keys & {place.key for place in near.items}) / len(keys))
+            worth.append(sum(place.score for place in near.items) / sum(place.score for place in best.items))
+        print(
+            f"page {page + 1}, {items} items, {asked.model}, {asked.probes} lists: {np.mean(shares):.3f} of the exact 20 served (least {min(shares):.2f}), their probabilities {np.mean(worth):.4f} of the exact ones (least {min(worth):.3f})"
+        )
 
 
 async def ask(line: str, body: bytes = b"") -> tuple[int, bytes]:
