@@ -3,8 +3,8 @@
 The catalog is read from SQLite; the times of a call leave out the writing of what was shown. Run:
 python benchmarks/bench_feed.py [--items 1000 --items 100000 …] [--calls 100] [--model fm|ials|itemknn]
 
-With --rate it asks a service of its own over HTTP, so many times a second whether it keeps up or not (an open loop), for people
-of lopsided histories; a time counts from when the request was due. --data keeps what was filled in for the next run:
+With --rate it asks a service of its own over HTTP, so many times a second whether it keeps up or not (an open loop), for 200
+people of lopsided histories, each of whom comes back for the next page; a time counts from when the request was due. --data keeps what was filled in for the next run:
 python benchmarks/bench_feed.py --items 1000000 --rate 50 [--workers 1] [--seconds 20] [--data FOLDER]
 """
 
@@ -67,6 +67,9 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=1, help="of 20 items that each person sees, with --recall")
     parser.add_argument("--probes", type=int, default=CandidateParams().probes, help="lists looked into, with --recall")
     parser.add_argument("--rate", type=float, help="requests a second over HTTP, in an open loop")
+    parser.add_argument(
+        "--anew", action="store_true", help="no page is of candidates that were found for the one before"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--data", type=Path, help="a folder for what is filled in")
@@ -142,7 +145,7 @@ def open_loop(data: Path, asked: argparse.Namespace) -> None:
             print(f"ready after {time.perf_counter() - begun:.1f} s")
             asyncio.run(load(20, 5.0, "warm"))
             before = used(service.pid)[0]
-            taken, failed = asyncio.run(load(asked.rate, asked.seconds, "load"))
+            taken, failed = asyncio.run(load(asked.rate, asked.seconds, "load", asked.anew))
             cpu, peak = used(service.pid)
             p50, p90, p99 = np.percentile(taken, (50, 90, 99))
             print(
@@ -185,7 +188,13 @@ def recall(data: Path, asked: argparse.Namespace) -> None:
     live.refresh(now)
     assert live.pool.model.index is not None, "There is an index."
     plain = FeedParams(
-        exploration=0, questions=0, source_spread=0, label_spread=0, category_spread=0, model=asked.model, ranker="score"
+        exploration=0,
+        questions=0,
+        source_spread=0,
+        label_spread=0,
+        category_spread=0,
+        model=asked.model,
+        ranker="score",
     )
     plain = msgspec.structs.replace(plain, find=CandidateParams(probes=asked.probes))
     every = msgspec.structs.replace(plain, find=CandidateParams(exact=10**9))
@@ -230,16 +239,20 @@ async def ready() -> None:
         await asyncio.sleep(0.2)
 
 
-async def load(rate: float, seconds: float, name: str) -> tuple[list[float], int]:
-    """Milliseconds from when each request was due to the end of its answer, and how many failed."""
+async def load(rate: float, seconds: float, name: str, anew: bool = False) -> tuple[list[float], int]:
+    """Milliseconds from when each request was due to the end of its answer, and how many failed.
+
+    `anew`: each names an item that it doesn't want, and gets none of the candidates that are at hand.
+    """
     taken: list[float] = []
     failed = 0
     rng = np.random.default_rng(2)
     begun = time.perf_counter()
 
-    async def one(due: float, person: int) -> None:
+    async def one(due: float, person: int, number: int) -> None:
         nonlocal failed
-        status, body = await ask(f"GET /v1/feed?user=p{person}&limit=20&surface={name}")
+        but = f"&exclude=item%20{number + 1}" if anew else ""
+        status, body = await ask(f"GET /v1/feed?user=p{person}&limit=20&surface={name}{but}")
         taken.append(1000 * (time.perf_counter() - due))
         failed += status != 200 or body.count(b'"position"') != 20
 
@@ -247,7 +260,7 @@ async def load(rate: float, seconds: float, name: str) -> tuple[list[float], int
     for number in range(int(rate * seconds)):
         due = begun + number / rate
         await asyncio.sleep(max(due - time.perf_counter(), 0))
-        running.append(asyncio.create_task(one(due, int(rng.integers(PEOPLE)))))
+        running.append(asyncio.create_task(one(due, int(rng.integers(PEOPLE)), number)))
     await asyncio.gather(*running)
     return taken, failed
 

@@ -156,7 +156,8 @@ def test_a_history_that_is_continued_is_the_one_that_is_read_anew(world: World, 
     random = np.random.default_rng(3)
     for second in range(60):
         type = random.choice(["shown", "shown", "like", "dislike", "viewed", "retract:like"])
-        world.act("ann", str(type), str(random.choice(list(ids))), now=NOW + timedelta(seconds=second))
+        several = random.choice(list(ids), size=3 if type == "shown" else 1, replace=False)
+        world.act("ann", str(type), *map(str, several), now=NOW + timedelta(seconds=second))
         other = Live(engine, data)
         other.refresh(NOW)
         continued, anew = history(world, "ann"), history(World(engine, data, other), "ann")

@@ -23,7 +23,7 @@ from palate.database import items as items_table
 from palate.database import reading, writing
 from palate.domain import EventColumns, to_milliseconds
 from palate.happenings import Happenings
-from palate.interactions import InteractionParams, merge
+from palate.interactions import EventType, InteractionParams, merge
 from palate.lately import Lately
 from palate.log_tail import LogTail
 from palate.pool import Pool, empty_pool
@@ -48,6 +48,9 @@ TASTES = 1_000
 
 CARDS = 4_000
 """Items of which all that is shown is remembered."""
+
+SAYS_NOTHING = EventType()
+"""What an event means that tells of no taste, as that something was shown."""
 
 Keys = NDArray[np.int64]
 
@@ -371,8 +374,10 @@ class Live:
             new = events.of_user(connection, keys, before.seq, person)
             if not len(new):
                 return before.history
-            if self._stand_alone(new, before.history):
+            history = _after_pages(before.history, new, self._interactions)
+            if history is None and self._stand_alone(new, before.history):
                 history = _continued(before.history, new, self._params(snapshot))
+            if history is not None:
                 found = _Told(history, int(new.seq[-1]), snapshot)
             else:
                 found = self._read_history(connection, person, keys, snapshot)
@@ -464,6 +469,18 @@ def _once(history: History) -> History:
     kept = np.zeros(len(history), bool)
     kept[rank[last]] = True
     return history.of_items(kept)
+
+
+def _after_pages(old: History, recent: EventColumns, params: InteractionParams) -> History | None:
+    """What `_continued` gives where nothing came but pages of items that weren't met before, as at most requests; else None."""
+    if any(params.types.get(name) != SAYS_NOTHING for name in recent.types):
+        return None
+    order = np.lexsort((recent.item, recent.time))
+    items, count = recent.item[order], len(order)
+    met = set(items.tolist())
+    if len(met) < count or not met.isdisjoint(old.items.tolist()):
+        return None
+    return History(items, np.full(count, np.nan, np.float32), np.zeros(count, np.float32)).after(old)
 
 
 def _continued(old: History, recent: EventColumns, params: InteractionParams) -> History:

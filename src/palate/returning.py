@@ -28,7 +28,7 @@ from palate.stock import Stock
 
 LONGEST = timedelta(minutes=1)
 """For which candidates hold."""
-MOST_MET = 60
+MOST_MET = 100
 """Items shown since they were found from which on others may be as good as those that are left."""
 
 
