@@ -121,8 +121,8 @@ def rankers_of_all(live: Live, policy: Policy, data: Path, now: datetime) -> Ran
         f"{len(live.pool)} items; {len(found)} impressions: {told}; light: {light is not None}, recall {recall}",
         flush=True,
     )
-    asked = rankers.as_asked(heavy.trees)
-    return Rankers(heavy.trees.to_bytes(), asked, heavy.calibration, (), light, params.light.keep)
+    learned, asked = heavy.ranker, rankers.as_asked(heavy.ranker.trees)
+    return Rankers(learned.trees.to_bytes(), asked, learned.lean, heavy.calibration, (), light, params.light.keep)
 
 
 def truths(made: world.World, hours: int, now: int) -> tuple[np.ndarray, dict[str, int]]:

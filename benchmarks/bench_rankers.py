@@ -21,6 +21,7 @@ from palate import catalog, database, events, feature_log, feed, finding, light_
 from palate.database import reading, writing
 from palate.domain import Event, Item, to_milliseconds
 from palate.feed_params import FeedParams
+from palate.heavy_learning import Lean
 from palate.light_learning import Taught
 from palate.list_making import ListMaking
 from palate.live import Live
@@ -55,7 +56,7 @@ def main() -> None:
         whole = Scene(looked, state.happenings, state.pool, state.snapshot, NOW)
         flat, asked = Calibration(np.zeros(1), np.zeros(1)), rankers.as_asked(model)
         chosen = distilled(whole, random)
-        loaded = Rankers(model.to_bytes(), asked, flat, (), chosen, 1000)
+        loaded = Rankers(model.to_bytes(), asked, Lean(0.5, 0.0), flat, (), chosen, 1000)
         served = Scene(scene.looked.take(np.arange(20)), state.happenings, state.pool, state.snapshot, NOW)
         tell("features of 1,000 items", lambda: features.of(scene))
         tell("trees over 1,000 items", lambda: loaded.raw(table))

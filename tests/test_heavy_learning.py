@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
 
 from palate import feature_log, heavy_learning
 from palate.feature_log import NAMES
-from palate.heavy_learning import HeavyParams
+from palate.heavy_learning import UPRIGHT, HeavyParams
 from palate.impressions import Impressions
 from palate.models.trees import TreeParams
 
@@ -59,7 +61,7 @@ def learned() -> heavy_learning.Heavy:
 
 def test_it_orders_what_it_never_saw_better_than_the_plain_score(learned: heavy_learning.Heavy) -> None:
     part, truth = shown(100, 2)
-    own = quality(part, truth, heavy_learning.raw(learned.trees, part.features))
+    own = quality(part, truth, heavy_learning.raw(learned.ranker, part.features))
     assert own > quality(part, truth, part.features[:, feature_log.SCORE].astype(float)) + 0.05
     assert learned.quality["served"]
     assert learned.quality["ndcg"] > learned.quality["plain_ndcg"]
@@ -75,9 +77,40 @@ def test_places_explain_a_part_that_else_is_put_down_to_items() -> None:
     assert with_place > without
 
 
+def test_what_trees_make_of_very_little_leans_on_the_plain_score() -> None:
+    part, _ = shown(8, 1)
+    part.features[:, KNOWN] = np.nan
+    everything, truth = shown(100, 2)
+    few, many = (
+        heavy_learning.fitted(part, msgspec.structs.replace(PARAMS, plenty=plenty), 1) for plenty in (10_000, 1)
+    )
+    assert few.lean.slope > 0.5 > 0.1 > many.lean.slope
+    leaning, alone = (
+        quality(everything, truth, heavy_learning.raw(replace(few, lean=lean), everything.features))
+        for lean in (few.lean, UPRIGHT)
+    )
+    assert leaning > alone + 0.01
+
+
+def test_on_a_score_that_says_nothing_it_doesnt_lean() -> None:
+    part, _ = shown(300, 1)
+    part.features[:, feature_log.SCORE] *= -1
+    assert heavy_learning.fitted(part, PARAMS, 1).lean.slope == 0
+    unknown = msgspec.structs.replace(PARAMS, without=("model",))
+    ranker = heavy_learning.fitted(shown(300, 1)[0], unknown, 1)
+    assert not ranker.lean(part.features).any()
+
+
+def test_what_columns_add_is_what_it_says(learned: heavy_learning.Heavy) -> None:
+    part, _ = shown(10, 2)
+    added = heavy_learning.contributions(learned.ranker, part.features).sum(axis=1)
+    said = heavy_learning.raw(learned.ranker, part.features)
+    np.testing.assert_allclose(said - added, (said - added)[0], atol=1e-6)
+
+
 def test_further_down_fewer_look(learned: heavy_learning.Heavy) -> None:
     part, _ = shown(100, 2)
-    looked = heavy_learning.propensities(learned.trees, part, ())
+    looked = heavy_learning.propensities(learned.ranker.trees, part, ())
     first, tenth = (looked[part.position == place][0] for place in (0, 9))
     assert first == 1
     assert 0.1 <= tenth < 0.4
@@ -90,7 +123,7 @@ def test_what_is_no_better_isnt_served() -> None:
 
 def test_the_same_impressions_give_the_same_bytes() -> None:
     first, second = (heavy_learning.learn(shown(200, 1)[0], PARAMS, 1) for _ in range(2))
-    np.testing.assert_array_equal(first.trees.to_bytes(), second.trees.to_bytes())
+    np.testing.assert_array_equal(first.ranker.trees.to_bytes(), second.ranker.trees.to_bytes())
     assert first.quality == second.quality
 
 
@@ -113,7 +146,7 @@ def test_of_few_positives_trees_are_plain_and_of_many_as_set() -> None:
     part, _ = shown(200, 3)
     positives = int((part.gain > 0).sum())
     enough, scarce, hardly = (
-        heavy_learning.fitted(part, msgspec.structs.replace(PARAMS, plenty=plenty), 1).forest().columns.shape[1]
+        heavy_learning.fitted(part, msgspec.structs.replace(PARAMS, plenty=plenty), 1).trees.forest().columns.shape[1]
         for plenty in (positives, 2 * positives, 1_000 * positives)
     )
     assert (enough, scarce, hardly) == (4, 3, 2)

@@ -261,6 +261,10 @@ def test_rankers_that_cant_be_asked_leave_the_plain_score(shelf: Shelf, caplog: 
     assert rankers.load(snapshot) is not None
     other = snapshot.header["rankers"] | {"scheme": 0}
     assert rankers.load(_with(snapshot, header=snapshot.header | {"rankers": other})) is None
+    older = {name: array for name, array in snapshot.arrays.items() if name != "heavy_lean"}
+    found = rankers.load(_with(snapshot, arrays=older))
+    assert found is not None
+    assert found.lean.slope == 0
     broken = snapshot.arrays | {"heavy_forest_leaves": snapshot.arrays["heavy_forest_leaves"][:1]}
     with caplog.at_level(logging.WARNING):
         assert rankers.load(_with(snapshot, arrays=broken)) is None

@@ -40,6 +40,9 @@ LEAST_DEPTH = 2
 LOOKED_AT = 2_000
 """Impressions by which it is told how the place counts."""
 
+SUREST = 6.0
+"""Log-odds beyond which the plain score counts as no surer."""
+
 GAINS = {
     "opened": 1.0,
     "watch": 1.0,
@@ -70,7 +73,8 @@ class HeavyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """With fewer of them positive nothing is learned."""
     plenty: Annotated[int, msgspec.Meta(ge=1)] = 5_000
     """With fewer positives than this the trees are plainer than `heavy.trees` says: with half as many each asks one question
-    less and is held twice as strongly, and so on. Else a few thousand impressions would be learned by heart."""
+    less and is held twice as strongly, and so on. Else a few thousand impressions would be learned by heart. The fewer they
+    are the more the order leans on the plain score besides: on half of what that alone tells when they are as many as this."""
     max_impressions: Annotated[int, msgspec.Meta(ge=1_000)] = 300_000
     """The newest are learned from."""
     test_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.2
@@ -85,11 +89,47 @@ class HeavyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How the trees are fitted."""
 
 
+@dataclass(frozen=True)
+class Lean:
+    """By how much an order leans on the plain score besides all that trees say.
+
+    A page is made of the few items of thousands of which most is said, hence of those about which the trees err most in their
+    favour, and they have learned only from what the plain score let be shown: a second opinion keeps away what they overrate.
+    """
+
+    slope: float
+    """Log-odds for each of the plain score's."""
+    middle: float
+    """The plain score at which nothing is added."""
+
+    def __call__(self, features: NDArray[np.float32]) -> Values:
+        """(n,) what is added for the rows of (n, F); nothing where the plain score isn't known."""
+        return self.slope * np.nan_to_num(_told_score(features) - self.middle)
+
+
+UPRIGHT = Lean(0.0, 0.0)
+"""Nothing is added."""
+
+
+def _told_score(features: NDArray[np.float32]) -> Values:
+    """(n,) the plain score; NaN where it isn't known."""
+    found: Values = np.clip(features[:, SCORE].astype(np.float64), -SUREST, SUREST)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """What orders."""
+
+    trees: Trees
+    lean: Lean
+
+
 @dataclass(frozen=True, eq=False)
 class Heavy:
     """A ranker, and how it did."""
 
-    trees: Trees
+    ranker: Ranker
     calibration: Calibration
     quality: Mapping[str, Any]
     """What the header of a snapshot says."""
@@ -99,13 +139,13 @@ class Heavy:
 class Tried:
     """A ranker that knows the older part, and what it says of the newer one."""
 
-    trees: Trees
+    ranker: Ranker
     calibration: Calibration
     late: Impressions
     raw: Values
-    """(late,) of the trees, all at the first place."""
+    """(late,) of the ranker, all at the first place."""
     raw_in_place: Values
-    """(late,) of the trees, each where it stood."""
+    """(late,) of the ranker, each where it stood."""
     plain: Values
     """(late,) the plain score, in log-odds."""
     plain_calibration: Calibration
@@ -126,16 +166,16 @@ def learn(found: Impressions, params: HeavyParams, seed: int) -> Heavy:
     tried = trial(found, params, seed)
     quality = judged(tried, params)
     whole = fitted(found, params, seed)
-    return Heavy(whole, tried.calibration, quality | {"importances": _importances(whole)})
+    return Heavy(whole, tried.calibration, quality | {"importances": _importances(whole.trees)})
 
 
 def trial(found: Impressions, params: HeavyParams, seed: int) -> Tried:
     """Learn the older impressions, calibrate on later ones, and judge what is later still."""
     old, middle, late = _in_time(found, params.test_share)
     model = fitted(old, params, seed)
-    of_middle, of_late = (model.raw(_in_place(part, params.without)) for part in (middle, late))
+    of_middle, of_late = (_raw(model, _in_place(part, params.without)) for part in (middle, late))
     return Tried(
-        trees=model,
+        ranker=model,
         calibration=calibration.fit(of_middle, middle.gain > 0),
         late=late,
         raw=raw(model, late.features, params.without),
@@ -159,14 +199,21 @@ def _cuts(times: NDArray[np.int64], share: float) -> tuple[int, int]:
     return first, second
 
 
-def raw(model: Trees, features: NDArray[np.float32], without: Collection[str] = ()) -> Values:
-    """(n,) what the trees say of these rows as if each stood at the first place."""
-    return model.raw(at_place(told(features, without), 0))
+def raw(model: Ranker, features: NDArray[np.float32], without: Collection[str] = ()) -> Values:
+    """(n,) what the ranker says of these rows as if each stood at the first place."""
+    return _raw(model, at_place(told(features, without), 0))
 
 
-def contributions(model: Trees, features: NDArray[np.float32], without: Collection[str] = ()) -> Values:
+def _raw(model: Ranker, features: NDArray[np.float32]) -> Values:
+    return model.trees.raw(features) + model.lean(features)
+
+
+def contributions(model: Ranker, features: NDArray[np.float32], without: Collection[str] = ()) -> Values:
     """(n, F) what each column adds to what `raw` says."""
-    return model.contributions(at_place(told(features, without), 0))
+    asked = at_place(told(features, without), 0)
+    found = model.trees.contributions(asked)
+    found[:, SCORE] += model.lean(asked)
+    return found
 
 
 def at_place(features: NDArray[np.float32], place: int) -> NDArray[np.float32]:
@@ -186,8 +233,8 @@ def told(features: NDArray[np.float32], without: Collection[str]) -> NDArray[np.
     return kept
 
 
-def fitted(part: Impressions, params: HeavyParams, seed: int) -> Trees:
-    """Trees of these impressions.
+def fitted(part: Impressions, params: HeavyParams, seed: int) -> Ranker:
+    """The ranker of these impressions.
 
     The place is a column, so that what it alone explains isn't put down to the items that stood there; whoever serves asks
     about one and the same place (Ling et al., "Model Ensemble for Click Prediction in Bing Search Ads", 2017).
@@ -195,7 +242,18 @@ def fitted(part: Impressions, params: HeavyParams, seed: int) -> Trees:
     labels = (part.gain > 0).astype(np.float32)
     weights = np.where(part.gain != 0, np.abs(part.gain), 1).astype(np.float32)
     plain = _plainer(params.trees, int(labels.sum()), params.plenty)
-    return trees.fit(_in_place(part, params.without), labels, weights, plain, seed)
+    features = _in_place(part, params.without)
+    return Ranker(trees.fit(features, labels, weights, plain, seed), _lean(features, labels, params.plenty))
+
+
+def _lean(features: NDArray[np.float32], labels: NDArray[np.float32], plenty: int) -> Lean:
+    """As far as the plain score alone tells of the labels; half of it where the positives are plenty, less and less beyond."""
+    score = _told_score(features)
+    known = ~np.isnan(score)
+    if not known.any():
+        return UPRIGHT
+    trust = plenty / (plenty + float(labels.sum()))
+    return Lean(trust * calibration.slope(score[known], labels[known]), float(score[known].mean()))
 
 
 def _plainer(asked: TreeParams, positives: int, plenty: int) -> TreeParams:
@@ -230,7 +288,7 @@ def judged(tried: Tried, params: HeavyParams) -> dict[str, Any]:
     """What the header says of the test, and whether the ranker may be served: it orders later answers better than the plain
     score by more than chance, and its probabilities are nearer to the truth."""
     late, positive = tried.late, (tried.late.gain > 0).astype(np.float64)
-    looked = propensities(tried.trees, late, params.without)
+    looked = propensities(tried.ranker.trees, late, params.without)
     own, plain = (ndcg(late, scores, looked) for scores in (tried.raw, tried.plain))
     gain, error = _mean_and_error(own - plain, people(late))
     said, plainly = tried.calibration(tried.raw_in_place), tried.plain_calibration(tried.plain)

@@ -195,8 +195,9 @@ def _scored(
     """What the heavy ranker says of all that these people may be served."""
     live = Live(engine, data, params.interactions, params.feed.model, rules=params.rules, ranking=True)
     live.refresh(now)
-    asked, keep = rankers.as_asked(heavy.trees), params.light.keep
-    loaded = Rankers(heavy.trees.to_bytes(), asked, heavy.calibration, params.heavy.without, None, keep)
+    learned, keep = heavy.ranker, params.light.keep
+    asked = rankers.as_asked(learned.trees)
+    loaded = Rankers(learned.trees.to_bytes(), asked, learned.lean, heavy.calibration, params.heavy.without, None, keep)
     with reading(engine) as connection:
         names = identities.user_ids(connection, users.tolist())
         for key in users.tolist():

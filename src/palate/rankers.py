@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from palate import feature_log, greedy, heavy_learning, light_learning
 from palate.domain import Part
 from palate.errors import SnapshotBroken
-from palate.heavy_learning import Heavy
+from palate.heavy_learning import Heavy, Lean, Ranker
 from palate.models import additive, forest, trees
 from palate.models.additive import Additive
 from palate.models.calibration import Calibration
@@ -70,6 +70,8 @@ class Rankers:
     """As CatBoost keeps them: it tells what each column adds."""
     forest: Forest
     """The same trees, asked without rounding the columns as the log does."""
+    lean: Lean
+    """What is added for the plain score."""
     calibration: Calibration
     without: tuple[str, ...]
     """Joins of columns that it was learned without."""
@@ -86,7 +88,7 @@ class Rankers:
 
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) in whose order the heavy ranker puts the rows of (n, F), as if each stood at the first place."""
-        return forest.raw(self.forest, features)
+        return forest.raw(self.forest, features) + self.lean(features)
 
     def parts(self, features: NDArray[np.float32]) -> list[tuple[Part, ...]]:
         """For each row of (n, F) what its columns add to its log-odds, the weightiest first; those that add nothing left out.
@@ -96,7 +98,8 @@ class Rankers:
         if not trees.installed():
             return [()] * len(features)
         rows = feature_log.rounded(features)
-        added = heavy_learning.contributions(trees.of_bytes(self.trees, len(feature_log.NAMES)), rows, self.without)
+        ranker = Ranker(trees.of_bytes(self.trees, len(feature_log.NAMES)), self.lean)
+        added = heavy_learning.contributions(ranker, rows, self.without)
         return [_parts(row, weights) for row, weights in zip(rows.tolist(), added.tolist(), strict=True)]
 
 
@@ -118,8 +121,9 @@ def as_asked(learned: Trees) -> Forest:
 def to_arrays(heavy: Heavy, light: Additive | None) -> dict[str, NDArray[Any]]:
     """What a snapshot holds of them."""
     found: dict[str, NDArray[Any]] = {
-        "heavy_trees": heavy.trees.to_bytes(),
-        **{f"{FOREST}{name}": array for name, array in forest.to_arrays(as_asked(heavy.trees)).items()},
+        "heavy_trees": heavy.ranker.trees.to_bytes(),
+        **{f"{FOREST}{name}": array for name, array in forest.to_arrays(as_asked(heavy.ranker.trees)).items()},
+        "heavy_lean": np.array([heavy.ranker.lean.slope, heavy.ranker.lean.middle]),
         "heavy_scores": heavy.calibration.scores,
         "heavy_probabilities": heavy.calibration.probabilities,
     }
@@ -159,6 +163,7 @@ def _loaded(snapshot: Snapshot, found: Mapping[str, Any]) -> Rankers:
     return Rankers(
         trees=np.asarray(arrays["heavy_trees"]),
         forest=asked,
+        lean=Lean(*np.asarray(arrays.get("heavy_lean", (0.0, 0.0))).tolist()),  # older ones have none
         calibration=Calibration(np.asarray(arrays["heavy_scores"]), np.asarray(arrays["heavy_probabilities"])),
         without=tuple(found["without"]),
         light=light,

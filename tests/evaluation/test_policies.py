@@ -67,6 +67,17 @@ def test_differences_are_of_the_same_readers() -> None:
     assert found["regret"].value == pytest.approx(-0.25)
 
 
+def test_worlds_are_told_one_by_one_and_how_their_differences_vary() -> None:
+    ours = Outcome(
+        Policy("a"), (record([4.0, 4.0, 4.0, 4.0]), record([3.0, 3.0, 3.0, 3.0]), record([2.0, 2.0, 2.0, 2.0]))
+    )
+    theirs = Outcome(Policy("b"), tuple(record([1.0, 1.0, 1.0, 1.0]) for _ in range(3)))
+    assert policies.by_world(ours)["liked"] == pytest.approx([1.0, 0.75, 0.5])
+    found = policies.differences_of_worlds(ours, theirs)["liked"]
+    assert found.value == pytest.approx(0.5)
+    assert found.high == pytest.approx(0.5 + 4.3027 * 0.25 / np.sqrt(3))
+
+
 def test_a_change_compares_stretches_of_one_policy() -> None:
     found = policies.change(outcome([4.0, 4.0, 3.0, 3.0]), range(24), range(24, 48))
     assert found["liked"].value == pytest.approx(-0.25)

@@ -72,6 +72,15 @@ def test_few_scores_are_all_held_at_their_mean() -> None:
     assert found([0.0, 2.0]).tolist() == pytest.approx([1 / 3, 1 / 3])
 
 
+def test_a_slope_is_found_where_labels_rise_with_scores_and_none_where_they_fall() -> None:
+    random = np.random.default_rng(6)
+    scores = random.normal(0, 2, 20_000)
+    labels = random.random(20_000) < 1 / (1 + np.exp(2.0 - 0.7 * scores))
+    assert calibration.slope(scores, labels) == pytest.approx(0.7, abs=0.05)
+    assert calibration.slope(-scores, labels) == 0
+    assert calibration.slope(np.array([-5.0, 5.0]), [0, 1]) < 1  # two rows prove little
+
+
 def test_trees_as_arrays_say_what_they_say() -> None:
     features, _ = lopsided()
     model = fitted()

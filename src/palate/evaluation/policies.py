@@ -7,7 +7,7 @@ policies are compared reader by reader.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,18 @@ def differences(ours: Outcome, theirs: Outcome) -> dict[str, Figure]:
     return _figures(cases, list(MEASURES)) | _catalogue_less(ours, theirs)
 
 
+def by_world(outcome: Outcome) -> dict[str, list[float]]:
+    """The figures of `OVER_TIME` of each seed."""
+    alone = [replace(outcome, records=(record,)) for record in outcome.records]
+    return {name: [float(MEASURES[name].finish(_parts(one, name).sum(axis=0))) for one in alone] for name in OVER_TIME}
+
+
+def differences_of_worlds(ours: Outcome, theirs: Outcome) -> dict[str, Figure]:
+    """By how much the figures of `OVER_TIME` are larger, seed by seed: what another world may be expected to show."""
+    own, others = by_world(ours), by_world(theirs)
+    return {name: _over_seeds((np.array(own[name]) - np.array(others[name])).tolist()) for name in OVER_TIME}
+
+
 def change(outcome: Outcome, first: range, last: range) -> dict[str, Figure]:
     """By how much each figure is larger in the last of these stretches of hours than in the first, reader by reader."""
     cases = [
@@ -236,6 +248,8 @@ def _policy(outcome: Outcome, first: Outcome, stretch: int) -> dict[str, Any]:
         "order": outcome.policy.order,
         "metrics": _named(figures(outcome)),
         "difference": None if outcome is first else _named(differences(outcome, first)),
+        "worlds": by_world(outcome),
+        "difference_of_worlds": None if outcome is first else _named(differences_of_worlds(outcome, first)),
         "over_time": [_named(one) for one in over_time(outcome, stretch)],
         "change": _last_against_first(outcome, stretch),
         "pages": sum(len(record.hour) for record in outcome.records),

@@ -89,7 +89,7 @@ def evaluate(found: Impressions, params: HeavyParams, seed: int, progress: Progr
     joins = [join for join in get_args(Join) if join not in params.without]
     progress("Learning", 0, 1 + len(joins))
     tried = heavy_learning.trial(found, params, seed)
-    looked = heavy_learning.propensities(tried.trees, tried.late, params.without)
+    looked = heavy_learning.propensities(tried.ranker.trees, tried.late, params.without)
     heavy = _parts(tried.late, looked, tried.raw, tried.calibration(tried.raw_in_place))
     plain = _parts(tried.late, looked, tried.plain, tried.plain_calibration(tried.plain))
     without: dict[Join, Parts] = {}

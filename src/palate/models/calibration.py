@@ -16,6 +16,10 @@ Values = NDArray[np.float64]
 BINS = 50
 FEWEST = 20
 """Scores in a bin."""
+STEPS = 50
+"""Of Newton's method, at most."""
+HELD = 1.0
+"""How firmly a slope is held at 0, in squares of scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,21 @@ def fit(scores: Values, labels: ArrayLike) -> Calibration:
         shares.append((float(positive[part].sum()) + mean) / (len(part) + 1))
         sizes.append(len(part) + 1.0)
     return Calibration(np.array(middles), _never_falling(shares, sizes))
+
+
+def slope(scores: Values, labels: ArrayLike) -> float:
+    """By how much the log-odds of labels 0 or 1 rise with the scores (n,): logistic regression; 0 where they fall."""
+    rows = np.stack((np.ones(len(scores)), np.asarray(scores, np.float64)))
+    positive, held = np.asarray(labels, np.float64), np.array([1e-3, HELD])
+    found = np.zeros(2)
+    for _ in range(STEPS):
+        said = 1 / (1 + np.exp(-np.clip(found @ rows, -30, 30)))
+        curved = (rows * (said * (1 - said))) @ rows.T + np.diag(held)
+        step = np.linalg.solve(curved, rows @ (said - positive) + held * found)
+        found = found - step
+        if np.abs(step).max() < 1e-9:
+            break
+    return max(float(found[1]), 0.0)
 
 
 def _never_falling(shares: list[float], sizes: list[float]) -> Values:
