@@ -4,9 +4,10 @@
 
 A simulated installation serves and learns for some days, with more items than are looked at one by one (`--exact`). Then rankers are
 learned from all that was logged, whether or not they would be served, and each reader is asked for 20 items in several ways from one and
-the same state: candidates → light → heavy with `--keep` let through, the heavy ranker on all that may be served, the two halves of the cascade one at a time, and the plain score. A list's gain is the true chance that its reader
-likes each item (nDCG@20; the best is what all that is out would give, whatever the reader met), so that no served log has a say. Also told:
-how much of the 20 of the heavy ranker on everything is in each list. 95 % by drawing readers. The world's numbers are those of
+the same state: candidates → light → heavy with `--keep` let through, the heavy ranker on all that may be served, the two halves of the
+cascade one at a time, the plain score, and the same trees without their leaning on it. A list's gain is the true chance that its reader
+likes each item (nDCG@20; the best is what all that is out would give, whatever the reader met), so that no served log has a say. Also
+told: how much of the 20 of the heavy ranker on everything is in each list. 95 % by drawing readers. The world's numbers are those of
 `palate simulate`; none was chosen by these figures.
 """
 
@@ -28,7 +29,7 @@ from palate.domain import FeedRequest, to_milliseconds
 from palate.evaluation import closed_loop, world
 from palate.evaluation.closed_loop import Policy
 from palate.feed_params import FeedParams
-from palate.heavy_learning import HeavyParams
+from palate.heavy_learning import UPRIGHT, HeavyParams
 from palate.light_learning import LightParams
 from palate.live import Live
 from palate.ranker_training import RankerTraining
@@ -102,7 +103,11 @@ def compare(made: world.World, policy: Policy, data: Path, hours: int, asked: ar
     assert live.snapshot is not None, "cycles ran"
     live.state = replace(live.state, rankers=rankers_of_all(live, policy, data, now))
     likings, rows = truths(made, hours, to_milliseconds(now))
-    lists = {name: served(live, made, params, now, rows) for name, params in ways(asked, policy.feed).items()}
+    tried = ways(asked, policy.feed)
+    lists = {name: served(live, made, params, now, rows) for name, params in tried.items()}
+    live.state = replace(live.state, rankers=replace(live.state.rankers, lean=UPRIGHT))
+    for name in ("heavy on everything", "candidates, light, heavy"):
+        lists[f"{name}: trees alone"] = served(live, made, tried[name], now, rows)
     tell(lists, likings)
 
 
@@ -165,7 +170,7 @@ def tell(lists: dict[str, list[list[int]]], likings: np.ndarray) -> None:
         low, high = np.quantile(sums[:, 0] / sums[:, 1] - 1, (0.025, 0.975))
         worse, better = metrics.bootstrap_interval(own, both)
         print(
-            f"{name:26} nDCG@{LENGTH} {own.mean():.4f} [{worse:.4f}, {better:.4f}]; beside the first "
+            f"{name:37} nDCG@{LENGTH} {own.mean():.4f} [{worse:.4f}, {better:.4f}]; beside the first "
             f"{100 * (own.sum() / values[first].sum() - 1):+.2f} % [{100 * low:+.2f}, {100 * high:+.2f}]; {there:.3f} of its {LENGTH}"
         )
 

@@ -12,7 +12,9 @@ and over an hour, and age. Lists are told apart by whether the snapshot knew the
 first loses where the item is an old one, and the other way round. So each kind is also judged with the other kind's items taken out of the
 lists. The feed itself is asked at the same moments, `GET /v1/feed` of the whole catalogue without logging: by the cascade, by the plain score
 (a second service of the same folder, `feed.ranker = "score"`), by popularity and by age (surfaces of these orders); nDCG@10 and hit rate of
-the item that was taken.
+the item that was taken, beside its place among the given items. What was logged as shown a feed doesn't bring again as long as there is
+anything else, and here everything was logged that somebody was asked about: so those who had no list in the week before, whose feed may
+hold all that was given, are told apart.
 """
 
 from __future__ import annotations
@@ -136,6 +138,8 @@ class Question:
     """By the name of each feed the place of the item; None where it wasn't among its first K."""
     known: bool = False
     """Whether a model had learned anything of the item that was taken."""
+    fresh: bool = True
+    """Whether nothing was logged as shown to this person in the week before."""
 
 
 class Replay:
@@ -155,6 +159,8 @@ class Replay:
         self.spent: list[float] = []
         self.begin, self.learning, self.calls, self.cycles, self.ranked = time.perf_counter(), 0.0, 0, 0, False
         self.tried, self.asked_at = False, 0
+        self.listed: dict[str, int] = {}
+        """When somebody's last list was logged."""
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -251,7 +257,9 @@ class Replay:
             )
         place = next(place for place, one in enumerate(answer["items"]) if one["item"] == item)
         if self.tried:
-            self.questions.append(Question(now, user, item, place, len(candidates), self.ranked, feeds))
+            fresh = self.listed.get(user, 0) < now - WEEK
+            self.questions.append(Question(now, user, item, place, len(candidates), self.ranked, feeds, fresh=fresh))
+        self.listed[user] = now
 
     def places_in_feeds(self, user: str, item: str) -> dict[str, int | None]:
         found: dict[str, int | None] = {}
@@ -310,7 +318,8 @@ class Replay:
             f"{len(lists)} lists since the first heavy ranker was learned, of {len(set(people.tolist()))} people, {int(ranked.sum())} of them by a heavy "
             f"ranker, of {length:.0f} items in the median"
         )
-        tell_feeds([question for question, _, _ in lists])
+        for words, fresh in (("all", (True, False)), ("no list in the week before", (True,)), ("the others", (False,))):
+            tell_feeds(words, [question for question, _, _ in lists if question.fresh in fresh])
         known = np.array([question.known for question, _, _ in lists])
         for words, chosen, which in (
             ("all", np.ones(len(lists), bool), 1),
@@ -347,11 +356,15 @@ class Replay:
         return lists
 
 
-def tell_feeds(questions: list[Question]) -> None:
-    """Print nDCG and the hit rate of the item that was taken, in each feed of the whole catalogue, and the cascade's lead."""
+def tell_feeds(words: str, questions: list[Question]) -> None:
+    """Print nDCG and the hit rate of the item that was taken, in each feed of the whole catalogue and among the given items, and the
+    cascade's lead."""
     people, random = np.array([question.user for question in questions]), np.random.default_rng(3)
+    print(f"feeds, {words}: {len(questions)} questions")
     for metric in ("nDCG", "HR"):
         values = {name: np.array([gain(one.feeds[name], metric) for one in questions]) for name in FEEDS}
+        given = (one.place if one.place < K else None for one in questions)
+        values["given items"] = np.array([gain(place, metric) for place in given])
         for name, own in values.items():
             low, high = metrics.bootstrap_interval(own, random, groups=people)
             lead = values["cascade"] - own

@@ -31,17 +31,19 @@ def main() -> None:
     random = np.random.default_rng(given.parse_args().seed)
     part, _, looked = shown(random, 2000)
     late, truth, _ = shown(random, 1000)
-    placed = heavy_learning.fitted(part, PARAMS, 1)
+    placed = heavy_learning.fitted(part, PARAMS, 1).trees
     told = heavy_learning.propensities(placed, part, ())
     models = {
-        "without the place": heavy_learning.fitted(replace(part, position=np.zeros_like(part.position)), PARAMS, 1),
+        "without the place": heavy_learning.fitted(
+            replace(part, position=np.zeros_like(part.position)), PARAMS, 1
+        ).trees,
         "place as a column": placed,
         "weighted by the true chances": weighted(part, looked),
         "weighted by the trees' chances": weighted(part, told),
     }
     print(f"plain score: {quality(late, truth, late.features[:, feature_log.SCORE].astype(float)):.3f}")
     for name, model in models.items():
-        print(f"{name}: {quality(late, truth, heavy_learning.raw(model, late.features)):.3f}")
+        print(f"{name}: {quality(late, truth, model.raw(heavy_learning.at_place(late.features, 0))):.3f}")
 
 
 def shown(random: np.random.Generator, lists: int) -> tuple[Impressions, np.ndarray, np.ndarray]:
