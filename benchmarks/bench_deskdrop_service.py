@@ -4,7 +4,7 @@
 
 `palate api` serves a data folder, and every `--days` days of the replay `palate train --increment` learns from it; both are told the time of
 the replay in place of the machine's, as age, windows, counts and what is old enough to be learned go by it. Each item is posted just before
-the first question after it was first met, what people did just before the next question after it. At some of what people really did
+the first question after it was first met, and then what people did up to that question. At some of what people really did
 (`--share`) the service is asked by `POST /v1/rank` with `log` for the order of all items of the last week that this person hasn't met; the
 item that they took must be among them. From the first heavy ranker on (learned, whether or not it is served), or from `--since`, nDCG@10 of
 that item is told by five orders of the same lists: the answer, and by what the service logged with it the plain score, popularity over a week
@@ -212,18 +212,20 @@ class Replay:
                 break
             if moment >= learn_at:
                 learn_at += (moment - learn_at) // pause * pause  # after quiet days once
-                waiting = self.post_events(waiting, learn_at)
+                self.at(learn_at)
+                come, coming = self.post_items(coming, learn_at, first)
+                fresh += come
+                waiting = self.post_events(waiting)
                 self.learn(learn_at)
                 learn_at += pause
             there = moment - WEEK <= first[item] < moment and item not in met[user]
             if there and self.random.random() < self.asked.share:
                 # a moment has one question, which the log knows by it
                 now = self.asked_at = max(moment, self.asked_at + 1)
-                come = coming[: bisect_left(coming, moment, key=lambda one: first[one])]
-                coming = coming[len(come) :]
+                self.at(now)
+                come, coming = self.post_items(coming, moment, first)
                 fresh = [one for one in fresh + come if first[one] >= moment - WEEK]
-                waiting = self.post_events(waiting, now)
-                self.post_items(come, first)
+                waiting = self.post_events(waiting)
                 self.ask(user, item, [one for one in fresh if one not in met[user]], now)
             met[user].add(item)
             waiting.append({"user": user, "item": item, "type": type, "time": max(moment, self.asked_at) + 1})
@@ -232,17 +234,21 @@ class Replay:
         with open(self.clock, "r+b") as stream:
             stream.write(struct.pack("<q", moment))
 
-    def post_events(self, happened: list[dict[str, Any]], now: int) -> list[dict[str, Any]]:
+    def post_events(self, happened: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Nothing is left waiting."""
-        self.at(now)
         for start in range(0, len(happened), 500):
             self.call("POST", "/v1/events", happened[start : start + 500])
         return []
 
-    def post_items(self, items: list[str], first: dict[str, int]) -> None:
+    def post_items(self, coming: list[str], until: int, first: dict[str, int]) -> tuple[list[str], list[str]]:
+        """Those that were first met before this moment are posted, before anything that people did with them: had an event named one, it would
+        be there as a mere name, and become an item within the same millisecond of this clock, which services don't notice. Gives them,
+        and the rest."""
+        items = coming[: bisect_left(coming, until, key=lambda one: first[one])]
         for start in range(0, len(items), 500):
             some = [{"id": id, "published": first[id]} for id in items[start : start + 500]]
             self.call("POST", "/v1/items", some)
+        return items, coming[len(items) :]
 
     def ask(self, user: str, item: str, candidates: list[str], now: int) -> None:
         feeds = self.places_in_feeds(user, item) if self.tried else {}
