@@ -44,6 +44,8 @@ class Tally:
     bursts: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     """The same within bursts, by kind and status."""
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)
+    """Requests that got no answer, by what happened instead."""
     acknowledged: int = 0
     """Events."""
 
@@ -140,8 +142,9 @@ async def _one(kind: str, text: bytes, pool: Connections, due: float, minute: in
     """`minute` is None within a burst."""
     try:
         status, body = await asyncio.wait_for(pool.ask(text), PATIENCE)
-    except (OSError, asyncio.IncompleteReadError, TimeoutError):
+    except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         status, body = 0, b""
+        tally.unanswered[f"{kind} after {time.perf_counter() - due:.0f} s: {type(error).__name__}"] += 1
     if minute is None:
         tally.bursts[kind, status].append(time.perf_counter() - due)
     elif status == 200:
@@ -197,6 +200,9 @@ def report(tally: Tally, memories: list[float], minutes: float, kinds: list[str]
     print(
         "answers:", ", ".join(f"{kind} {status}: {count}" for (kind, status), count in sorted(tally.statuses.items()))
     )
+
+    if tally.unanswered:
+        print("unanswered:", ", ".join(f"{why}: {count}" for why, count in tally.unanswered.most_common(20)))
 
 
 async def run(port: int, service: int, options: Any) -> Tally:
