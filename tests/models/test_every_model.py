@@ -10,7 +10,7 @@ import pytest
 from checks import ALL, Model
 
 from palate.models import factorization_machine as fm
-from palate.models import popularity
+from palate.models import fm_stored, popularity
 from palate.models.factorization_machine import NO_SOURCES, FactorizationMachineParams, Loss
 from palate.models.popularity import PopularityParams
 
@@ -32,7 +32,7 @@ def factorization_machine(loss: Loss) -> Model:
     return Model(
         fit=lambda data, seed: fm.fit(data, NO_SOURCES, params, seed)[0],
         score=fm.score,
-        arrays=fm.to_arrays,
+        arrays=fm_stored.to_arrays,
         error=0.1,
         by_user=True,
     )

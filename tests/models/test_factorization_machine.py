@@ -390,31 +390,6 @@ def test_new_items_of_a_partial_fit_start_at_their_source() -> None:
     assert grown.source_vectors.tobytes() == model.source_vectors.tobytes()
 
 
-def test_the_arrays_of_a_snapshot_give_the_model_back() -> None:
-    model, _ = fm.fit(some(1), ItemSources(np.arange(150), np.arange(150) % 4), FactorizationMachineParams(), 0)
-    arrays = fm.to_arrays(model)
-    assert arrays["item_vectors"].dtype == np.float16
-    again = fm.from_arrays(arrays, model.loss, model.base)
-    data = some(2)
-    np.testing.assert_allclose(fm.score(again, data.user, data.item), fm.score(model, data.user, data.item), atol=2e-3)
-    assert contents(again)["user_bias"] == contents(model)["user_bias"]
-    assert again.item_vectors.dtype == np.float32
-    assert again.item_vectors.flags.writeable
-
-
-def test_a_model_of_a_million_items_fits_into_56_megabytes() -> None:
-    n = 1_000_000
-    row = np.lib.stride_tricks.as_strided  # a model of that size without its memory
-    model = FactorizationMachine(
-        "squared", 0.5, Vocabulary(np.empty(0, np.int64)), np.empty(0, np.float32), np.empty((0, 13), np.float32),
-        np.empty(0, np.int32), Vocabulary(row(np.zeros(1, np.int64), (n,), (0,))), row(np.zeros(1, np.float32), (n,), (0,)),
-        np.zeros((n, 13), np.float32), row(np.zeros(1, np.int32), (n,), (0,)), Vocabulary(np.empty(0, np.int64)),
-        np.empty(0, np.float32), np.empty((0, 13), np.float32),
-    )  # fmt: skip
-    popularity_and_evidence = 8 * n
-    assert sum(array.nbytes for array in fm.to_arrays(model).values()) + popularity_and_evidence <= 56_000_000
-
-
 def test_without_a_folder_for_compiled_code_it_compiles_each_time(tmp_path: Path) -> None:
     """A package folder and a cache folder that can't be written, as in a read-only container."""
     blocked = tmp_path / "a file"

@@ -16,7 +16,7 @@ from palate.domain import Interactions
 from palate.matrix import sparse
 from palate.models import factorization_machine as fm
 from palate.models import fields as of_fields
-from palate.models import fm_kernels, fm_learning
+from palate.models import fm_kernels, fm_learning, fm_stored
 from palate.models.factorization_machine import NO_SOURCES, FactorizationMachineParams, ItemSources
 from palate.models.fields import Field, Tags
 from palate.vocabulary import Vocabulary
@@ -240,7 +240,7 @@ def test_a_partial_fit_learns_new_labels_and_starts_new_items_at_theirs() -> Non
 def test_the_arrays_of_a_snapshot_give_the_fields_back() -> None:
     data, fields = labelled(0)
     model, _ = fm.fit(data, NO_SOURCES, msgspec.structs.replace(PARAMS, epochs=3), 0, fields=fields)
-    again = fm.from_arrays(fm.to_arrays(model), model.loss, model.base, fm.header(model))
+    again = fm_stored.from_arrays(fm_stored.to_arrays(model), model.loss, model.base, fm_stored.header(model))
     hours = {"hour": fields[2].labels}
     expected = fm.score(model, data.user, data.item, hours)
     np.testing.assert_allclose(fm.score(again, data.user, data.item, hours), expected, atol=5e-3)

@@ -8,7 +8,7 @@ import pytest
 
 from palate.domain import Interactions
 from palate.models import factorization_machine as fm
-from palate.models import fm_scale
+from palate.models import fm_scale, fm_stored
 from palate.models.factorization_machine import NO_SOURCES, FactorizationMachineParams
 
 PARAMS = FactorizationMachineParams(factors=4, epochs=20, l2_users=1.0, l2_items=1.0, initial_scale=0.2, threads=1)
@@ -41,7 +41,7 @@ def test_later_fits_go_on_with_what_was_chosen() -> None:
     grown, _ = fm.partial_fit(known, votes(0.0, seed=1), NO_SOURCES, PARAMS, 1)
     assert grown.l2_scale == 16.0
     assert grown.l2_user[1] == pytest.approx(16 * PARAMS.l2_users)
-    again = fm.from_arrays(fm.to_arrays(grown), grown.loss, grown.base, fm.header(grown))
+    again = fm_stored.from_arrays(fm_stored.to_arrays(grown), grown.loss, grown.base, fm_stored.header(grown))
     assert again.l2_scale == 16.0
 
 
