@@ -19,7 +19,6 @@ from palate.feed_params import FeedParams
 from palate.live import Live
 from palate.models import stored
 from palate.models.blend import BlendParams
-from palate.models.factorization_machine import FactorizationMachineParams
 from palate.models.implicit_als import ImplicitALSParams
 from palate.models.registry import MODELS, Name
 from palate.models.svd import SvdParams
@@ -38,9 +37,8 @@ LATER = NOW + timedelta(minutes=5)
 def params(*models: Name) -> Params:
     """To learn these and serve the last."""
     return Params(
-        train=TrainParams(models=models, anew_below=0),  # goes on as where there are many examples
+        train=TrainParams(models=models),
         served=models[-1],
-        factorization_machine=FactorizationMachineParams(l2_scales=(1.0,)),  # so few votes can't tell which is best
         implicit_als=ALS,
         svd=SvdParams(factors=2),
         blend=BlendParams(members=("itemknn", "ials"), settings={"ials": msgspec.to_builtins(ALS)}),

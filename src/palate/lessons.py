@@ -342,17 +342,11 @@ def held_out(pairs: Pairs, all_: Mask, new: Some, params: TrainParams) -> Places
 
 
 def _test_machine(model: FactorizationMachine, pairs: Pairs, held: Places, labelled: Mask) -> LossTest:
-    """Loss of the model and of the prior (the mean label of what else is labelled) on the held-out examples.
-
-    Examples of one person err together, so people are what the standard error counts (Liang and Zeger, "Longitudinal Data
-    Analysis Using Generalized Linear Models", 1986).
-    """
+    """Loss of the model and of the prior (the mean label of what else is labelled) on the held-out examples."""
     labels, (users, items) = pairs.label[held], pairs.keys(held)
     measure = metrics.log_losses if model.loss == "logistic" else metrics.squared_errors
     times = pairs.time[held].astype(np.int64) * pairs.unit
     losses = measure(labels, fm.score(model, users, items, {"hour": of_fields.hours(times)}))
     prior_losses = measure(labels, np.full(len(labels), pairs.mean_label(mask(without(labelled, held), len(pairs)))))
-    difference = losses - prior_losses
-    by_person = np.bincount(np.unique(users, return_inverse=True)[1], difference - difference.mean())
-    error = float(np.sqrt((by_person**2).sum())) / len(labels)
+    error = metrics.standard_error(losses - prior_losses, users)
     return LossTest(len(labels), float(losses.mean()), float(prior_losses.mean()), error)

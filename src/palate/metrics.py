@@ -144,6 +144,16 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def standard_error(values: ArrayLike, groups: ArrayLike) -> float:
+    """Standard error of the mean of values (n,), of which those of one group (n,), such as a person, err together.
+
+    Liang and Zeger, "Longitudinal Data Analysis Using Generalized Linear Models" (1986).
+    """
+    found = _float(values)
+    by_group = np.bincount(np.unique(groups, return_inverse=True)[1], found - found.mean())
+    return float(np.sqrt((by_group**2).sum())) / len(found)
+
+
 def calibration_error(labels: ArrayLike, scores: ArrayLike, bins: int = 10) -> float:
     """Mean distance between label and score in bins of equally many scores, each bin counting by its size; NaN of nothing.
 

@@ -222,10 +222,10 @@ def test_the_link_of_the_squared_loss_leaves_what_can_be_a_label_as_it_is() -> N
 def test_losses_are_the_mean_of_each_mini_batch_and_fall() -> None:
     data = some(1)
     still, losses = fm.fit(
-        data, NO_SOURCES, FactorizationMachineParams(epochs=1, learning_rate=1e-9, initial_scale=0), 0
+        data, NO_SOURCES, FactorizationMachineParams(epochs=1, least_steps=0, learning_rate=1e-9, initial_scale=0), 0
     )
     assert losses @ [512, 512, 476] / 1500 == pytest.approx(np.mean((data.label - still.base) ** 2))
-    model, losses = fm.fit(data, NO_SOURCES, msgspec.structs.replace(WEAK, epochs=12), 0)
+    model, losses = fm.fit(data, NO_SOURCES, msgspec.structs.replace(WEAK, epochs=12, least_steps=0), 0)
     assert losses.dtype == np.float32
     assert losses.shape == (12 * 3,)  # 1,500 examples are three mini-batches of at most 512
     assert losses[-3:].mean() < 0.5 * losses[:3].mean()
@@ -377,6 +377,17 @@ def test_cells_and_their_values_are_added_up_by_row_and_by_column() -> None:
     assert by_column.tolist() == [[2, 1, 0, 2], [7, 7, 0, 14]]
     assert squares == 4 + 9 + 25 + 49 + 121
     assert fm_learning.column_counts(labels).tolist() == [2, 1, 0, 2]
+
+
+def test_of_few_examples_a_full_fit_makes_more_passes() -> None:
+    data = some(1)  # 1,500
+    for params, passes in (
+        (FactorizationMachineParams(), 33),  # 50,000 steps
+        (FactorizationMachineParams(epochs=40), 40),
+        (FactorizationMachineParams(least_steps=1_000_000), 100),
+        (FactorizationMachineParams(least_steps=0), 30),
+    ):
+        assert fm.fit(data, NO_SOURCES, params, 0)[0].epochs == passes
 
 
 def test_new_items_of_a_partial_fit_start_at_their_source() -> None:

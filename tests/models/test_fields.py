@@ -239,7 +239,7 @@ def test_a_partial_fit_learns_new_labels_and_starts_new_items_at_theirs() -> Non
 
 def test_the_arrays_of_a_snapshot_give_the_fields_back() -> None:
     data, fields = labelled(0)
-    model, _ = fm.fit(data, NO_SOURCES, msgspec.structs.replace(PARAMS, epochs=3), 0, fields=fields)
+    model, _ = fm.fit(data, NO_SOURCES, msgspec.structs.replace(PARAMS, epochs=3, least_steps=0), 0, fields=fields)
     again = fm_stored.from_arrays(fm_stored.to_arrays(model), model.loss, model.base, fm_stored.header(model))
     hours = {"hour": fields[2].labels}
     expected = fm.score(model, data.user, data.item, hours)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from palate.domain import Interactions
 from palate.models import factorization_machine as fm
@@ -12,7 +13,7 @@ from palate.models import fm_scale, fm_stored
 from palate.models.factorization_machine import NO_SOURCES, FactorizationMachineParams
 
 PARAMS = FactorizationMachineParams(factors=4, epochs=20, l2_users=1.0, l2_items=1.0, initial_scale=0.2, threads=1)
-USERS, ITEMS = 40, 60
+USERS, ITEMS = 40, 150
 
 
 def votes(signal: float, seed: int = 0) -> Interactions:
@@ -51,15 +52,15 @@ def test_the_setting_holds_where_nothing_is_tried() -> None:
 
 
 def test_people_are_asked_about_what_they_said_last() -> None:
-    users, times = np.repeat(np.arange(10), 20), np.tile(np.arange(20), 10)
+    users, times = np.repeat(np.arange(30), 20), np.tile(np.arange(20), 30)
     asked = []
 
     def loss(older: fm_scale.Rows, newer: fm_scale.Rows, scale: float) -> fm_scale.Floats:
-        asked.append((sorted(set(times[older].tolist())), sorted(set(times[newer].tolist()))))
-        return np.full(len(newer), scale, np.float32)
+        asked.append((sorted(set(times[older].tolist())), sorted(set(times[newer].tolist())), scale))
+        return np.full(len(newer), 1 / scale, np.float32)
 
-    assert fm_scale.best(users, times, (1.0, 4.0), loss) == 1.0
-    assert asked[:3] == [(list(range(18)), [18, 19]), (list(range(16)), [16, 17]), (list(range(14)), [14, 15])]
+    assert fm_scale.best(users, times, (1.0, 4.0), loss) == 4.0
+    assert asked == [(list(range(18)), [18, 19], 1.0), (list(range(18)), [18, 19], 4.0)]
 
 
 def test_of_one_moment_a_tenth_is_asked_about_all_the_same() -> None:
@@ -67,19 +68,40 @@ def test_of_one_moment_a_tenth_is_asked_about_all_the_same() -> None:
 
     def loss(older: fm_scale.Rows, newer: fm_scale.Rows, scale: float) -> fm_scale.Floats:
         seen.append((len(older), np.bincount(users[newer]).tolist()))
-        return np.ones(len(newer), np.float32)
+        return np.full(len(newer), scale, np.float32)
 
-    assert fm_scale.best(users, np.zeros(len(users), np.int64), (1.0, 4.0), loss) == 4.0
-    assert seen[:3] == [(900, [10] * 10), (800, [10] * 10), (700, [10] * 10)]
+    assert fm_scale.best(users, np.zeros(len(users), np.int64), (1.0, 4.0), loss) == 1.0
+    assert seen == [(900, [10] * 10)] * 2
 
 
-def test_of_equals_the_strongest_is_taken_and_none_without_numbers() -> None:
-    users, times = np.repeat(np.arange(10), 40), np.tile(np.arange(40), 10)
-    random = np.random.default_rng(1)
-    same = random.random(len(users)).astype(np.float32)
-    found = fm_scale.best(users, times, (1.0, 4.0), lambda _older, newer, _scale: same[newer])
-    assert found == 4.0
-    broken = fm_scale.best(
-        users, times, (1.0, 4.0), lambda _older, newer, scale: np.where(scale > 1, np.float32(np.nan), same[newer])
-    )
-    assert broken == 1.0
+def test_the_first_is_left_only_for_what_is_surely_better() -> None:
+    users, times = np.repeat(np.arange(40), 40), np.tile(np.arange(40), 40)
+    each = np.random.default_rng(1).normal(0, 1, len(users))
+    each -= each[times >= 36].mean()  # those are asked about, 160 of them: a standard error is 0.08
+    alike = each[36::40][users]
+    alike -= alike.mean()
+
+    def best(gains: tuple[float, float], noise: NDArray[np.float64]) -> float:
+        gain = dict(zip((1.0, 4.0, 16.0), (0.0, *gains), strict=True))
+        return fm_scale.best(
+            users,
+            times,
+            tuple(gain),
+            lambda _, newer, scale: (np.float32(scale > 1) * noise[newer] - gain[scale]).astype(np.float32),
+        )
+
+    assert best((0.1, 0.1), each) == 1.0
+    assert best((0.22, 0.2), each) == 16.0
+    assert best((0.3, 0.1), each) == 4.0
+    assert best((0.22, 0.2), alike) == 1.0  # four votes of a person who is all alike say no more than one
+    assert best((np.nan, 0.3), each) == 16.0
+
+
+def test_nothing_is_tried_where_hardly_anything_can_be_asked() -> None:
+    def loss(*_: object) -> fm_scale.Floats:
+        raise AssertionError("a model was learned in vain")
+
+    users = np.repeat(np.arange(49), 10)
+    assert fm_scale.best(users, np.arange(490), (2.0, 4.0), loss) == 2.0
+    assert fm_scale.best(np.zeros(0, np.int64), np.zeros(0, np.int64), (2.0, 4.0), loss) == 2.0
+    assert fm_scale.best(np.repeat(users, 10), np.arange(4900), (2.0,), loss) == 2.0

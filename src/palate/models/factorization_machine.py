@@ -32,6 +32,9 @@ MARGIN = np.float32(0.02)
 """Sums of the squared loss that are so far from 0 and 1 are expected labels as they are. It costs nothing: RMSE on MovieLens is
 as with a cut."""
 
+MOST_PASSES = 100
+"""Of a full fit, where its setting doesn't ask for more."""
+
 UNKNOWN_L2 = fm_fitting.UNKNOWN_L2
 
 Floats = NDArray[np.float32]
@@ -52,7 +55,10 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     factors: Annotated[int, msgspec.Meta(ge=0, le=512)] = 13
     """Length of each vector; 0 leaves the biases alone."""
     epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
-    """Passes over all examples in a full fit."""
+    """Passes over all examples in a full fit, or more: see `least_steps`."""
+    least_steps: Annotated[int, msgspec.Meta(ge=0)] = 50_000
+    """Steps of a full fit at least, one for each example in each pass: of few examples it makes more passes, but no more than
+    100, since vectors leave zero slowly."""
     partial_epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
     """Passes over the new examples and the sample of old ones in `partial_fit`."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.2
@@ -75,10 +81,10 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     l2_by_field: dict[str, float] = {}
     """… of single fields by their names, where they differ."""
     l2_scales: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = (1.0, 4.0, 16.0)
-    """Multiples of `l2_users`, `l2_items` and those of fields that a full fit tries: it learns with the one under which what
-    people said last is foretold best, and later fits go on with that. A single one is taken untried."""
+    """Multiples of `l2_users`, `l2_items` and those of fields that a full fit tries: it learns with the first, unless under
+    another what people said last is surely foretold better, and later fits go on with that. A single one is taken untried."""
     l2_tried_below: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
-    """With so many examples, or with hardly any, the first of `l2_scales` is taken untried."""
+    """With so many examples, or with fewer than about 500, the first of `l2_scales` is taken untried."""
     initial_scale: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.03
     """Standard deviation of the numbers that vectors start with."""
     noise: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.05
@@ -188,12 +194,12 @@ def fit(
         return losses(model, interactions.label[asked], interactions.user[asked], interactions.item[asked])
 
     scale = best_l2_scale(interactions.user[places], interactions.time[places], params, loss)
-    epochs = params.epochs
+    epochs = None
     if params.patience:
         older, newer = fm_fitting.time_split(interactions, places, params.validation_share)
         parts = [fm_fitting.by_user(interactions, part, material, weights) for part in (older, newer)]
-        epochs = _fit(parts[0], material, item_sources, params, seed, parts[1], l2_scale=scale)[0].epochs
-    return _fit(whole, material, item_sources, params, seed, epochs=max(epochs, 1), l2_scale=scale)
+        epochs = max(_fit(parts[0], material, item_sources, params, seed, parts[1], l2_scale=scale)[0].epochs, 1)
+    return _fit(whole, material, item_sources, params, seed, epochs=epochs, l2_scale=scale)
 
 
 def best_l2_scale(users: Rows, times: Rows, params: FactorizationMachineParams, loss: fm_scale.Loss) -> float:
@@ -301,7 +307,7 @@ def _fit(
     judged = fm_learning.column_counts(examples.labels) > 0
     for vectors, rows in ((model.user_vectors, np.diff(examples.labels.offsets) > 0), (model.item_vectors, judged)):
         fm_fitting.scatter(vectors, rows, params.initial_scale, random)
-    rates = _falling(params.learning_rate, params.epochs)[:epochs]
+    rates = _falling(params.learning_rate, _passes(params, len(examples.labels.columns)))[:epochs]
     model, losses = _learned(model, examples, material, params, rates, random, validation)
     unlearned = np.flatnonzero(model.item_examples == 0)
     model = _with_sources(model, np.flatnonzero(model.item_examples), item_sources)
@@ -378,6 +384,10 @@ def _prior(params: FactorizationMachineParams, scale: float) -> fm_fitting.Prior
 def link_of(loss: fm_learning.Loss) -> Loss:
     """The link of a model that was learned with this loss."""
     return "squared" if loss == "squared" else "logistic"
+
+
+def _passes(params: FactorizationMachineParams, examples: int) -> int:
+    return max(params.epochs, min(MOST_PASSES, params.least_steps // max(examples, 1)))
 
 
 def _falling(first: float, epochs: int) -> Floats:
