@@ -17,7 +17,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from palate import database, identities, item_drafts
+from palate import database, gorse_tables, identities, item_drafts
 from palate.domain import Also, Item, Media, from_milliseconds, to_milliseconds
 from palate.item_drafts import CONTENT, Draft, Known, Outcome
 from palate.lately import Lately
@@ -262,7 +262,7 @@ def withdraw(connection: sa.Connection, ids: Iterable[str], now: datetime) -> in
     return _wipe(connection, sorted(keys), "withdrawn", now)
 
 
-_FOUND_OUT = (database.understandings, database.item_vectors, database.item_counters, database.gorse_items)
+_FOUND_OUT = (database.understandings, database.item_vectors, database.item_counters, gorse_tables.items)
 
 
 def _wipe(connection: sa.Connection, keys: Sequence[int], state: State, now: datetime) -> int:

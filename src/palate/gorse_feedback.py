@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from palate import database, events, identities
+from palate import database, events, gorse_tables, identities
 from palate.database import reading, writing
 from palate.domain import Event, to_milliseconds
 
@@ -35,7 +35,7 @@ TRIPLES = 150
 WRITE_BACKS = 500
 """Recommendations of which the log is written in one transaction."""
 
-_TABLE = database.gorse_feedback
+_TABLE = gorse_tables.feedback
 Pair = tuple[int, int]
 Triple = tuple[int, int, str]
 
@@ -167,12 +167,12 @@ def write_back_later(
     """Log these events of a user when they are due."""
     key = identities.user_keys(connection, [user], now)[user]
     row = {"due": to_milliseconds(due), "user": key, "events": msgspec.json.encode(happened).decode()}
-    connection.execute(sa.insert(database.gorse_write_backs).values(row))
+    connection.execute(sa.insert(gorse_tables.write_backs).values(row))
 
 
 def write_back_due(engine: sa.Engine, now: datetime) -> int:
     """Log what is due. Returns how many events that were; each counts once, however many processes do this."""
-    table = database.gorse_write_backs
+    table = gorse_tables.write_backs
     due = table.c.due <= to_milliseconds(now)
     with reading(engine) as connection:
         if connection.scalar(sa.select(table.c.key).where(due).limit(1)) is None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 import sqlalchemy as sa
 
-from palate import database, identities
+from palate import database, gorse_tables, identities
 from palate.domain import from_milliseconds, to_milliseconds
 from palate.errors import InvalidInput, NotFound
 
@@ -238,9 +238,9 @@ def delete(connection: sa.Connection, id: str) -> list[int]:
         (database.source_choices, database.source_choices.c.person),
         (database.logins, database.logins.c.person),
         (database.label_answers, database.label_answers.c.annotator),
-        (database.gorse_users, database.gorse_users.c.user),
-        (database.gorse_feedback, database.gorse_feedback.c.user),
-        (database.gorse_write_backs, database.gorse_write_backs.c.user),
+        (gorse_tables.users, gorse_tables.users.c.user),
+        (gorse_tables.feedback, gorse_tables.feedback.c.user),
+        (gorse_tables.write_backs, gorse_tables.write_backs.c.user),
         (database.lists, database.lists.c.person),
         (database.users, database.users.c.key),
     ):

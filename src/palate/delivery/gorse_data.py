@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, database, events, gorse_feedback, gorse_records, identities, people
+from palate import catalog, events, gorse_feedback, gorse_records, gorse_tables, identities, people
 from palate.database import reading, writing
 from palate.delivery.context import Serving, in_thread
 from palate.delivery.forgetting import delete_person
@@ -86,7 +86,7 @@ def _user(serving: Serving, call: Call) -> dict[str, Any]:
 
 
 def _user_answers(connection: sa.Connection, found: Sequence[people.Person]) -> list[dict[str, Any]]:
-    records = gorse_records.read(connection, database.gorse_users, {one.key: one.labels for one in found})
+    records = gorse_records.read(connection, gorse_tables.users, {one.key: one.labels for one in found})
     return [user_answer(one, records.get(one.key)) for one in found]
 
 
@@ -173,7 +173,7 @@ def _item(serving: Serving, call: Call) -> dict[str, Any]:
 
 def _item_answers(connection: sa.Connection, found: Sequence[catalog.StoredItem]) -> list[dict[str, Any]]:
     stored = {one.key: stored_of_item(one.item) for one in found}
-    records = gorse_records.read(connection, database.gorse_items, stored)
+    records = gorse_records.read(connection, gorse_tables.items, stored)
     return [item_answer(one.item, one.state == "hidden", records.get(one.key)) for one in found]
 
 

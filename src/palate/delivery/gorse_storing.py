@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from palate import catalog, database, gorse_records, identities, ingest, people
+from palate import catalog, gorse_records, gorse_tables, identities, ingest, people
 from palate.database import writing
 from palate.delivery.gorse_messages import (
     GorseItem,
@@ -36,7 +36,7 @@ def put_users(engine: sa.Engine, given: Sequence[GorseUser], now: datetime) -> i
         for user in given:
             person = people.upsert_user(connection, user.user_id, person_labels(user.labels), now)
             record = {"Labels": user.labels, "Comment": user.comment or ""}
-            gorse_records.keep(connection, database.gorse_users, {person.key: (record, person.labels)})
+            gorse_records.keep(connection, gorse_tables.users, {person.key: (record, person.labels)})
     return len(given)
 
 
@@ -52,7 +52,7 @@ def put_items(engine: sa.Engine, given: Sequence[GorseItem], now: datetime) -> i
             exact = msgspec.structs.replace(clean(item, now), id=known.id)
             catalog.amend(connection, exact, bool(one.is_hidden), now + TICK)
             kept = {known.key: (item_record(one), stored_of_item(exact))}
-            gorse_records.keep(connection, database.gorse_items, kept)
+            gorse_records.keep(connection, gorse_tables.items, kept)
     return len(given)
 
 
