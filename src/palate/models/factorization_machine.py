@@ -56,7 +56,7 @@ class FactorizationMachineParams(msgspec.Struct, frozen=True, kw_only=True, forb
     """Length of each vector; 0 leaves the biases alone."""
     epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
     """Passes over all examples in a full fit, or more: see `least_steps`."""
-    least_steps: Annotated[int, msgspec.Meta(ge=0)] = 50_000
+    least_steps: Annotated[int, msgspec.Meta(ge=0)] = 20_000
     """Steps of a full fit at least, one for each example in each pass: of few examples it makes more passes, but no more than
     100, since vectors leave zero slowly."""
     partial_epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
