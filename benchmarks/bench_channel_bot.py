@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from palate.evaluation.charts import Axis, Series
+from palate.charts import Axis, Series
 
 from palate import catalog, charts, database, events, feed, identities, train
 from palate.cycle import Cycle, run_cycle

@@ -30,13 +30,14 @@ import msgspec
 import numpy as np
 import psutil
 import sqlalchemy as sa
+from bench_soak import Connections, request
 
 from palate import activity, database, events, feature_log, feed, light_learning, rankers, snapshots
 from palate.candidates.candidate_params import CandidateParams
 from palate.database import connect, migrate, reading, writing
 from palate.domain import Event, FeedRequest, to_milliseconds
 from palate.feed_params import FeedParams
-from palate.heavy_learning import Heavy
+from palate.heavy_learning import UPRIGHT, Heavy, Ranker
 from palate.light_learning import LightParams, Taught
 from palate.live import Live
 from palate.matrix import Sparse
@@ -245,14 +246,14 @@ async def load(rate: float, seconds: float, name: str, anew: bool = False) -> tu
     `anew`: each names an item that it doesn't want, and gets none of the candidates that are at hand.
     """
     taken: list[float] = []
-    failed = 0
+    failed, open_ones = 0, Connections(PORT)
     rng = np.random.default_rng(2)
     begun = time.perf_counter()
 
     async def one(due: float, person: int, number: int) -> None:
         nonlocal failed
         but = f"&exclude=item%20{number + 1}" if anew else ""
-        status, body = await ask(f"GET /v1/feed?user=p{person}&limit=20&surface={name}{but}")
+        status, body = await open_ones.ask(request("GET", f"/v1/feed?user=p{person}&limit=20&surface={name}{but}"))
         taken.append(1000 * (time.perf_counter() - due))
         failed += status != 200 or body.count(b'"position"') != 20
 
@@ -403,7 +404,7 @@ def of_rankers(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> dict[
     table = rng.standard_normal((20_000, len(feature_log.NAMES))).astype(np.float32)
     labels = (rng.random(20_000) < 1 / (1 + np.exp(1 - 2 * table[:, feature_log.SCORE]))).astype(np.float32)
     model = trees.fit(table, labels, np.ones(20_000, np.float32), TreeParams(), 1)
-    heavy = Heavy(model, Calibration(np.array([-4.0, 4.0]), np.array([0.02, 0.98])), {})
+    heavy = Heavy(Ranker(model, UPRIGHT), Calibration(np.array([-4.0, 4.0]), np.array([0.02, 0.98])), {})
     columns = rng.standard_normal((len(LIGHT_COLUMNS), 3_000)).astype(np.float32)
     light = light_learning.learn([Taught(columns, 2 * columns[0] + rng.standard_normal(3_000))])
     texts = rng.standard_normal((items, text_values.DIRECTIONS)).astype(np.float32)
