@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from palate.charts import Axis, Series
 
 from palate import catalog, charts, database, events, feed, identities, train
+from palate.charts import Axis, Series
 from palate.cycle import Cycle, run_cycle
 from palate.database import reading, writing
 from palate.domain import Event, Item
