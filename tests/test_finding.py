@@ -255,7 +255,7 @@ def test_what_comes_and_goes_between_two_pages_is_seen_in_the_next(world: World,
         catalog.delete(connection, second[0], later)
     world.add(item("news", "s5", "l2", hours=0.1), now=later)
     wanted, state = replace(asked(world, "ann")[0], now=later), world.live.state
-    judgement = feed._judge_again(world.live, state, wanted, NEAR)
+    judgement = feed._judge_again(world.live, state, wanted.person, later, NEAR)
     keys = returning.find(world.live.candidates, state.stock, wanted, judgement, NEAR).pool.keys.tolist()
     assert {stays, *world.keys("news")} <= set(keys)
     assert gone not in keys

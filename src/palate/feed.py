@@ -135,7 +135,7 @@ def _scored_now(
 ) -> _Answer:
     """Find candidates, filter, rank, arrange, explain; and what was shown without an answer where that is too little."""
     wanted, session = asked.wanted, asked.session
-    stock, judgement = state.stock, _judge_again(live, state, wanted, params)
+    stock, judgement = state.stock, _judge_again(live, state, wanted.person, wanted.now, params)
     found = returning.find(live.candidates, stock, wanted, judgement, params)
     plain = _considered(found, wanted.person, judgement, params)
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
@@ -223,7 +223,8 @@ def rank(
     with reading(live.engine) as connection:
         person = _person(connection, live, user_id, state)
         keys = list(known.values()) if all_known else _item_keys(connection, live, ids, known)
-    plain = _of_items(state, person, np.array(keys, np.int64), now, params)
+    judgement = _judge_again(live, state, person, now, params)
+    plain = _of_items(state, judgement, person, np.array(keys, np.int64), params)
     looked = _ranked(state, plain, np.ones(len(plain), bool), now).looked
     best = np.argsort(-looked.values, kind="stable")
     if append is not None and ids:
@@ -239,9 +240,11 @@ def _item_keys(connection: sa.Connection, live: Live, ids: Sequence[str], known:
     return [found.get(id, UNKNOWN) for id in ids]
 
 
-def _of_items(state: State, person: Person, keys: NDArray[np.int64], now: datetime, params: FeedParams) -> Considered:
+def _of_items(
+    state: State, judgement: Judgement, person: Person, keys: NDArray[np.int64], params: FeedParams
+) -> Considered:
     """These items, in this order, their age aside."""
-    judgement, pool = _judge(state, person, now, params), state.stock.of_keys(keys, state.snapshot)
+    pool = state.stock.of_keys(keys, state.snapshot)
     scores, values = scoring.order_values(judgement, pool)
     return considered.scored(pool, np.zeros(len(keys), np.uint16), person, judgement, scores, values, _age(params))
 
@@ -352,10 +355,9 @@ def _judge(state: State, person: Person, now: datetime, params: FeedParams) -> J
     return scoring.judge_in(state, person, now, params.first_items, params.taste)
 
 
-def _judge_again(live: Live, state: State, wanted: Wanted, params: FeedParams) -> Judgement:
+def _judge_again(live: Live, state: State, person: Person, now: datetime, params: FeedParams) -> Judgement:
     """As before, where nothing has happened that it depends on."""
-    taste = params.taste
-    return judged.find(live.judged, state, wanted.person, wanted.now, params.first_items, taste, live.tastes)
+    return judged.find(live.judged, state, person, now, params.first_items, params.taste, live.tastes)
 
 
 def _considered(found: Found, person: Person, judgement: Judgement, params: FeedParams) -> Considered:
