@@ -11,7 +11,8 @@ from palate.candidates import openness, wanted
 from palate.candidates.wanted import Wanted
 from palate.domain import to_milliseconds
 from palate.live import History, Person
-from palate.pool import Pool, empty_pool, with_changes
+from palate.pool import _COLUMNS as COLUMNS
+from palate.pool import Pool, empty_pool, take, with_changes
 from palate.rules import Viewer
 from palate.stock import Stock, changed, stock
 from palate.surface_params import SurfaceParams
@@ -99,6 +100,21 @@ def test_bits_say_what_the_filters_do(changes: list[tuple[int, bool]], seed: int
         pool = kept.take(rows)
         open_keys = pool.keys[wanted.allowed(pool, asked)]  # the bits may be a minute wider
         assert np.array_equal(open_keys, whole.keys[mask])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 5), st.sets(st.sampled_from(sorted(COLUMNS))), st.data())
+def test_a_few_of_many_items_are_the_same_by_pieces_and_by_columns(seed: int, before: set[str], data: Any) -> None:
+    plain, in_pieces = (both([], seed)[1] for _ in range(2))
+    in_pieces.pieces  # noqa: B018 - kept once it is asked for
+    rows = np.array(data.draw(st.lists(st.integers(0, 39), unique=True, max_size=30)), np.int64)
+    few = np.sort(rows)[:: data.draw(st.sampled_from((1, 2)))]
+    found, inside = take(plain, np.sort(rows)), take(in_pieces, np.sort(rows))
+    for name in before:
+        assert np.array_equal(getattr(inside, name), getattr(found, name))
+    again = np.searchsorted(np.sort(rows), few)
+    for name in COLUMNS:
+        assert np.array_equal(getattr(take(inside, again), name), getattr(take(plain, few), name))
 
 
 def test_many_changes_are_joined_to_the_others() -> None:

@@ -11,9 +11,11 @@ from palate.vocabulary import moved, vocabulary
 keys = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30)
 
 
-@given(keys, keys)
-def test_rows_finds_exactly_the_keys_that_are_in_it(known: list[int], others: list[int]) -> None:
+@given(keys | st.lists(st.integers(40, 90), max_size=30), keys, st.booleans())
+def test_rows_finds_exactly_the_keys_that_are_in_it(known: list[int], others: list[int], prepared: bool) -> None:
     words = vocabulary(np.array(known, np.int64))
+    if prepared:
+        words.places  # noqa: B018 - kept once it is asked for
     rows = words.rows(np.array(known + others, np.int64))
     for key, row in zip(known + others, rows.tolist(), strict=True):
         assert (row == -1) if key not in known else (words.keys[row] == key)
