@@ -13,7 +13,18 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from palate import cursors, editions, feature_log, filling, finding, identities, returning, serving_lists, telling
+from palate import (
+    cursors,
+    editions,
+    feature_log,
+    filling,
+    finding,
+    greedy,
+    identities,
+    returning,
+    serving_lists,
+    telling,
+)
 from palate.candidates import walking
 from palate.candidates import wanted as of_wanted
 from palate.candidates.filters import Mask
@@ -61,9 +72,16 @@ def prepare(state: State) -> None:
     if len(state.stock.base) > SPLIT:
         walking.prepare()
         taste.prepare()
-    if state.rankers is not None:
+    if _has_machine_code(state):
         feature_kernels.prepare()
+        greedy.prepare()
+    if state.rankers is not None:
         light.prepare()
+
+
+def _has_machine_code(state: State) -> bool:
+    """Whether calls run what takes a process the memory of a compiler: with few items and no rankers it does without."""
+    return state.rankers is not None or len(state.stock.base) > SPLIT
 
 
 def serve(
@@ -141,7 +159,7 @@ def _scored_now(
     unseen, order = filling.unseen(plain, of_wanted.allowed(plain.pool, wanted)), wanted.surface.order or params.order
     ranked = _ranked(state, plain, unseen, wanted.now)
     looked = ranked.looked
-    compiled = state.rankers is not None  # else a process may do without what makes machine code
+    compiled = _has_machine_code(state)
     places = filling.fill(looked, unseen, asked.limit, session.places, order, params, rng, state.happenings, compiled)
     places = filling.with_hits(looked, wanted, places, session.places, asked.limit)
     told = telling.explained(connection, live.cards, stock, looked, places, session.places)

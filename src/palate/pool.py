@@ -202,7 +202,8 @@ class Pool:
     @property
     def of_many(self) -> bool:
         """Whether these are a few of very many items."""
-        return "pieces" in vars(vars(self).get("_rows_of", (self,))[0])
+        whole = vars(vars(self).get("_rows_of", (self,))[0])
+        return "pieces" in whole or whole.get("_of_many", False)
 
     @property
     def nbytes(self) -> int:
@@ -438,7 +439,9 @@ def _appended(pool: Pool, fresh: Pool) -> Pool:
             return np.concatenate((pool.label_offsets, pool.label_offsets[-1] + fresh.label_offsets[1:]))
         return np.concatenate((getattr(pool, name), getattr(fresh, name)))
 
-    return _later(pool, make)
+    both = _later(pool, make)
+    vars(both)["_of_many"] = pool.of_many
+    return both
 
 
 def joined(pool: Pool, fresh: Pool) -> Pool:

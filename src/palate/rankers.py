@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate import feature_log, greedy, heavy_learning, light_learning
+from palate import feature_log, heavy_learning, light_learning
 from palate.domain import Part
 from palate.errors import SnapshotBroken
 from palate.heavy_learning import Heavy, Lean, Ranker
@@ -159,7 +159,6 @@ def _loaded(snapshot: Snapshot, found: Mapping[str, Any]) -> Rankers:
     light = light_learning.from_arrays(arrays, len(LIGHT_COLUMNS))
     if light is not None:
         additive.prepare(light, len(GIVEN_COLUMNS))
-    greedy.prepare()
     return Rankers(
         trees=np.asarray(arrays["heavy_trees"]),
         forest=asked,

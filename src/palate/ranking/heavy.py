@@ -32,7 +32,7 @@ class Ranked:
     """(k,) ascending: those that came before it."""
     told: Floats
     """(k, F)"""
-    told_by: Callable[[Scene], Floats] = features.of
+    told_by: Callable[[Scene], Floats]
     """What finds the columns of others."""
 
     def features_of(self, rows: NDArray[np.int64]) -> Floats:
@@ -57,7 +57,8 @@ def ranked(scene: Scene, wanted: NDArray[np.bool_], rankers: Rankers | None) -> 
     rows = np.zeros(0, np.int64) if rankers is None else _chosen(scene, wanted, rankers)
     if rankers is None or not len(rows):
         looked = unlearned.lifted(scene) if rankers is None else looked
-        return Ranked(looked, scene, rows[:0], np.zeros((0, len(NAMES)), np.float32))
+        told_by = feature_kernels.of if looked.pool.of_many else features.of
+        return Ranked(looked, scene, rows[:0], np.zeros((0, len(NAMES)), np.float32), told_by)
     told = feature_kernels.of(replace(scene, looked=looked.take(rows)))
     raw = rankers.raw(told)
     said = rankers.calibration(raw)
