@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -261,3 +263,17 @@ def test_what_comes_and_goes_between_two_pages_is_seen_in_the_next(world: World,
     assert gone not in keys
     assert not set(first) & set(ids(world.serve("ann", 5, NEAR, now=later).items))
     assert not sought
+
+
+def test_nothing_keeps_a_snapshot_that_was_replaced(world: World) -> None:
+    names = [f"i{n}" for n in range(ITEMS)]
+    for user in ("ann", "bob"):
+        world.act(user, "like", "i5", "i30")
+        world.serve(user, 10, NEAR)
+        feed.rank(world.live, user, names[:20], NOW, NEAR)
+    assert world.live.snapshot is not None
+    old = [weakref.ref(array) for array in world.live.snapshot.arrays.values()]
+    world.publish({id: [0.1, 0.2] for id in names})
+    world.serve("eve", 10, NEAR)
+    gc.collect()
+    assert not [array for array in old if array() is not None], "Its files stay on the disk as long as they are mapped."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -210,6 +212,21 @@ def test_the_light_ranker_lets_a_part_through_but_never_very_few(shelf: Shelf) -
     given = replace(found, keep=1_000, share=0.05)
     assert [given.let_through(count) for count in (30, 3_000, 15_000, 90_000)] == [400, 400, 750, 1_000]
     assert replace(given, light=None).let_through(3_000) == 1_000, "By the plain score more is let through."
+
+
+def test_nothing_of_a_snapshot_with_rankers_stays_when_the_next_one_comes(shelf: Shelf) -> None:
+    before = shelf.live.snapshot
+    assert before is not None
+    shelf.serve("u4", 5, log=False)
+    feed.rank(shelf.live, "u5", ["one-3", "two-3"], NOW, PLAIN)
+    arrays = {name: np.array(array) for name, array in before.arrays.items()}
+    old = [weakref.ref(array) for array in before.arrays.values()]
+    snapshots.publish(shelf.data / "snapshots", before.header | {"created": before.header["created"] + 1}, arrays)
+    shelf.live.refresh(NOW + 5 * HOUR)
+    assert shelf.live.snapshot is not before
+    del before
+    gc.collect()
+    assert not [array for array in old if array() is not None]
 
 
 def test_an_answer_that_is_shown_is_logged_in_its_order(shelf: Shelf) -> None:

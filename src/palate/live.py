@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -156,7 +157,16 @@ class _Told:
     history: History
     seq: int
     """Of the last event that it takes in."""
-    snapshot: Snapshot | None
+    snapshot: weakref.ref[Snapshot] | None
+    """Not kept alive: an old one stays on the disk and in memory as long as anything knows it."""
+
+    def of(self, snapshot: Snapshot | None) -> bool:
+        """Whether this snapshot told it."""
+        return snapshot is (None if self.snapshot is None else self.snapshot())
+
+
+def _told(history: History, seq: int, snapshot: Snapshot | None) -> _Told:
+    return _Told(history, seq, None if snapshot is None else weakref.ref(snapshot))
 
 
 class Live:
@@ -368,7 +378,7 @@ class Live:
     ) -> History:
         """What the snapshot knows, with the events since taken in by the rules that training follows."""
         before = self._histories.get(keys)
-        if before is None or before.snapshot is not snapshot:
+        if before is None or not before.of(snapshot):
             found = self._read_history(connection, person, keys, snapshot)
         else:
             new = events.of_user(connection, keys, before.seq, person)
@@ -378,7 +388,7 @@ class Live:
             if history is None and self._stand_alone(new, before.history):
                 history = _continued(before.history, new, self._params(snapshot))
             if history is not None:
-                found = _Told(history, int(new.seq[-1]), snapshot)
+                found = _told(history, int(new.seq[-1]), snapshot)
             else:
                 found = self._read_history(connection, person, keys, snapshot)
         self._histories.add({keys: found})
@@ -403,7 +413,7 @@ class Live:
         if np.isin(recent.item, old.items[old.voted | (old.weights != 0)]).any():
             # What said something before is touched again: only all its events together tell what holds now.
             recent = events.of_user(connection, keys, 0, person)
-        return _Told(_continued(old, recent, self._params(snapshot)), seq, snapshot)
+        return _told(_continued(old, recent, self._params(snapshot)), seq, snapshot)
 
     def _params(self, snapshot: Snapshot | None) -> InteractionParams:
         """One person's ratings don't show the whole scale: it is the one that training found."""
@@ -433,7 +443,7 @@ def _learned(snapshot: Snapshot | None, keys: tuple[int, ...]) -> tuple[NDArray[
     if snapshot is None or not len(rows) or "user_vectors" not in snapshot.arrays:
         return None, 0.0
     arrays = snapshot.arrays
-    return np.asarray(arrays["user_vectors"][rows[0]], np.float32), float(arrays["user_bias"][rows[0]])
+    return np.array(arrays["user_vectors"][rows[0]], np.float32), float(arrays["user_bias"][rows[0]])
 
 
 def _user_rows(snapshot: Snapshot | None, keys: tuple[int, ...]) -> Keys:
