@@ -284,7 +284,7 @@ def _joined(stock: Stock, ways: list[tuple[str, Rows]]) -> Found:
 
 
 def of_rows(stock: Stock, rows: NDArray[np.int64], by: NDArray[np.uint16]) -> Found:
-    """These rows (ascending) as candidates, with the bits of the ways that found each."""
+    """These rows as candidates, those of the base first and ascending, with the bits of the ways that found each."""
     if not len(rows) or rows[-1] < len(stock.base):
         return Found(take(stock.base, rows), by, rows)
     order = np.argsort(stock.keys(rows))

@@ -40,6 +40,11 @@ class Kept:
     """(m,) of the base, ascending."""
     by: NDArray[np.uint16]
     """(m,) bits of the ways that found each."""
+    beside: NDArray[np.int64]
+    """(s,) keys of those beside the base, and by which ways they were found."""
+    beside_by: NDArray[np.uint16]
+    side: NDArray[np.int64]
+    """Keys of all that was beside it."""
     base: weakref.ref[Pool]
     taste: Taste
     asked: tuple[Hashable, ...]
@@ -60,7 +65,9 @@ def find(memory: Memory, stock: Stock, wanted: Wanted, judgement: Judgement, par
         return finding.find(stock, wanted, judgement, params)
     before = memory.get(wanted.person.keys)
     if before is not None and _holds(before, stock, wanted, judgement, params):
-        return _again(before, stock, params)
+        came = np.setdiff1d(stock.side.keys, before.side, assume_unique=True)
+        if len(came) <= params.find.new:  # of a burst those are found that fit
+            return _again(before, stock, came)
     found = finding.find(stock, wanted, judgement, params)
     if found.rows is not None:
         memory.add({wanted.person.keys: _kept(found.rows, found.by, stock, wanted, judgement, params)})
@@ -108,6 +115,9 @@ def _kept(
     return Kept(
         rows=rows[inside],
         by=by[inside],
+        beside=stock.keys(rows[~inside]),
+        beside_by=by[~inside],
+        side=stock.side.keys,
         base=weakref.ref(stock.base),
         taste=judgement.taste,
         asked=_asked(wanted),
@@ -118,9 +128,10 @@ def _kept(
     )
 
 
-def _again(before: Kept, stock: Stock, params: FeedParams) -> Found:
-    """Those that are still there, and the newest of what came since."""
+def _again(before: Kept, stock: Stock, came: NDArray[np.int64]) -> Found:
+    """Those that are still there, and what came since (keys)."""
     stay = ~np.isin(before.rows, stock.gone) if len(stock.gone) else np.ones(len(before.rows), bool)
-    new = np.arange(len(stock.side))[-params.find.new :] if params.find.new else np.arange(0)
-    rows = np.concatenate((before.rows[stay], new + len(stock.base)))
-    return finding.of_rows(stock, rows, np.append(before.by[stay], np.full(len(new), bit("new"), np.uint16)))
+    beside = stock.side.rows(np.append(before.beside, came))
+    by = np.append(before.beside_by, np.full(len(came), bit("new"), np.uint16))
+    rows = np.concatenate((before.rows[stay], beside[beside >= 0] + len(stock.base)))
+    return finding.of_rows(stock, rows, np.append(before.by[stay], by[beside >= 0]))
