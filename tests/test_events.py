@@ -458,6 +458,23 @@ def pick(columns: EventColumns, wanted: Any) -> EventColumns:
     )
 
 
+def test_all_events_with_some_items_are_read_beside_the_newest(engine: sa.Engine) -> None:
+    with writing(engine) as connection:
+        for number in range(30):
+            events.append(connection, [Event(user="ann", item=f"i{number % 7}", type="viewed")], NOW)
+            events.append(connection, [Event(user="bob", item=f"i{number % 7}", type="viewed")], NOW)
+    with reading(engine) as connection:
+        ann, items = (
+            identities.user_keys(connection, ["ann"], None)["ann"],
+            identities.item_keys(connection, ["i2"], None),
+        )
+        every = events.of_user(connection, [ann], 0, ann)
+        found = events.of_user(connection, [ann], 40, ann, also=items.values())
+    wanted = (every.seq > 40) | (every.item == items["i2"])
+    assert found.seq.tolist() == every.seq[wanted].tolist()
+    assert 0 < np.count_nonzero(wanted & (every.seq <= 40)) < np.count_nonzero(wanted)
+
+
 def test_a_large_day_becomes_several_files_read_in_several_pieces(
     engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

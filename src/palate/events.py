@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from palate import columns, database, hot_columns, identities, sealing, user_index
 from palate.database import reading
@@ -334,10 +335,15 @@ def count(connection: sa.Connection, since: datetime | None) -> int:
 
 
 def of_user(
-    connection: sa.Connection, user_keys: Collection[int], after_seq: int, person: int | None = None
+    connection: sa.Connection,
+    user_keys: Collection[int],
+    after_seq: int,
+    person: int | None = None,
+    also: Collection[int] = (),
 ) -> EventColumns:
-    """The unsealed events of these users with a greater seq than `after_seq`; all are `person`, where that is known."""
-    rows = _hot_of_users(connection, user_keys, after_seq)
+    """The unsealed events of these users with a greater seq than `after_seq`, and all with the items `also` (keys); all are
+    `person`, where that is known."""
+    rows = _hot_of_users(connection, user_keys, after_seq, also)
     if not rows:
         return columns.from_rows([])
     joined = identities.persons(connection, user_keys) if person is None else dict.fromkeys(user_keys, person)
@@ -448,16 +454,29 @@ _HOT = [database.events.c[name] for name in ("seq", "user", "item", "type", "val
 _HOT_OF_USER = sa.select(*_HOT).where(
     database.events.c.user == sa.bindparam("user"), database.events.c.seq > sa.bindparam("after")
 )
+_OF_ITEMS = sa.bindparam("also", type_=postgresql.ARRAY(sa.BigInteger))
+_ALSO_OF_USER = sa.select(*_HOT).where(
+    database.events.c.user == sa.bindparam("user"),
+    (database.events.c.seq > sa.bindparam("after")) | (database.events.c.item == sa.any_(_OF_ITEMS)),
+)
 _HOT_AT = sa.select(*_HOT).where(database.events.c.seq.in_(user_index.LISTED))
+_ITEMS = sa.select(sa.column("value", sa.Integer)).select_from(sa.func.json_each(sa.bindparam("also", type_=sa.Text)))
+_ALSO_AT = _HOT_AT.where((database.events.c.seq > sa.bindparam("after")) | database.events.c.item.in_(_ITEMS))
 
 
-def _hot_of_users(connection: sa.Connection, users: Collection[int], after: int) -> list[Row]:
+def _hot_of_users(connection: sa.Connection, users: Collection[int], after: int, also: Collection[int]) -> list[Row]:
     """Rows (seq, user, item, type, value, time); each request asks for some, so nothing of SQLAlchemy is around it."""
     if connection.dialect.name == "postgresql":
-        each = (database.driver_rows(connection, _HOT_OF_USER, {"user": user, "after": after}) for user in users)
+        statement, items = (_ALSO_OF_USER, {"also": list(also)}) if also else (_HOT_OF_USER, {})
+        each = (database.driver_rows(connection, statement, {"user": user, "after": after} | items) for user in users)
         return list(chain.from_iterable(each))
-    seqs = user_index.seqs(connection, users, after)
-    return database.driver_rows(connection, _HOT_AT, user_index.listed(seqs)) if len(seqs) else []
+    seqs = user_index.seqs(connection, users, 0 if also else after)
+    if not len(seqs):
+        return []
+    if not also:
+        return database.driver_rows(connection, _HOT_AT, user_index.listed(seqs))
+    asked = user_index.listed(seqs) | {"also": msgspec.json.encode(list(also)).decode()}
+    return database.driver_rows(connection, _ALSO_AT, asked | {"after": after})
 
 
 def _hot_pages(connection: sa.Connection, after_seq: int) -> Iterator[EventColumns]:

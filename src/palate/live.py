@@ -408,11 +408,13 @@ class Live:
         self, connection: sa.Connection, person: int, keys: tuple[int, ...], snapshot: Snapshot | None
     ) -> _Told:
         old = _learned_history(snapshot, keys)
-        recent = events.of_user(connection, keys, _history_seq(snapshot), person)
-        seq = int(recent.seq[-1]) if len(recent) else _history_seq(snapshot)
-        if np.isin(recent.item, old.items[old.voted | (old.weights != 0)]).any():
+        learned = _history_seq(snapshot)
+        recent = events.of_user(connection, keys, learned, person)
+        seq = int(recent.seq[-1]) if len(recent) else learned
+        again = np.intersect1d(recent.item, old.items[old.voted | (old.weights != 0)])
+        if len(again):
             # What said something before is touched again: only all its events together tell what holds now.
-            recent = events.of_user(connection, keys, 0, person)
+            recent = events.of_user(connection, keys, learned, person, again.tolist())
         return _told(_continued(old, recent, self._params(snapshot)), seq, snapshot)
 
     def _params(self, snapshot: Snapshot | None) -> InteractionParams:
