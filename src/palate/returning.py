@@ -51,8 +51,9 @@ class Kept:
     params: FeedParams
     found: datetime
     met: int
-    """Items of the person's history, and how many of them they took to."""
+    """Items of the person's history …"""
     liked: int
+    """… and how many of them they took to."""
 
 
 Memory = Lately[tuple[int, ...], Kept]
